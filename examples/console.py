@@ -1,0 +1,103 @@
+"""What the examples share at the command line: errors of one line, exit codes, and the choice of a place.
+
+    @click.command()
+    @on_option
+    @debug_option
+    def main(on): ...
+
+    if __name__ == "__main__":
+        run_program(main)
+
+Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+from tasklets import TaskletError
+
+# Answers go to out, what the program says about itself goes to err: `> file` keeps only answers.
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+on_option = click.option(
+    "--on",
+    metavar="PLACE",
+    default="here",
+    show_default=True,
+    help="Where the tasklets run: here | processes:N | hosts:ADDRESS:PORT,ADDRESS:PORT  "
+    "(start each host with: tasklets node --listen 127.0.0.1:7101)",
+)
+
+
+def _remember_debug(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        context.meta["debug"] = True
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks."
+)
+
+
+def run_program(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a click command and end the process with its exit code; errors take one line on stderr."""
+    sys.exit(exit_code(command, sys.argv[1:] if arguments is None else arguments))
+
+
+def exit_code(command: click.Command, arguments: Sequence[str]) -> int:
+    """Run a click command and return the exit code; `--debug` anywhere adds the traceback to the line."""
+    meta: dict[str, object] = {}  # outlives the context, which is gone when an error arrives here
+    try:
+        with command.make_context(_program_name(), list(arguments)) as context:
+            meta = context.meta
+            command.invoke(context)
+            out.file.flush()
+    except click.exceptions.Exit as finished:
+        return finished.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # `... | head` has seen enough; without this the interpreter complains while it flushes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except click.UsageError as error:
+        _say(error, f"{error.format_message()} (--help explains)", meta)
+        return 2
+    except Exception as error:  # the border of the program: nothing goes further
+        _say(error, one_line(error), meta)
+        return 1
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """Say an error in one line; errors that are no message for a user get their kind in front."""
+    if isinstance(error, click.ClickException):
+        text, kind = error.format_message(), ""
+    else:
+        text, kind = str(error), "" if isinstance(error, (TaskletError, OSError)) else type(error).__name__
+    lines = text.strip().splitlines() or [type(error).__name__]
+    more = " ... (--debug shows the rest)" if len(lines) > 1 else ""
+    return (f"{kind}: " if kind and kind != lines[0] else "") + lines[0] + more
+
+
+def _say(error: BaseException, line: str, meta: dict[str, object]) -> None:
+    if meta.get("debug"):
+        traceback.print_exception(error)
+        # A failure elsewhere brings the traceback of there as text.
+        click.echo(getattr(error, "traceback_text", None) or "", err=True, nl=False)
+    click.echo(f"error: {line}", err=True)
+
+
+def _program_name() -> str:
+    """Name the program as it was started: `python -m examples.atm`, not the path of its __main__.py."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else os.path.basename(sys.argv[0])
