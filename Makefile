@@ -1,0 +1,95 @@
+# Everything a newcomer or a CI machine runs. It needs make, Python 3.11 or newer and the package index, and no compiler.
+# Kept to what GNU make 3.81 understands: it is the one that macOS ships.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN := $(BIN)/python
+
+# `make PYTHON=python3.12 ...` decides which interpreter the environment is made with.
+PYTHON ?=
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
+
+# More arguments for the tool behind a target: make test ARGS="-k deadlock -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format clean find-python
+
+help: ## this list
+	@echo 'usage: make TARGET [PYTHON=python3.12] [ARGS="more arguments"]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo 'Each target first makes $(VENV), when it is missing or older than pyproject.toml. New here? Start with: make demo'
+
+demo: $(STAMP) ## the prime search and the ATM network, in one process, in several and over TCP
+	@$(RUN) -m examples.demo $(ARGS)
+
+test: $(STAMP) ## all tests; one of them: make test ARGS="-k deadlock"
+	@$(RUN) -m pytest -q $(ARGS)
+
+check: $(STAMP) ## format, lint, types and the direction of imports; changes nothing
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+	@$(RUN) -m mypy
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## the measurements in benchmarks/, one after the other
+	@for script in benchmarks/bench_*.py; do \
+	  echo "== $$script"; \
+	  PYTHONPATH="$(CURDIR)" $(RUN) "$$script" $(ARGS) || exit 1; \
+	done
+
+format: $(STAMP) ## put the code into the common form and mend what can be mended by machine
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+clean: ## remove what can be made again: the environment, caches, builds
+	@rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Sets $$python to the first candidate that is new enough and can make environments. Each one is run, not looked up:
+# version managers put a python3.13 on the path that only prints an error. $$old and $$bare remember the near misses.
+FIND_PYTHON = \
+	python=; old=; bare=; \
+	for candidate in $(CANDIDATES); do \
+	  version=$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null </dev/null) || continue; \
+	  if ! "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    old="$$old $$candidate ($$version)"; \
+	  elif ! "$$candidate" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    bare="$$bare $$candidate ($$version)"; \
+	  else \
+	    python="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  if [ -n "$$bare" ]; then \
+	    echo "make: cannot make an environment with$$bare: its venv and ensurepip modules are missing." >&2; \
+	    echo "      On Debian and Ubuntu: apt install python3-venv (or python3.12-venv and the like); then make again." >&2; \
+	  else \
+	    echo "make: no Python 3.11 or newer among:" $(CANDIDATES) "$${old:+(too old:$$old)}" >&2; \
+	    echo "      Install one, or name yours: make PYTHON=/path/to/python3.12 ..." >&2; \
+	  fi; \
+	  exit 1; \
+	fi
+
+find-python:
+	@$(FIND_PYTHON); echo "$$python"
+
+# The stamp is written last, so that an interrupted installation is made again. An environment whose interpreter is gone
+# (the system's Python was replaced) is rebuilt; one that works is only brought up to date.
+$(STAMP): pyproject.toml $(wildcard setup.py)
+	@if ! "$(RUN)" -m pip --version >/dev/null 2>&1; then \
+	  $(FIND_PYTHON); \
+	  echo "making $(VENV) with $$python ($$version)"; \
+	  "$$python" -m venv --clear "$(VENV)" || { \
+	    echo "make: '$$python -m venv $(VENV)' failed, see above. Remove $(VENV) and try another: make PYTHON=... ..." >&2; exit 1; }; \
+	fi
+	@echo "installing tasklets and its tools into $(VENV) (a minute, once)"
+	@"$(RUN)" -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]' >"$(VENV)/install.log" 2>&1 </dev/null || { \
+	  tail -n 20 "$(VENV)/install.log" >&2; \
+	  echo "make: the installation failed; all of pip's words are in $(VENV)/install.log." >&2; \
+	  echo "      Is the package index reachable? After mending it, run make again; for a fresh start: make clean." >&2; \
+	  exit 1; }
+	@touch "$@"
