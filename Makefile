@@ -33,7 +33,7 @@ check: $(STAMP) ## format, lint, types and the direction of imports; changes not
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 	@$(RUN) -m mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(STAMP) ## the measurements in benchmarks/, one after the other
 	@for script in benchmarks/bench_*.py; do \

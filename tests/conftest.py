@@ -19,7 +19,7 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
-def pytest_report_header() -> str:
+def pytest_report_collectionfinish() -> str:  # pytest_report_header would be hidden by -q
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("greenlet", "gevent", "msgpack")]
     parts = [f"{platform.python_implementation()} {platform.python_version()}", *versions]
     return f"tasklets on: {', '.join(parts)}; hypothesis profile: {settings.get_current_profile_name()}"
