@@ -79,6 +79,9 @@ find-python:
 
 # The stamp is written last, so that an interrupted installation is made again. An environment whose interpreter is gone
 # (the system's Python was replaced) is rebuilt; one that works is only brought up to date.
+ifneq ($(shell test -x "$(RUN)" && echo there),there)
+.PHONY: $(STAMP)
+endif
 $(STAMP): pyproject.toml $(wildcard setup.py)
 	@if ! "$(RUN)" -m pip --version >/dev/null 2>&1; then \
 	  $(FIND_PYTHON); \
