@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("tasklets", "net")
-OURS = (*PACKAGES, "examples", "tests", "benchmarks")
+PROGRAMS = {"examples", "tests", "benchmarks"}
 
 # The state machines: style.md, "Protocol code". What they may share of their own package has no I/O either.
 SANS_IO = {"net._codec", "net._wire", "net._protocol"}
@@ -88,15 +88,10 @@ def test_public_names_are_listed_once(package: str) -> None:
     assert not [name for name in names if name.startswith("_") and name != "__version__"]
 
 
-def test_tasklets_never_imports_net_or_programs() -> None:
-    others = {"net", "cluster", "examples", "tests", "benchmarks"}
-    upward = [i for path in sources("tasklets") for i in imports_of(path) if i.module.split(".")[0] in others]
-    assert not upward, "\n".join(map(str, upward))
-
-
-def test_net_never_imports_programs() -> None:
-    others = {"cluster", "examples", "tests", "benchmarks"}
-    upward = [i for path in sources("net") for i in imports_of(path) if i.module.split(".")[0] in others]
+@pytest.mark.parametrize(("package", "above"), [("tasklets", {"net"}), ("net", set())])
+def test_package_imports_nothing_above_it(package: str, above: set[str]) -> None:
+    forbidden = above | PROGRAMS
+    upward = [i for path in sources(package) for i in imports_of(path) if i.module.split(".")[0] in forbidden]
     assert not upward, "\n".join(map(str, upward))
 
 
@@ -171,7 +166,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 
 def text_files() -> Iterator[Path]:
     suffixes = {".py", ".pyi", ".md", ".toml", ".json", ".ipynb", ".svg", ".txt", ".cfg", ".yml", ".yaml", ""}
-    for folder in (*OURS, "docs", "tutorial", ".ci"):
+    for folder in (*PACKAGES, *PROGRAMS, "docs", "tutorial", ".ci"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in suffixes and "__pycache__" not in path.parts:
                 yield path
