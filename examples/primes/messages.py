@@ -1,0 +1,38 @@
+"""What master and workers say to each other: three read-only messages.
+
+worker -> master   Join(name, pid, chunks, results)   once, with two channels that live at the worker
+master -> worker   Chunk(index, lo, hi, attempt)      over the worker's `chunks`, which is closed at the end
+worker -> master   Result(index, attempt, ...)        over the worker's `results`, one for each chunk
+"""
+
+from tasklets import channel, message
+
+
+@message(name="primes.Chunk")
+class Chunk:
+    """A piece of the range, `[lo, hi)`, to be searched."""
+
+    index: int  # its place in the order of the answer, from 0
+    lo: int
+    hi: int
+    attempt: int  # counts from 1; a higher one makes the results of the lower ones void
+
+
+@message(name="primes.Result")
+class Result:
+    """The primes of one chunk, as one attempt found them."""
+
+    index: int
+    attempt: int
+    primes: tuple[int, ...]
+    seconds: float  # of computing, without the way there and back
+
+
+@message(name="primes.Join")
+class Join:
+    """A worker offers itself. Both channels live there, so who talks over them notices when it dies."""
+
+    name: str
+    pid: int
+    chunks: channel
+    results: channel

@@ -1,0 +1,269 @@
+"""The master at work, with workers in this process; those that die or hang are acted (PRI-01..09)."""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from examples.primes.arithmetic import partition, primes_in
+from examples.primes.backlog import Answer
+from examples.primes.messages import Chunk, Join, Result
+from examples.primes.search import WorkersLost, find_primes
+from net import PeerLost, Place, open_place
+from tasklets import RemoteError, schedule, tasklet
+from tasklets import channel as Channel
+
+
+class Actor:
+    """Plays a worker and both channels that live at it: answers, or raises where the script says so."""
+
+    def __init__(self, dies_at: tuple[str, int] | None = None, hangs_at: int | None = None) -> None:
+        # ("send", 3): dies while the third chunk is handed over; ("receive", 3): while it computes that.
+        self.dies_at = dies_at
+        self.hangs_at = hangs_at  # answers this chunk only after `wake` was closed
+        self.wake = Channel(name="wake")
+        self.end = Channel(name="end")
+        self.error: Exception | None = None
+        self.served: list[Chunk] = []
+        self.stopped = False
+
+    def send(self, chunk: Chunk) -> None:
+        self.served.append(chunk)
+        self.perhaps_die("send")
+
+    def receive(self) -> Result:
+        self.perhaps_die("receive")
+        if len(self.served) == self.hangs_at:
+            for _ in self.wake:
+                pass
+        chunk = self.served[-1]
+        return Result(chunk.index, chunk.attempt, primes_in(chunk.lo, chunk.hi), 0.0)
+
+    def close(self) -> None:
+        self.stopped = True
+        self.end.close()
+
+    def perhaps_die(self, operation: str) -> None:
+        if self.dies_at == (operation, len(self.served)):
+            self.fail(PeerLost("the process of the worker died", peer="worker"))
+            raise PeerLost("the process of the worker died", peer="worker")
+
+    def fail(self, error: Exception) -> None:
+        self.error = error
+        self.end.close()
+
+    def join(self) -> None:
+        for _ in self.end:
+            pass
+        if self.error is not None:
+            raise self.error
+
+
+class Stage:
+    """A place on which actors play the workers."""
+
+    def __init__(self, *actors: Actor) -> None:
+        self.actors = actors
+        self.size = len(actors)
+        self.spawned = 0
+
+    def channel(self, capacity: int = 0, name: str | None = None) -> Channel:
+        return Channel(capacity, name)
+
+    def spawn(self, _func: Callable[..., None], joins: Channel, name: str) -> Actor:
+        actor = self.actors[self.spawned]
+        self.spawned += 1
+        tasklet(joins.send)(Join(name, self.spawned, cast(Channel, actor), cast(Channel, actor)))
+        return actor
+
+
+def stream(stage: Stage, lo: int, hi: int, **options: Any) -> Generator[Answer, None, None]:
+    yield from find_primes(cast(Place, stage), lo, hi, **options)
+
+
+def search(stage: Stage, lo: int, hi: int, **options: Any) -> list[Answer]:
+    return list(stream(stage, lo, hi, **options))
+
+
+def flat(answers: Iterable[Answer]) -> list[int]:
+    return [prime for answer in answers for prime in answer.primes]
+
+
+# --------------------------------------------------------------------------------- PRI-01, PRI-03: the answer
+
+
+@given(
+    lo=st.integers(-50, 2000), length=st.integers(0, 800), chunk=st.integers(1, 900), window=st.integers(1, 9)
+)
+@settings(max_examples=40)
+def test_pri03_local_tasklets_find_the_sequential_list(lo: int, length: int, chunk: int, window: int) -> None:
+    with open_place("here") as place:
+        found = flat(find_primes(place, lo, lo + length, chunk=chunk, window=window))
+    assert found == list(primes_in(lo, lo + length))
+
+
+@given(
+    chunk=st.integers(1, 60),
+    window=st.integers(1, 9),
+    deaths=st.lists(st.tuples(st.sampled_from(["send", "receive"]), st.integers(1, 20)), max_size=3),
+)
+def test_pri06_whoever_dies_whenever_the_list_is_the_sequential_one(
+    chunk: int, window: int, deaths: list[tuple[str, int]]
+) -> None:
+    stage = Stage(*(Actor(dies_at=death) for death in deaths), Actor())
+    answers = search(stage, 0, 300, chunk=chunk, window=window)
+    assert flat(answers) == list(primes_in(0, 300))
+    assert [(answer.lo, answer.hi) for answer in answers] == list(partition(0, 300, chunk))
+
+
+def test_pri01_the_known_counts() -> None:
+    with open_place("here") as place:
+        found = flat(find_primes(place, 1, 100_000, chunk=7_000))
+    assert (len(found), found[-1]) == (9592, 99991)
+    assert sum(1 for prime in found if prime < 10_000) == 1229
+
+
+def test_pri01_an_empty_range_has_no_answers_and_ends() -> None:
+    with open_place("here") as place:
+        assert list(find_primes(place, 7, 7)) == []
+
+
+@pytest.mark.parametrize("options", [{"chunk": 0}, {"window": 0}])
+def test_a_senseless_option_is_an_error_before_anything_starts(options: dict[str, int]) -> None:
+    stage = Stage(Actor())
+    with pytest.raises(ValueError, match="give 1 or more"):
+        search(stage, 1, 10, **options)
+    assert stage.spawned == 0
+
+
+def test_pri01_a_range_that_ends_before_it_starts_is_an_error_before_anything_starts() -> None:
+    stage = Stage(Actor())
+    with pytest.raises(ValueError, match="before it starts"):
+        search(stage, 10, 1)
+    assert stage.spawned == 0
+
+
+def test_pri02_more_workers_than_chunks_is_no_problem() -> None:
+    stage = Stage(*(Actor() for _ in range(5)))
+    assert flat(search(stage, 0, 20, chunk=10)) == [2, 3, 5, 7, 11, 13, 17, 19]
+    assert all(actor.stopped for actor in stage.actors)
+
+
+# --------------------------------------------------------------------------------------- PRI-06: lost workers
+
+
+@pytest.mark.parametrize("operation", ["send", "receive"])
+def test_pri06_the_chunk_of_a_dead_worker_is_done_once_more_by_another(operation: str) -> None:
+    mortal, other = Actor(dies_at=(operation, 2)), Actor()
+    notices: list[str] = []
+    answers = search(Stage(mortal, other), 0, 100, chunk=10, notice=notices.append)
+    lost = mortal.served[-1]
+    again = Chunk(lost.index, lost.lo, lost.hi, 2)
+    assert other.served.count(again) == 1
+    assert answers[lost.index].attempt == 2
+    assert flat(answers) == list(primes_in(0, 100))
+    assert any(f"[{lost.lo}, {lost.hi}) lost its worker" in text for text in notices)
+
+
+def test_pri06_when_every_worker_is_lost_the_search_says_so() -> None:
+    stage = Stage(Actor(dies_at=("receive", 2)), Actor(dies_at=("send", 3)))
+    with pytest.raises(WorkersLost, match=r"every worker was lost \(2 of 2\).*start the search again"):
+        search(stage, 0, 100, chunk=10)
+
+
+def test_pri06_losing_every_worker_after_the_last_result_does_no_harm() -> None:
+    actor = Actor()
+    answers = stream(Stage(actor), 0, 20, chunk=10)
+    first = next(answers)
+    while len(actor.served) < 2:
+        schedule()
+    actor.fail(PeerLost("the process of the worker died"))
+    assert flat([first, *answers]) == [2, 3, 5, 7, 11, 13, 17, 19]
+
+
+def test_pri06_a_hung_worker_loses_its_chunk_after_the_lease_and_its_late_result_is_dropped() -> None:
+    slow, other = Actor(hangs_at=1), Actor()
+    answers = stream(Stage(slow, other), 0, 100, chunk=10, lease=0.01)
+    found = [next(answers)]
+    slow.wake.close()  # now the late result of attempt 1 arrives
+    found += answers
+    assert found[0].attempt == 2
+    assert [answer.index for answer in found] == list(range(10))
+    assert flat(found) == list(primes_in(0, 100))
+
+
+def test_an_error_in_a_workers_code_ends_the_search_with_that_error() -> None:
+    actor = Actor(hangs_at=1)
+    tasklet(actor.fail)(RemoteError("MemoryError", "no room", ""))
+    with pytest.raises(RemoteError, match="MemoryError: no room"):
+        search(Stage(actor, Actor(hangs_at=1)), 0, 100, chunk=10)
+
+
+# ----------------------------------------------------------------------- PRI-08: ordered, in a bounded window
+
+
+def test_pri08_answers_stream_before_the_search_is_over() -> None:
+    actor = Actor(hangs_at=3)
+    answers = stream(Stage(actor), 0, 100, chunk=10)
+    assert [next(answers).index, next(answers).index] == [0, 1]
+    actor.wake.close()
+    assert [answer.index for answer in answers] == list(range(2, 10))
+
+
+def test_pri08_a_slow_chunk_holds_back_those_beyond_the_window() -> None:
+    slow, quick = Actor(hangs_at=1), Actor()
+    answers = stream(Stage(slow, quick), 0, 200, chunk=10, window=4, lease=60)
+    taken: list[Answer] = []
+    reader = tasklet(lambda: taken.extend(answers))()
+    while not reader.blocked or quick.served[-1:] != [Chunk(3, 30, 40, 1)]:
+        schedule()
+    assert taken == []
+    assert len(slow.served) + len(quick.served) == 4
+    slow.wake.close()
+    assert [answer.index for answer in answers_of(reader, taken)] == list(range(20))
+
+
+def test_pri08_a_slow_reader_holds_the_workers_back() -> None:
+    actor = Actor()
+    with closing(stream(Stage(actor), 0, 1000, chunk=10, window=3)) as answers:
+        assert next(answers).index == 0
+        for _ in range(50):
+            schedule()
+        assert len(actor.served) == 4, "the one that was read, and the window"
+
+
+def test_pri08_unordered_answers_do_not_wait_for_a_slow_chunk() -> None:
+    slow, quick = Actor(hangs_at=1), Actor()
+    answers = stream(Stage(slow, quick), 0, 100, chunk=10, ordered=False)
+    early = [next(answers) for _ in range(9)]
+    slow.wake.close()
+    late = list(answers)
+    assert [answer.worker for answer in late] == ["worker 1 (process 1)"]
+    assert sorted(flat(early + late)) == list(primes_in(0, 100))
+
+
+def answers_of(reader: tasklet, taken: list[Answer]) -> list[Answer]:
+    while reader.alive:
+        schedule()
+    return taken
+
+
+# -------------------------------------------------------------------------------------------- PRI-09: the end
+
+
+def test_pri09_every_worker_is_told_to_stop() -> None:
+    stage = Stage(Actor(), Actor(), Actor())
+    search(stage, 0, 100, chunk=10)
+    assert all(actor.stopped for actor in stage.actors)
+
+
+def test_pri09_who_stops_reading_leaves_no_tasklet_behind() -> None:
+    stage = Stage(Actor())
+    with closing(stream(stage, 0, 1000, chunk=10)) as answers:
+        next(answers)
+        before = len(stage.actors[0].served)
+    schedule()
+    assert len(stage.actors[0].served) <= before + 1
