@@ -1,0 +1,1352 @@
+"""The core: Scheduler, tasklet and channel. The one module that may be compiled; nothing else reaches into its private parts but
+this package and `net`.
+
+Theory of operation
+-------------------
+Every OS thread has one Scheduler with a *ring* of runnable tasklets. `head` is the tasklet whose turn it is, and normally the
+running one. "The end of the line" is the place just before the head. A tasklet that blocks leaves the ring and switches straight to
+the next one; no scheduler greenlet stands between them. The rules for who runs next are Stackless's:
+
+1. A new, woken or inserted tasklet goes to the end of the line.
+2. A channel action that finds a partner waiting either goes on (the partner joins the end) or lets the partner run now (it takes the
+   actor's turn, and the actor becomes the last in line). `channel.preference` says which.
+3. When the ring is empty the innermost `run()` returns, unless a tasklet waits for a timer, for I/O or for another process.
+
+Tasklets run in *workers*, greenlets that outlive them. A worker whose tasklet ended takes the next unstarted one itself, or waits in
+`idle`. New workers are begun by one shallow *starter* greenlet: greenlets begun from inside a blocked one would nest their C stacks,
+and a chain of a few thousand would crash.
+
+gevent comes in only when somebody sleeps or does I/O. Its *hub* greenlet runs the event loop; from our side:
+
+- `current is None` exactly while the hub, or a gevent greenlet it runs, is in control. Every way to the hub sets it.
+- gevent calls `switch_out` on a greenlet that is about to wait in the hub, and `switch`/`throw` on it when the wait is over. Workers
+  (and the thread's main greenlet, by instance attributes) answer these by leaving the ring and by joining the end of its line.
+- While the ring has members, one callback of the loop (`Reactor.turn`) lends the hub's turn to them. A busy ring visits the hub every
+  HUB_PERIOD, so that I/O is served although no tasklet ever blocks.
+- A gevent greenlet may use channels. It is no member of the ring ("foreign"): its line is the loop's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextvars import Context, copy_context
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from greenlet import GreenletExit, getcurrent as current_greenlet, greenlet
+
+from tasklets._errors import ChannelClosed, DeadlockError, InternalError, TaskletError, TaskletExit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tasklets._reactor import Reactor
+
+# The C methods: workers override both names, and the core must never go through the overrides.
+_switch = greenlet.switch
+_throw = greenlet.throw
+
+MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
+HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
+HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
+
+DEADLOCK = "Deadlock: the last runnable tasklet cannot be blocked."
+CLOSED = "Send/receive operation on a closed channel"
+
+_T = TypeVar("_T")
+
+
+class bomb:
+    """Carries an exception to the place where it is to be raised."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: BaseException) -> None:
+        self.value = value
+
+    @property
+    def type(self) -> type[BaseException]:
+        return type(self.value)
+
+    @property
+    def traceback(self) -> Any:
+        return self.value.__traceback__
+
+    def __repr__(self) -> str:
+        return f"<bomb {self.value!r}>"
+
+
+class Hook(Protocol):
+    """What stands behind a queue entry that is no plain tasklet: a select, a gevent greenlet, another process."""
+
+    def take(self, entry: Any, value: Any) -> tasklet | None:
+        """Complete `entry`, which has just left its queue.
+
+        A waiting receiver is given `value`; a waiting sender (whose value is `entry.tempval`) is told that it was taken.
+        Return the tasklet to run, or None when its waking is no business of this ring.
+        """
+
+
+class Observer(Protocol):
+    """Who wants to know that a channel was closed."""
+
+    def channel_closed(self) -> None: ...
+
+
+class Wait:
+    """One wait of one tasklet for something that is no channel: a timer, an answer from another process.
+
+    Make it, hand it to whoever will call `wake` or `fail`, then `park`. The first of wake, fail and an interruption of the tasklet
+    (kill, timeout) counts; later ones are ignored. On interruption `cancel()` is called.
+    """
+
+    __slots__ = ("_outcome", "cancel", "tasklet", "what")
+
+    def __init__(self, what: str, cancel: Callable[[], object] | None = None) -> None:
+        self.what = what
+        self.cancel = cancel
+        self.tasklet: tasklet | None = None
+        self._outcome: tuple[Any] | None = None
+
+    def park(self) -> Any:
+        """Block until `wake(value)`, and return the value; raise what `fail` or an interruption brings."""
+        if self._outcome is None:
+            return _thread.scheduler.park(self)
+        return _defuse(self._outcome[0])
+
+    def wake(self, value: object = None) -> None:
+        """End the wait. Never blocks; harmless when the wait is over."""
+        if self._outcome is not None:
+            return
+        self._outcome = (value,)
+        waiter = self.tasklet
+        if waiter is not None and waiter._waiting is self:
+            waiter._scheduler.end_wait(waiter, value)
+
+    def fail(self, error: BaseException) -> None:
+        """End the wait with an exception. Never blocks."""
+        self.wake(bomb(error))
+
+    @property
+    def over(self) -> bool:
+        """True when it was woken, failed or interrupted."""
+        return self._outcome is not None
+
+    def _interrupted(self) -> None:
+        self._outcome = (None,)
+        if self.cancel is not None:
+            self.cancel()
+
+
+_IN_HUB = Wait("I/O")  # marks a tasklet that waits inside gevent
+
+
+def _defuse(value: Any) -> Any:
+    if value.__class__ is bomb:
+        raise value.value
+    return value
+
+
+class tasklet:
+    """A microthread. `tasklet(function)(*args, **kwargs)` creates one and puts it at the end of the line.
+
+    It runs when its turn comes, until it blocks, calls `schedule()` or ends. An exception that leaves it reaches the caller of
+    `run()` (the innermost one), or the main tasklet, at once. Belongs to the OS thread that created it.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_alarm",  # exception to raise at the next blocking point, or None
+        "_alive",
+        "_call",  # (args, kwargs) until started
+        "_channel",  # the channel it is blocked on
+        "_context",
+        "_greenlet",  # None: not started, dead, or to be entered with _wake
+        "_hook",  # None, or the Hook that makes it special as a queue entry
+        "_next",  # neighbours in the ring or in a channel's queue
+        "_prev",
+        "_scheduler",
+        "_waiting",  # the Wait it is parked in
+        "_wake",  # (greenlet, exception or None, args) with which gevent wants it resumed
+        "block_trap",
+        "name",
+        "tempval",
+    )
+
+    _alarm: BaseException | None
+    _alive: bool
+    _call: tuple[tuple[Any, ...], dict[str, Any]] | None
+    _channel: channel | None
+    _context: Context | None
+    _greenlet: greenlet | None
+    _hook: Hook | None
+    _next: Any
+    _prev: Any
+    _scheduler: Scheduler
+    _waiting: Wait | None
+    _wake: tuple[greenlet, BaseException | None, tuple[Any, ...]] | None
+    block_trap: bool
+    name: str
+    tempval: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> tasklet:
+        # Here, not in __init__: a subclass may have an __init__ of its own, as Stackless programs do.
+        return _make_blank(cls, _thread.scheduler)
+
+    def __init__(
+        self,
+        func: Callable[..., object] | None = None,
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if func is not None or args is not None or kwargs is not None:
+            self.bind(func, args, kwargs)
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    def bind(
+        self,
+        func: Callable[..., object] | None = None,
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> tasklet:
+        """Give the tasklet its function, and with `args` or `kwargs` its arguments: it is alive then, but paused until `insert()`."""
+        if func is not None and not callable(func):
+            raise TypeError(
+                f"tasklet function must be a callable or None, not {func!r}.\n"
+                "Probably you called the function yourself:\n"
+                "    tasklet(function(1, 2))     # wrong\n"
+                "    tasklet(function)(1, 2)     # right"
+            )
+        if self.is_current:
+            raise RuntimeError("can't (re)bind the current tasklet")
+        if self.scheduled:
+            raise RuntimeError("tasklet is scheduled")
+        if self._greenlet is not None or self._wake is not None:
+            raise RuntimeError("tasklet has C state on its stack")
+        if func is None and args is None and kwargs is None:
+            self.tempval = None
+            self._alive = False
+            self._call = None
+            return self
+        if func is not None:
+            self.tempval = func
+            self.name = getattr(func, "__qualname__", None) or repr(func)
+        if args is not None or kwargs is not None:
+            if self.tempval is None:
+                raise RuntimeError("the tasklet was not bound to a function")
+            self._make_alive(tuple(args or ()), dict(kwargs or {}))
+        return self
+
+    def setup(self, *args: Any, **kwargs: Any) -> tasklet:
+        """Give the bound function its arguments, and join the end of the line."""
+        if self._alive:
+            raise RuntimeError("tasklet is alive")
+        if self.tempval is None:
+            raise RuntimeError("the tasklet was not bound to a function")
+        self._make_alive(args, kwargs)
+        self._scheduler.wake(self)
+        return self
+
+    __call__ = setup
+
+    def _make_alive(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._call = (args, kwargs)
+        self._context = copy_context()  # its own: what it sets, nobody else sees
+        self._alive = True
+
+    def insert(self) -> tasklet:
+        """Join the end of the line, unless already in it."""
+        self._check_runnable()
+        if self._next is None:
+            self._scheduler.wake(self)
+        return self
+
+    def remove(self) -> tasklet:
+        """Leave the line: the tasklet is paused until `insert()` or `run()`."""
+        if self.blocked:
+            raise RuntimeError("You cannot remove a blocked tasklet.")
+        if self.is_current:
+            raise RuntimeError("The current tasklet cannot be removed.")
+        if self._next is not None:
+            self._scheduler.unlink(self)
+        return self
+
+    def run(self) -> Any:
+        """Run it now; the caller keeps its place in the line."""
+        self._check_runnable()
+        return self._scheduler.run_now(self)
+
+    def switch(self) -> Any:
+        """Run it now; the caller leaves the line (paused) until somebody inserts it."""
+        self._check_runnable()
+        return self._scheduler.run_now(self, leave=True)
+
+    def _check_runnable(self) -> None:
+        if self.blocked:
+            raise RuntimeError("You cannot run a blocked tasklet")
+        if not self._alive:
+            raise RuntimeError("You cannot run an unbound(dead) tasklet")
+
+    def kill(self, pending: bool = False) -> None:
+        """Raise TaskletExit in it: now, or (pending) when its turn comes. A tasklet that never ran just ends.
+
+        It leaves the channel it waits on at once; its `finally` clauses run. Does nothing to a dead tasklet.
+        """
+        self._scheduler.throw_into(self, TaskletExit(), pending)
+
+    def throw(self, exc: Any, val: Any = None, tb: Any = None, pending: bool = False) -> None:
+        """Raise an exception in it, given as to the `raise` statement."""
+        self._scheduler.throw_into(self, _make_exception(exc, val, tb), pending)
+
+    def raise_exception(self, cls: type[BaseException], *args: Any) -> None:
+        """`throw(cls(*args))`."""
+        self.throw(cls(*args))
+
+    # -- state --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """True from `setup` to its end."""
+        return self._alive
+
+    @property
+    def blocked(self) -> bool:
+        """True while it waits: on a channel, for a timer, for I/O."""
+        return self._channel is not None or self._waiting is not None
+
+    @property
+    def scheduled(self) -> bool:
+        """True while it is in line or blocked."""
+        return self._next is not None or self.blocked
+
+    @property
+    def paused(self) -> bool:
+        """True while it is alive, and neither in line nor blocked: somebody has to `insert()` it."""
+        return self._alive and not self.scheduled
+
+    @property
+    def is_current(self) -> bool:
+        return self._scheduler.current is self
+
+    @property
+    def is_main(self) -> bool:
+        return self._scheduler.main is self
+
+    @property
+    def next(self) -> tasklet | None:
+        """Its neighbour in the line, or in the queue of the channel it is blocked on."""
+        found = self._next
+        return found if isinstance(found, tasklet) else None
+
+    @property
+    def prev(self) -> tasklet | None:
+        found = self._prev
+        return found if isinstance(found, tasklet) else None
+
+    @property
+    def waits_for(self) -> str:
+        """In words, what it waits for; empty when it does not."""
+        if self._channel is not None:
+            verb = "receive from" if self._channel.balance < 0 else "send to"
+            return f"{verb} {self._channel!r}"
+        return self._waiting.what if self._waiting is not None else ""
+
+    @property
+    def frame(self) -> Any:
+        """The innermost Python frame of a suspended tasklet; None when it runs, did not start or is dead."""
+        suspended = self._greenlet or (self._wake[0] if self._wake else None)
+        return suspended.gr_frame if suspended is not None else None
+
+    def __repr__(self) -> str:
+        if self.is_current:
+            state = "current"
+        elif self.blocked:
+            state = f"waits: {self.waits_for}"
+        elif self._next is not None:
+            state = "scheduled"
+        elif self._alive:
+            state = "paused"
+        else:
+            state = "dead" if self.tempval is None else "bound"
+        return f"<tasklet {self.name or hex(id(self))!r} {state}>"
+
+
+def _make_blank(cls: type[tasklet], scheduler: Scheduler) -> tasklet:
+    one: tasklet = object.__new__(cls)
+    one._scheduler = scheduler
+    one._alarm = one._call = one._channel = one._context = one._greenlet = one._hook = None
+    one._next = one._prev = one._waiting = one._wake = one.tempval = None
+    one._alive = one.block_trap = False
+    one.name = ""
+    return one
+
+
+def _make_exception(exc: Any, val: Any, tb: Any) -> BaseException:
+    if isinstance(exc, type) and issubclass(exc, BaseException):
+        if isinstance(val, exc):
+            made: BaseException = val
+        elif val is None:
+            made = exc()
+        else:
+            made = exc(*val) if isinstance(val, tuple) else exc(val)
+    elif isinstance(exc, BaseException):
+        if val is not None:
+            raise TypeError("instance exception may not have a separate value")
+        made = exc
+    else:
+        raise TypeError(f"exceptions must be classes, or instances, not {type(exc).__name__}")
+    return made.with_traceback(tb) if tb is not None else made
+
+
+class channel:
+    """Passes messages between tasklets.
+
+    With `capacity` 0 a send returns when a receiver has taken the message (and the other way round); with capacity n, when there is
+    room for it among n waiting messages. Waiting tasklets are served first come, first served. With `copy` every value sent is
+    replaced by `freeze(value)`, so that nothing is shared by sender and receiver, just as if a network were between them.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_balance",  # > 0: so many entries of the queue want to send; < 0: to receive
+        "_buffer",  # messages that have no receiver yet; None with capacity 0
+        "_first",  # the queue of waiting entries, linked by _next and _prev
+        "_freeze",
+        "_last",
+        "_observer",  # told when the channel is closed: the package `net` keeps its exported form here
+        "_preference",
+        "capacity",
+        "closing",
+        "name",
+        "schedule_all",
+    )
+
+    def __init__(self, capacity: int = 0, name: str | None = None, *, copy: bool = False) -> None:
+        if not isinstance(capacity, int) or capacity < 0:
+            raise ValueError(
+                f"capacity is the number of messages that may wait: an int >= 0, not {capacity!r}"
+            )
+        self.capacity = capacity
+        self.name = name
+        self.closing = False
+        self.schedule_all: int | bool = 0
+        self._preference = -1
+        self._balance = 0
+        self._first: Any = None
+        self._last: Any = None
+        self._buffer: deque[Any] | None = deque() if capacity else None
+        self._observer: Observer | None = None
+        self._freeze: Callable[[Any], Any] | None = None
+        if copy:
+            from tasklets.freezing import freeze
+
+            self._freeze = freeze
+
+    # -- sending and receiving ----------------------------------------------------------------------------------------------
+
+    def send(self, value: Any) -> None:
+        """Send a message. Blocks until it is taken (capacity 0), or until there is room for it.
+
+        Raises ChannelClosed when the channel is closed and nobody waits for the message.
+        """
+        if self._freeze is not None:
+            value = self._freeze(value)
+        self._send(value)
+
+    def _send(self, value: Any) -> None:
+        scheduler = _thread.scheduler
+        me = scheduler.current
+        if me is None:
+            me = scheduler.adopt()
+        if self._balance < 0:
+            entry = self._shift()
+            if entry._hook is None:
+                entry._channel = None
+                entry.tempval = value
+                partner = entry
+            else:
+                partner = entry._hook.take(entry, value)
+            if partner is not None:
+                scheduler.meet(self, me, partner, self._preference == -1)
+            return
+        if self._buffer is not None and not self.closing and len(self._buffer) < self.capacity:
+            self._buffer.append(value)
+            return
+        self._check_may_block(me, "send to")
+        me.tempval = value
+        scheduler.block(me, self, 1)
+
+    def receive(self) -> Any:
+        """Take the next message. Blocks until there is one.
+
+        Raises ChannelClosed when the channel is closed and no message waits, and whatever exception was sent instead of a message.
+        """
+        scheduler = _thread.scheduler
+        me = scheduler.current
+        if me is None:
+            me = scheduler.adopt()
+        if self._buffer:
+            value = self._buffer.popleft()
+            if self._balance > 0:
+                self._refill(scheduler)
+        elif self._balance > 0:
+            entry = self._shift()
+            value = entry.tempval
+            if entry._hook is None:
+                entry._channel = None
+                entry.tempval = None
+                partner = entry
+            else:
+                partner = entry._hook.take(entry, None)
+            if partner is not None:
+                scheduler.meet(self, me, partner, self._preference == 1)
+        else:
+            self._check_may_block(me, "receive from")
+            me.tempval = None
+            return scheduler.block(me, self, -1)
+        if value.__class__ is bomb:
+            raise value.value
+        return value
+
+    def _refill(self, scheduler: Scheduler) -> None:
+        """Room was made in the buffer: the first waiting sender's message moves in, and the sender goes on."""
+        assert self._buffer is not None
+        entry = self._shift()
+        self._buffer.append(entry.tempval)
+        if entry._hook is None:
+            entry._channel = None
+            entry.tempval = None
+            scheduler.wake(entry)
+        else:
+            partner = entry._hook.take(entry, None)
+            if partner is not None:
+                scheduler.wake(partner)
+
+    def send_exception(self, cls: type[BaseException], *args: Any) -> None:
+        """Make the receiver raise `cls(*args)`. Blocks like `send`."""
+        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
+            raise TypeError(f"send_exception wants an exception class, not {cls!r}")
+        self._send(bomb(cls(*args)))
+
+    def send_throw(self, exc: Any, val: Any = None, tb: Any = None) -> None:
+        """Make the receiver raise an exception given as to the `raise` statement; its traceback is kept."""
+        self._send(bomb(_make_exception(exc, val, tb)))
+
+    def send_sequence(self, items: Iterable[Any]) -> int:
+        """Send each item; return how many there were."""
+        count = 0
+        for item in items:
+            self.send(item)
+            count += 1
+        return count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self.closing and self.balance <= 0:
+            raise StopIteration
+        try:
+            return self.receive()
+        except ChannelClosed:
+            raise StopIteration from None
+
+    # -- closing ------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let no new message wait. Messages that wait already are still received; who waits to receive is woken with ChannelClosed.
+
+        Waking the receivers is where we differ from Stackless, which leaves them waiting for ever.
+        """
+        if self.closing:
+            return
+        self.closing = True
+        while self._balance < 0:
+            self._fail_first(ChannelClosed(self._closed_text("receive from")))
+        if self._observer is not None:
+            self._observer.channel_closed()
+
+    def _fail_first(self, error: BaseException) -> None:
+        """Make the first waiting receiver raise `error`."""
+        entry = self._shift()
+        if entry._hook is None:
+            entry._channel = None
+            entry.tempval = bomb(error)
+            entry._scheduler.wake(entry)
+        else:
+            partner = entry._hook.take(entry, bomb(error))
+            if partner is not None:
+                partner._scheduler.wake(partner)
+
+    def open(self) -> None:
+        """Undo `close()`."""
+        self.closing = False
+
+    @property
+    def closed(self) -> bool:
+        """True when it is closing and no message is left in it."""
+        return self.closing and self.balance == 0
+
+    # -- state --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def balance(self) -> int:
+        """How many messages wait (> 0; senders that wait counted in), or minus the number of waiting receivers."""
+        return self._balance + len(self._buffer) if self._buffer is not None else self._balance
+
+    @property
+    def queue(self) -> tasklet | None:
+        """The first tasklet that waits."""
+        first = self._first
+        return first if first is None or isinstance(first, tasklet) else first.tasklet
+
+    @property
+    def preference(self) -> int:
+        """Who runs when both sides have met: -1 the receiver (the default), 1 the sender, 0 whoever acted."""
+        return self._preference
+
+    @preference.setter
+    def preference(self, value: int) -> None:
+        if not isinstance(value, int):
+            raise TypeError("preference must be -1, 0 or 1")
+        self._preference = max(-1, min(1, value))
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self.closing else "open"
+        label = repr(self.name) if self.name else hex(id(self))
+        return f"<channel {label} balance={self.balance} {state}>"
+
+    # -- the queue: entries are tasklets, or anything with their _next, _prev, _hook and tempval ----------------------------
+
+    def _push(self, entry: Any, direction: int) -> None:
+        last = self._last
+        entry._prev = last
+        entry._next = None
+        if last is None:
+            self._first = entry
+        else:
+            last._next = entry
+        self._last = entry
+        self._balance += direction
+
+    def _shift(self) -> Any:
+        entry = self._first
+        after = entry._next
+        self._first = after
+        if after is None:
+            self._last = None
+        else:
+            after._prev = None
+            entry._next = None
+        self._balance += 1 if self._balance < 0 else -1
+        return entry
+
+    def _discard(self, entry: Any) -> None:
+        """Take an entry out of the middle of the queue."""
+        before, after = entry._prev, entry._next
+        if before is None:
+            self._first = after
+        else:
+            before._next = after
+        if after is None:
+            self._last = before
+        else:
+            after._prev = before
+        entry._next = entry._prev = None
+        self._balance += 1 if self._balance < 0 else -1
+
+    # -- what select needs (a reference to a channel elsewhere has its own) --------------------------------------------------
+
+    def _receive_is_ready(self) -> bool:
+        return bool(self._buffer) or self._balance > 0 or self.closing
+
+    def _send_is_ready(self) -> bool:
+        return (
+            self._balance < 0
+            or self.closing
+            or (self._buffer is not None and len(self._buffer) < self.capacity)
+        )
+
+    def _enter_case(self, case: Any) -> None:
+        self._push(case, 1 if case.sending else -1)
+        case.queued = True
+
+    def _leave_case(self, case: Any) -> None:
+        if case.queued:
+            case.queued = False
+            self._discard(case)
+
+    def _check_may_block(self, me: tasklet, verb: str) -> None:
+        if me.block_trap:
+            raise RuntimeError(
+                f"this tasklet does not like to be blocked. ({me!r} would have had to wait: {verb} {self!r})"
+            )
+        if self.closing:
+            raise ChannelClosed(self._closed_text(verb))
+
+    def _closed_text(self, verb: str) -> str:
+        return f"{CLOSED}: cannot {verb} {self!r}; look at .closing first, or iterate over it"
+
+
+class _Worker(greenlet):
+    """A greenlet that runs one tasklet after the other."""
+
+    scheduler: Scheduler
+    tasklet: tasklet | None = None
+
+    def switch_out(self) -> None:
+        self.scheduler.leave_to_hub()
+
+    def switch(self, *args: Any) -> Any:
+        if self.tasklet is not None and self.scheduler.hub_is_current():
+            return self.scheduler.wake_from_hub(self.tasklet, args)
+        return _switch(self, *args)
+
+    def throw(self, *args: Any) -> Any:
+        if self.tasklet is not None and self.scheduler.hub_is_current():
+            return self.scheduler.throw_from_hub(self.tasklet, args)
+        return _throw(self, *args)
+
+
+class _Foreign:
+    """The hook of a gevent greenlet that uses a channel: the loop wakes it, not the ring."""
+
+    __slots__ = ()
+
+    def take(self, entry: tasklet, value: Any) -> None:
+        entry._channel = None
+        entry.tempval = value
+        entry._scheduler.wake_foreign(entry)
+
+
+_FOREIGN = _Foreign()
+
+
+class Scheduler:
+    """The ring of one OS thread, and the ways in and out of it. The module docstring has the theory."""
+
+    def __init__(self) -> None:
+        self.current: tasklet | None = None
+        self.head: tasklet | None = None
+        self.count = 0  # members of the ring
+        self.waiting = 0  # tasklets of this thread that wait for a timer or for I/O
+        # Asked when the ring is empty: may something from outside (another process) still wake a tasklet that waits on a channel?
+        self.sources: list[Callable[[], bool]] = []
+        self.runners: list[tasklet] = []  # who called run(), outermost first
+        self.idle: list[_Worker] = []
+        self.reactor: Reactor | None = None
+        self._switches_left = 1
+        self._clock_seen = 0.0  # when the clock was last read
+        self._hub_visit = 0.0  # when the event loop last had its turn
+        self._last_blocked: tasklet | None = None
+        here = current_greenlet()
+        root = here
+        while root.parent is not None:
+            root = root.parent
+        main = self.main = _make_blank(tasklet, self)
+        main.name = "main"
+        main._alive = True
+        main._greenlet = self._root = root
+        # gevent looks these up on the greenlet it is about to suspend or resume; see _Worker for the tasklets' own.
+        root.switch_out = self.leave_to_hub  # type: ignore[attr-defined]
+        root.switch = self._switch_main  # type: ignore[method-assign]
+        root.throw = self._throw_main  # type: ignore[method-assign]
+        if here is root:
+            self.append(main)
+            self.current = main
+        else:  # begun by a gevent greenlet: main waits in the hub
+            main._waiting = _IN_HUB
+            self.waiting = 1
+        self._starter = greenlet(self._start_workers, parent=root)
+        _switch(self._starter, here)
+
+    # -- the ring -----------------------------------------------------------------------------------------------------------
+
+    def append(self, one: tasklet) -> None:
+        """Put at the end of the line."""
+        head = self.head
+        if head is None:
+            one._next = one._prev = one
+            self.head = one
+        else:
+            last = head._prev
+            one._prev = last
+            one._next = head
+            last._next = one
+            head._prev = one
+        self.count += 1
+
+    def unlink(self, one: tasklet) -> None:
+        after = one._next
+        if after is one:
+            self.head = None
+        else:
+            before = one._prev
+            before._next = after
+            after._prev = before
+            if self.head is one:
+                self.head = after
+        one._next = one._prev = None
+        self.count -= 1
+
+    def wake(self, one: tasklet) -> None:
+        """Put at the end of the line, and see to it that the ring gets a turn if the hub is in control."""
+        self.append(one)
+        if self.current is None and self.reactor is not None:
+            self.reactor.arm()
+
+    # -- switching ----------------------------------------------------------------------------------------------------------
+
+    def switch_to(self, target: tasklet) -> None:
+        """Give the turn to `target`, which is in the ring. Returns when the calling greenlet is resumed."""
+        self.head = self.current = target
+        worker = target._greenlet
+        if worker is not None:
+            _switch(worker)
+        else:
+            self._enter(target)
+
+    def _enter(self, target: tasklet) -> None:
+        if target._wake is not None:  # it waits inside gevent, whose calls want their result
+            suspended, error, args = target._wake
+            target._wake = None
+            target._greenlet = suspended
+            if error is not None:
+                _throw(suspended, error)
+            else:
+                _switch(suspended, *args)
+        elif self.idle:
+            _switch(self.idle.pop())
+        else:
+            _switch(self._starter)
+
+    def give_way(self, me: tasklet) -> None:
+        """Let others run; `me` has left the ring. Returns when it is resumed. Raises DeadlockError when nobody ever could."""
+        if me._hook is _FOREIGN:
+            self._enter_hub()
+            return
+        following = self.head
+        if following is None:
+            following = self._when_empty(me)
+        if following is me:
+            self.current = me
+        elif following is None or self._hub_is_due():
+            self._enter_hub()
+        else:
+            self.switch_to(following)
+
+    def _when_empty(self, me: tasklet | None) -> tasklet | None:
+        """Who goes on when the ring is empty: a tasklet (put into the ring), or None for the event loop. `me` just blocked; None: it ended."""
+        runner = self.runners[-1] if self.runners else None
+        if runner is not None and self.waiting == 0 and not any(source() for source in self.sources):
+            self.append(runner)
+            return runner
+        if runner is None and self.main.paused:
+            self.append(self.main)
+            return self.main
+        if self.reactor is not None:
+            self._last_blocked = me
+            return None
+        if me is None:
+            self._interrupt(self.main, self._main_is_stuck())
+            return self.main
+        self._unblock(me)
+        self.append(me)
+        raise DeadlockError(_with_report(DEADLOCK, me))
+
+    def _main_is_stuck(self) -> DeadlockError:
+        stuck = self.main._channel
+        verb = (
+            "sending without a receiver"
+            if stuck is not None and stuck._balance > 0
+            else "receiving without a sender"
+        )
+        return DeadlockError(_with_report(f"the main tasklet is {verb} available.", self.main))
+
+    def _result(self, me: tasklet) -> Any:
+        value = me.tempval
+        me.tempval = None
+        if value.__class__ is bomb:
+            raise value.value
+        return value
+
+    def block(self, me: tasklet, where: channel, direction: int) -> Any:
+        """Queue `me` (its tempval is ready) on a channel, and return what the partner hands over."""
+        self.check_alarm(me)
+        if me._next is not None:
+            self.unlink(me)
+        me._channel = where
+        where._push(me, direction)
+        try:
+            self.give_way(me)
+        except BaseException:
+            # Thrown in by somebody who went round the scheduler (a deadlock, gevent.kill on a foreign greenlet, the collector).
+            if me._channel is where:
+                where._discard(me)
+                me._channel = None
+            raise
+        return self._result(me)
+
+    def meet(self, where: channel, me: tasklet, partner: tasklet, partner_first: bool) -> None:
+        """After a channel action with a partner that waited: decide who goes on."""
+        if partner._scheduler is not self:
+            raise TaskletError(
+                f"{where!r} is used by tasklets of two OS threads; a channel belongs to one thread. "
+                "Give each thread channels of its own, or use processes (net.open_place)"
+            )
+        if me._hook is _FOREIGN:
+            self.wake(partner)
+        elif where.schedule_all:
+            self.append(partner)
+            self.schedule(None)
+        elif partner_first:
+            # It takes my place: right behind me, and I become the last in line.
+            after = me._next
+            partner._prev = me
+            partner._next = after
+            me._next = partner
+            after._prev = partner
+            self.count += 1
+            self.switch_to(partner)
+            self._result(me)
+        else:
+            self.append(partner)
+
+    def park(self, wait: Wait) -> Any:
+        """Block the current tasklet until `wait` is over."""
+        me = self.current or self.adopt()
+        self.check_alarm(me)
+        if me.block_trap:
+            raise RuntimeError(
+                f"this tasklet does not like to be blocked. (it would have had to wait: {wait.what})"
+            )
+        if me._next is not None:
+            self.unlink(me)
+        wait.tasklet = me
+        me._waiting = wait
+        if me._hook is not _FOREIGN:
+            self.waiting += 1
+        try:
+            self.give_way(me)
+        except BaseException:
+            if me._waiting is wait:
+                self._unblock(me)
+            raise
+        return self._result(me)
+
+    def end_wait(self, one: tasklet, value: Any) -> None:
+        one._waiting = None
+        one.tempval = value
+        if one._hook is _FOREIGN:
+            self.wake_foreign(one)
+        else:
+            self.waiting -= 1
+            self.wake(one)
+
+    def schedule(self, retval: Any) -> Any:
+        """Let every other runnable tasklet run once."""
+        me = self.current or self.adopt()
+        self.check_alarm(me)
+        if me._hook is _FOREIGN:
+            self.wake_foreign(me)
+            self._enter_hub()
+            return retval
+        following = me._next
+        due = self._hub_is_due()
+        if following is me and not due:
+            return retval
+        me.tempval = retval
+        self.head = following
+        if due:
+            self._enter_hub()
+        else:
+            self.switch_to(following)
+        return self._result(me)
+
+    def schedule_remove(self, retval: Any) -> Any:
+        """Leave the ring, paused."""
+        me = self.current or self.adopt()
+        if me._hook is _FOREIGN:
+            raise RuntimeError(
+                "a gevent greenlet is in no ring, so it cannot be removed from one; use gevent's own waiting"
+            )
+        me.tempval = retval
+        self.unlink(me)
+        self.give_way(me)
+        return self._result(me)
+
+    def run_now(self, target: tasklet, leave: bool = False) -> Any:
+        me = self.current
+        if me is None:
+            raise RuntimeError(f"{target!r}.run() works from a tasklet; from a gevent greenlet use insert()")
+        if target is me:
+            return None
+        if target._next is None:
+            self.append(target)
+        if leave:
+            self.unlink(me)
+        self.switch_to(target)
+        return self._result(me)
+
+    def run(self) -> None:
+        """Let the tasklets run; return when none is runnable and none waits for a timer, for I/O or for another process.
+
+        Raises the exception that leaves a tasklet, at once; the others stay in line for the next run().
+        """
+        me = self.current
+        if me is None:
+            raise RuntimeError(
+                "run() is for tasklets and the main program, not for a gevent greenlet: there the tasklets run anyway"
+            )
+        self.unlink(me)
+        depth = len(self.runners)
+        self.runners.append(me)
+        try:
+            self.give_way(me)
+            self._result(me)
+        finally:
+            for above in self.runners[depth + 1 :]:
+                if above.paused:
+                    self.append(above)
+            del self.runners[depth:]
+
+    # -- interrupting -------------------------------------------------------------------------------------------------------
+
+    def _unblock(self, one: tasklet) -> None:
+        if one._channel is not None:
+            one._channel._discard(one)
+            one._channel = None
+        elif one._waiting is not None:
+            wait = one._waiting
+            one._waiting = None
+            if one._hook is not _FOREIGN:
+                self.waiting -= 1
+            if wait is not _IN_HUB:
+                wait._interrupted()
+
+    def _interrupt(self, one: tasklet, error: BaseException) -> None:
+        """Make `one` raise `error` when it next runs, wherever it is now; it is in the ring afterwards."""
+        in_hub = one._waiting is _IN_HUB
+        self._unblock(one)
+        if in_hub or one._wake is not None:
+            suspended = one._wake[0] if one._wake is not None else one._greenlet
+            assert suspended is not None
+            one._wake = (suspended, error, ())
+            one._greenlet = None
+        else:
+            one.tempval = bomb(error)
+        if one._hook is _FOREIGN:
+            self.wake_foreign(one)
+        elif one._next is None:
+            self.wake(one)
+
+    def throw_into(self, target: tasklet, error: BaseException, pending: bool) -> None:
+        me = self.current
+        if target is me and me is not None:
+            raise error
+        if not target._alive:
+            if isinstance(error, TaskletExit):
+                target.bind(None)
+                return
+            raise RuntimeError("You cannot throw to a dead tasklet")
+        self._interrupt(target, error)
+        if not pending and me is not None and target._hook is not _FOREIGN:
+            self.switch_to(target)
+            self._result(me)
+
+    def alarm(self, one: tasklet, error: BaseException) -> None:
+        """Interrupt a wait of `one` with `error`. If it has what it waited for already, that is not lost: `error` comes at its next wait."""
+        if one.blocked:
+            self._interrupt(one, error)
+        else:
+            one._alarm = error
+
+    def check_alarm(self, me: tasklet) -> None:
+        error = me._alarm
+        if error is not None:
+            me._alarm = None
+            raise error
+
+    # -- workers ------------------------------------------------------------------------------------------------------------
+
+    def _start_workers(self, first: greenlet) -> None:
+        _switch(first)
+        while True:
+            worker = _Worker(self._work)
+            worker.scheduler = self
+            _switch(worker)
+
+    def _work(self) -> None:
+        """The life of a worker: run the current tasklet, then the next unstarted one, or wait for one."""
+        worker = current_greenlet()
+        assert isinstance(worker, _Worker)
+        while True:
+            failure = self._run_current(worker)
+            target = self._after_end(failure)
+            failure = None
+            if target is not None and target._greenlet is None and target._wake is None:
+                self.head = self.current = target
+                continue
+            if len(self.idle) >= MAX_IDLE_WORKERS and target is not None and target._greenlet is not None:
+                self.head = self.current = target
+                worker.parent = target._greenlet
+                return
+            self.idle.append(worker)
+            if target is None:
+                self._enter_hub()
+            else:
+                self.switch_to(target)
+
+    def _run_current(self, worker: _Worker) -> BaseException | None:
+        me = self.current
+        assert me is not None
+        me._greenlet = worker
+        worker.tasklet = me
+        failure: BaseException | None = None
+        try:
+            worker.gr_context = me._context
+            function = me.tempval
+            me.tempval = None
+            if function.__class__ is bomb:
+                raise function.value
+            call = me._call
+            assert call is not None
+            args, kwargs = call
+            me._call = call = None
+            function(*args, **kwargs)
+        except TaskletExit:
+            pass
+        except GreenletExit:
+            if (
+                self.current is not me
+            ):  # nobody refers to it any more: the collector ends it, in the middle of somebody else's turn
+                me._alive = False
+                raise
+        except BaseException as error:
+            failure = error
+        worker.tasklet = None
+        me._alive = False
+        me._greenlet = me._context = me._alarm = me.tempval = None
+        if me._next is not None:
+            self.unlink(me)
+        return failure
+
+    def _after_end(self, failure: BaseException | None) -> tasklet | None:
+        """A tasklet ended: who goes on? None means the event loop."""
+        if failure is not None:
+            return self._report_failure(failure)
+        if self.head is None:
+            return self._when_empty(None)
+        return None if self._hub_is_due() else self.head
+
+    def _report_failure(self, failure: BaseException) -> tasklet:
+        """Hand an exception that left a tasklet to the innermost run(), or to main, which goes on at once."""
+        runner = self.runners[-1] if self.runners else self.main
+        self._interrupt(runner, failure)
+        return runner
+
+    def fail_main(self, failure: BaseException) -> None:
+        """From the hub: an exception that no tasklet here can handle goes where a tasklet's failure would go. Never blocks."""
+        self._report_failure(failure)
+
+    # -- gevent -------------------------------------------------------------------------------------------------------------
+
+    def get_reactor(self) -> Reactor:
+        """The bridge to gevent's event loop, which is loaded now at the latest."""
+        if self.reactor is None:
+            from tasklets._reactor import Reactor
+
+            self.reactor = Reactor(self)
+            if self.current is None and self.head is not None:
+                self.reactor.arm()
+        return self.reactor
+
+    def hub_is_current(self) -> bool:
+        return current_greenlet() is self.get_reactor().hub
+
+    def _hub_is_due(self) -> bool:
+        if self.reactor is None:
+            return False
+        self._switches_left -= 1
+        if self._switches_left > 0:
+            return False
+        now = monotonic()
+        # Tasklets that compute long between their switches are looked at after each of them.
+        self._switches_left = HUB_CHECK_SWITCHES if now - self._clock_seen < HUB_PERIOD else 1
+        self._clock_seen = now
+        return now - self._hub_visit > HUB_PERIOD
+
+    def _enter_hub(self) -> None:
+        """Give control to the event loop. Returns when the calling greenlet is resumed."""
+        reactor = self.reactor
+        assert reactor is not None
+        self.current = None
+        self._hub_visit = monotonic()
+        if self.head is not None:
+            reactor.arm()
+        _switch(reactor.hub)
+
+    def turn(self) -> None:
+        """Called by the event loop: lend the hub's turn to the ring."""
+        if self.current is None and self.head is not None:
+            self.switch_to(self.head)
+
+    def leave_to_hub(self) -> None:
+        """gevent is about to switch the current tasklet out: it leaves the ring until gevent wants it back."""
+        me = self.current
+        if me is None:
+            return
+        reactor = self.get_reactor()
+        self.check_alarm(me)
+        if me.block_trap:
+            raise RuntimeError(
+                "this tasklet does not like to be blocked. (it would have had to wait for I/O)"
+            )
+        self.unlink(me)
+        me._waiting = _IN_HUB
+        self.waiting += 1
+        self.current = None
+        self._hub_visit = monotonic()
+        if self.head is not None:
+            reactor.arm()
+
+    def wake_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
+        """gevent wants a waiting tasklet back, with the result of its wait."""
+        if one._waiting is not _IN_HUB:
+            return  # interrupted meanwhile
+        one._waiting = None
+        self.waiting -= 1
+        assert one._greenlet is not None
+        one._wake = (one._greenlet, None, args)
+        one._greenlet = None
+        self.wake(one)
+
+    def throw_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
+        self.alarm(one, _make_exception(*(*args, None, None, None)[:3]))
+
+    def _switch_main(self, *args: Any) -> Any:
+        if self.hub_is_current():
+            return self.wake_from_hub(self.main, args)
+        return _switch(self._root, *args)
+
+    def _throw_main(self, *args: Any) -> Any:
+        if not self.hub_is_current():
+            return _throw(self._root, *args)
+        error = _make_exception(*(*args, None, None, None)[:3])
+        if self.get_reactor().is_loop_exit(error):
+            self._loop_is_empty(error)
+        elif isinstance(error, Exception):
+            self.throw_from_hub(self.main, (error,))
+        else:  # KeyboardInterrupt, SystemExit: nothing may hold it up
+            hearer = self._report_failure(error)
+            if self.current is None:
+                self.switch_to(hearer)
+        return None
+
+    def _loop_is_empty(self, error: BaseException) -> None:
+        """The event loop has nothing left to wait for: whoever waits, waits for ever."""
+        last, self._last_blocked = self._last_blocked, None
+        if self.main._waiting is _IN_HUB:
+            self._interrupt(self.main, error)
+        elif self.runners:
+            self._interrupt(
+                self.runners[-1],
+                DeadlockError(_with_report("Deadlock: no timer or I/O is left to wait for.", None)),
+            )
+        elif last is not None and last.blocked:
+            self._interrupt(last, DeadlockError(_with_report(DEADLOCK, last)))
+        else:
+            self._interrupt(self.main, self._main_is_stuck())
+        self.turn()
+
+    def adopt(self) -> tasklet:
+        """The tasklet that stands for the gevent greenlet that is running."""
+        here = current_greenlet()
+        reactor = self.get_reactor()
+        if here is reactor.hub:
+            raise RuntimeError(
+                "a callback of the event loop cannot wait; start a tasklet and let it do the waiting"
+            )
+        known = here.__dict__.get("_tasklet")
+        if known is None:
+            known = tasklet()
+            known.name = f"greenlet {getattr(here, 'name', '') or hex(id(here))}"
+            known._alive = True
+            known._greenlet = here
+            known._hook = _FOREIGN
+            here.__dict__["_tasklet"] = known
+        if not isinstance(known, tasklet):
+            raise InternalError(f"{here!r} carries a foreign _tasklet attribute: {known!r}")
+        return known
+
+    def wake_foreign(self, one: tasklet) -> None:
+        self.get_reactor().call_soon(_switch, one._greenlet)
+
+
+def _with_report(text: str, victim: tasklet | None) -> str:
+    from tasklets.debug import report
+
+    return report(text, victim)
+
+
+class _ThreadState(threading.local):
+    scheduler: Scheduler
+
+    def __getattr__(self, name: str) -> Scheduler:
+        # Only called when the attribute is missing: the first use in this thread.
+        if name != "scheduler":
+            raise AttributeError(name)
+        self.scheduler = made = Scheduler()
+        return made
+
+
+_thread = _ThreadState()
+
+
+def get_scheduler() -> Scheduler:
+    """The scheduler of the calling OS thread."""
+    return _thread.scheduler
+
+
+def getcurrent() -> tasklet:
+    """The tasklet that is running (main counts as one)."""
+    scheduler = _thread.scheduler
+    return scheduler.current or scheduler.adopt()
+
+
+def getmain() -> tasklet:
+    """The main tasklet of this OS thread: its own flow of control."""
+    return _thread.scheduler.main
+
+
+def getruncount() -> int:
+    """How many tasklets are in line, the running one included."""
+    return _thread.scheduler.count
+
+
+_CURRENT: Any = object()
+
+
+def schedule(retval: Any = _CURRENT) -> Any:
+    """Let every other runnable tasklet run once. Returns `retval` (by default the current tasklet)."""
+    scheduler = _thread.scheduler
+    return scheduler.schedule(getcurrent() if retval is _CURRENT else retval)
+
+
+def schedule_remove(retval: Any = _CURRENT) -> Any:
+    """Leave the line: paused until somebody inserts or runs the calling tasklet. Returns its `tempval`, by default `retval`."""
+    scheduler = _thread.scheduler
+    return scheduler.schedule_remove(getcurrent() if retval is _CURRENT else retval)
+
+
+def run() -> None:
+    """Let the tasklets run. Blocks until none is runnable and none waits for a timer, for I/O or for another process.
+
+    Raises the exception that leaves a tasklet, at once; the others stay in line for the next `run()`. Tasklets that are blocked on
+    channels for good do not keep it: it returns, and they stay blocked.
+    """
+    _thread.scheduler.run()

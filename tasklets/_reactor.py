@@ -1,0 +1,64 @@
+"""The bridge to gevent's event loop. The one module here that imports gevent, and only when a tasklet first sleeps or does I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gevent import get_hub
+from gevent.exceptions import LoopExit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tasklets._core import Scheduler
+
+
+class Reactor:
+    """The hub of one OS thread, seen from its scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.hub = get_hub()
+        self.loop = self.hub.loop
+        self._scheduler = scheduler
+        self._armed = False
+        # Ctrl-C while everybody waits is no fault of the loop: main hears of it, and nothing is to be printed.
+        self.hub.NOT_ERROR = (*self.hub.NOT_ERROR, KeyboardInterrupt)
+        # The hub throws into its parent what concerns the whole program. If it was made inside a tasklet, that is not main.
+        root = scheduler.main._greenlet
+        if root is not None and self.hub.parent is not root:
+            self.hub.parent = root
+
+    def arm(self) -> None:
+        """Make the loop give the ring a turn soon."""
+        if not self._armed:
+            self._armed = True
+            self.loop.run_callback(self._turn)
+
+    def _turn(self) -> None:
+        self._armed = False
+        self._scheduler.turn()
+
+    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Let the loop call a function in its next round."""
+        self.loop.run_callback(function, *args)
+
+    def call_later(self, seconds: float, function: Callable[..., object], *args: Any) -> Callable[[], None]:
+        """Let the loop call a function after `seconds`; returns what cancels it."""
+        timer = self.loop.timer(max(0.0, seconds))
+        # gevent's clock stands still while tasklets compute; update=True measures from now.
+        timer.start(self._fire, timer, function, args, update=True)
+
+        def cancel() -> None:
+            timer.stop()
+            timer.close()
+
+        return cancel
+
+    def _fire(self, timer: Any, function: Callable[..., object], args: tuple[Any, ...]) -> None:
+        timer.stop()
+        timer.close()
+        function(*args)
+
+    def is_loop_exit(self, error: BaseException) -> bool:
+        """True when the loop says that nothing is left that could happen."""
+        return isinstance(error, LoopExit)

@@ -1,0 +1,46 @@
+"""Who waits on what: the report that a deadlock error carries, and that a program can ask for at any time."""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import TYPE_CHECKING
+
+from tasklets._core import tasklet
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+MAX_LINES = 20  # of a report; a thousand blocked tasklets are mostly the same story
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def waiting() -> list[tasklet]:
+    """Every tasklet that waits now. Searches the collector's lists, so that running tasklets pay nothing for it."""
+    return [found for found in gc.get_objects() if isinstance(found, tasklet) and found.blocked]
+
+
+def where(one: tasklet) -> str:
+    """File and line at which a suspended tasklet stands, outside this package; empty when unknown."""
+    frame: FrameType | None = one.frame
+    while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == _HERE:
+        frame = frame.f_back
+    return (
+        f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame is not None else ""
+    )
+
+
+def report(headline: str, victim: tasklet | None = None) -> str:
+    """A text of who waits on what and where, under a headline. `victim` is the tasklet that is about to hear it."""
+    others = [one for one in waiting() if one is not victim]
+    lines = [headline]
+    lines += [f"  {one.name or hex(id(one))} waits: {one.waits_for}{_at(one)}" for one in others[:MAX_LINES]]
+    if len(others) > MAX_LINES:
+        lines.append(f"  ... and {len(others) - MAX_LINES} more")
+    return "\n".join(lines)
+
+
+def _at(one: tasklet) -> str:
+    place = where(one)
+    return f", at {place}" if place else ""

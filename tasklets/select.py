@@ -1,0 +1,113 @@
+"""select: wait on several sends and receives; the first that can happen does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasklets._core import Wait, bomb, channel
+from tasklets._errors import Timeout
+from tasklets.clock import timeout as limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tasklets._core import tasklet
+
+_NO_DEFAULT: Any = object()
+
+
+def select(
+    cases: Sequence[channel | tuple[channel, Any]], timeout: float | None = None, default: Any = _NO_DEFAULT
+) -> tuple[int, Any]:
+    """Wait until one of several channel operations can happen, and do that one. Blocks.
+
+    A case is a channel (receive from it) or a pair (channel, value) (send to it). Returns `(index, value)`: which case it was, and the
+    message received (None for a send). Of several that are ready the first in the list wins. Exactly one operation happens; the others
+    leave no trace.
+
+    Raises Timeout after `timeout` seconds. With `default` it never waits: it returns `(-1, default)` when no case is ready.
+    Raises ChannelClosed when the case that is ready is one on a closed channel.
+    """
+    parsed = [_parse(case) for case in cases]
+    for index, (where, sending, value) in enumerate(parsed):
+        if _is_ready(where, sending):
+            return (index, where.send(value)) if sending else (index, where.receive())
+    if default is not _NO_DEFAULT:
+        return (-1, default)
+    if not parsed and timeout is None:
+        raise ValueError("select() without a case and without a timeout would wait for ever")
+    try:
+        with limit(timeout):
+            return _Selection(parsed).wait()
+    except Timeout:
+        raise Timeout(f"none of {len(parsed)} cases became ready within {timeout:g} s") from None
+
+
+def _parse(case: Any) -> tuple[channel, bool, Any]:
+    if isinstance(case, channel):
+        return case, False, None
+    if isinstance(case, tuple) and len(case) == 2 and isinstance(case[0], channel):
+        return case[0], True, case[1]
+    raise TypeError(
+        f"a case of select() is a channel (receive) or a pair (channel, value) (send), not {case!r}.\n"
+        "    select([orders, (log, 'idle')])"
+    )
+
+
+def _is_ready(where: channel, sending: bool) -> bool:
+    """True when the operation would not have to wait: somebody waits for it, there is room, or it fails at once."""
+    return where._send_is_ready() if sending else where._receive_is_ready()
+
+
+class _Case:
+    """One case in the queue of its channel."""
+
+    __slots__ = ("_channel", "_hook", "_next", "_prev", "index", "queued", "sending", "tempval")
+
+    def __init__(self, owner: _Selection, index: int, where: channel, sending: bool, value: Any) -> None:
+        self._hook = owner
+        self._channel = where
+        self._next: Any = None
+        self._prev: Any = None
+        self.index = index
+        self.sending = sending
+        self.tempval = value
+        self.queued = False
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return self._hook.waiting.tasklet
+
+
+class _Selection:
+    """All cases of one waiting select: the first partner that takes a case withdraws the others."""
+
+    def __init__(self, parsed: list[tuple[channel, bool, Any]]) -> None:
+        self.waiting = Wait(
+            "select on " + ", ".join(repr(where) for where, _, _ in parsed), cancel=self._withdraw
+        )
+        self.cases = [_Case(self, index, *each) for index, each in enumerate(parsed)]
+
+    def wait(self) -> tuple[int, Any]:
+        for case in self.cases:
+            if case.sending and case._channel._freeze is not None:
+                case.tempval = case._channel._freeze(case.tempval)
+        for case in self.cases:
+            case._channel._enter_case(case)
+            if self.waiting.over:  # entering a case elsewhere may have let others run
+                self._withdraw()
+                break
+        index, value = self.waiting.park()
+        if value.__class__ is bomb:
+            raise value.value
+        return index, value
+
+    def take(self, entry: _Case, value: Any) -> None:
+        """A partner has taken `entry` out of its queue: that case happens."""
+        entry.queued = False
+        self._withdraw()
+        self.waiting.wake((entry.index, None if entry.sending else value))
+
+    def _withdraw(self) -> None:
+        for case in self.cases:
+            case._channel._leave_case(case)
