@@ -72,7 +72,7 @@ def exit_code(command: click.Command, arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         _say(error, f"{error.format_message()} (--help explains)", meta)
         return 2
-    except Exception as error:  # the border of the program: nothing goes further
+    except Exception as error:  # noqa: BLE001 - the border of the program: nothing goes further
         _say(error, one_line(error), meta)
         return 1
     return 0
