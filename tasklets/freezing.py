@@ -37,7 +37,7 @@ builtin_exceptions: dict[str, type[Exception]] = {
 }
 
 # Exact types that are read-only through and through. Subclasses are not: they may carry anything.
-_ATOMS = frozenset({type(None), bool, int, float, str, bytes, date, timedelta, Decimal, UUID})
+ATOMS = frozenset({type(None), bool, int, float, str, bytes, date, timedelta, Decimal, UUID})
 
 
 def freeze(value: Any) -> Any:
@@ -49,7 +49,7 @@ def freeze(value: Any) -> Any:
 
     Raises NotSendable, with the path to the part, for whatever has no read-only form.
     """
-    if type(value) in _ATOMS:
+    if type(value) in ATOMS:
         return value
     return freeze_named(value, "value")
 
@@ -103,7 +103,7 @@ class _Refused(Exception):
 
 def _freeze(value: Any, depth: int) -> Any:
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return value
     if depth >= MAX_DEPTH:
         raise _Refused(
@@ -121,14 +121,14 @@ def _freeze(value: Any, depth: int) -> Any:
 
 def _freeze_sequence(value: Any, depth: int) -> tuple[Any, ...]:
     for item in value:
-        if type(item) not in _ATOMS:
+        if type(item) not in ATOMS:
             break
     else:
         return value if type(value) is tuple else tuple(value)
     frozen: list[Any] = []
     try:
         for item in value:
-            frozen.append(item if type(item) in _ATOMS else _freeze(item, depth + 1))  # noqa: PERF401  its length is the index in the error
+            frozen.append(item if type(item) in ATOMS else _freeze(item, depth + 1))  # noqa: PERF401  its length is the index in the error
     except _Refused as refused:
         refused.parts.append(f"[{len(frozen)}]")
         raise
@@ -138,7 +138,7 @@ def _freeze_sequence(value: Any, depth: int) -> tuple[Any, ...]:
 def _freeze_message(value: Any, kind: MessageType, depth: int) -> Any:
     values = kind.values_of(value)
     for item in values:
-        if type(item) not in _ATOMS:
+        if type(item) not in ATOMS:
             break
     else:
         return value
@@ -165,7 +165,7 @@ def _freeze_mapping(value: Mapping[Any, Any], depth: int) -> Mapping[Any, Any]:
     for key, item in value.items():
         try:
             frozen_key = _freeze(key, depth + 1)
-            frozen_item = item if type(item) in _ATOMS else _freeze(item, depth + 1)
+            frozen_item = item if type(item) in ATOMS else _freeze(item, depth + 1)
         except _Refused as refused:
             refused.parts.append(f"[{_short(key)}]")
             raise
@@ -176,7 +176,7 @@ def _freeze_mapping(value: Mapping[Any, Any], depth: int) -> Mapping[Any, Any]:
 
 def _freeze_set(value: Any, depth: int) -> frozenset[Any]:
     for item in value:
-        if type(item) not in _ATOMS:
+        if type(item) not in ATOMS:
             break
     else:
         return value if type(value) is frozenset else frozenset(value)
