@@ -1,0 +1,232 @@
+"""How long the prime search takes: plain loop, one process, several, and the standard library's Pool.
+
+    python benchmarks/bench_primes.py                 five rounds, about a minute
+    python benchmarks/bench_primes.py --rounds 9 --save
+
+All forms work on the same chunks with the same function and send all primes back. Each measurement runs in a
+fresh interpreter of its own; the rounds are interleaved, so that a machine that gets slower or busier
+meanwhile does so for all forms. Two times are taken of each: `work` begins when every worker process is up
+and has imported the function, `start` is what it took until there, the starting interpreter's own imports
+left out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMS = ("loop", "here", "processes:1", "processes:2", "pool:2")
+KNOWN = {1_000_000: 78498, 2_000_000: 148933}  # hi -> primes in [1, hi)
+
+
+class Times(NamedTuple):
+    """Seconds of one measurement."""
+
+    start: float
+    work: float
+
+    @property
+    def both(self) -> float:
+        return self.start + self.work
+
+
+class Target(NamedTuple):
+    """A ratio of medians that is promised."""
+
+    text: str
+    ratio: float
+    limit: float
+    at_least: bool
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
+
+
+# ---------------------------------------------------------------------- one measurement, in its own process
+
+
+def measure(form: str, hi: int) -> tuple[Times, int]:
+    """Run one form; return its times and how many primes it found."""
+    from examples.primes.arithmetic import partition, suitable_chunk
+
+    pieces = list(partition(1, hi, suitable_chunk(1, hi)))
+    if form == "loop":
+        return measure_loop(pieces)
+    if form == "pool:2":
+        return measure_pool(pieces)
+    return measure_place(form, hi)
+
+
+def measure_loop(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
+    begun = perf_counter()
+    count = sum(len(primes_of(piece)) for piece in pieces)
+    return Times(0.0, perf_counter() - begun), count
+
+
+def measure_pool(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
+    import multiprocessing
+
+    opened = perf_counter()
+    with multiprocessing.Pool(2) as pool:
+        pool.map(primes_of, [(0, 3)] * 8, chunksize=1)  # until the workers are up
+        begun = perf_counter()
+        count = sum(len(primes) for primes in pool.imap(primes_of, pieces))
+        return Times(begun - opened, perf_counter() - begun), count
+
+
+def measure_place(form: str, hi: int) -> tuple[Times, int]:
+    from examples.primes.search import find_primes
+    from net import open_place
+
+    opened = perf_counter()
+    with open_place(form) as place:
+        for _ in find_primes(place, 0, 8 * place.size, chunk=1):  # until the workers are up
+            pass
+        begun = perf_counter()
+        count = sum(len(answer.primes) for answer in find_primes(place, 1, hi))
+        return Times(begun - opened, perf_counter() - begun), count
+
+
+def primes_of(piece: tuple[int, int]) -> tuple[int, ...]:
+    from examples.primes.arithmetic import primes_in
+
+    return primes_in(*piece)
+
+
+# ----------------------------------------------------------------------------------- all of them, in rounds
+
+
+def run_rounds(rounds: int, hi: int) -> dict[str, list[Times]]:
+    """Measure every form `rounds` times, interleaved, each round beginning with another form."""
+    times: dict[str, list[Times]] = {form: [] for form in FORMS}
+    for number in range(rounds):
+        turn = number % len(FORMS)
+        for form in FORMS[turn:] + FORMS[:turn]:
+            times[form].append(measure_apart(form, hi))
+            print(
+                f"  round {number + 1} of {rounds}: {form:12} {times[form][-1].work:7.3f} s", file=sys.stderr
+            )
+    return times
+
+
+def measure_apart(form: str, hi: int) -> Times:
+    """Measure one form in a fresh interpreter. Raises SystemExit when it fails or counts wrongly."""
+    command = [sys.executable, __file__, "--one", form, "--hi", str(hi)]
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(
+            f"error: the measurement of {form} ended with exit code {done.returncode}; see above"
+        )
+    start, work, count = json.loads(done.stdout)
+    if count != KNOWN.get(hi, count):
+        raise SystemExit(f"error: {form} found {count} primes in [1, {hi}), there are {KNOWN[hi]}")
+    return Times(start, work)
+
+
+def judge(times: dict[str, list[Times]]) -> list[Target]:
+    """Compare the medians with what is promised. Starting is left out, as it does not grow with the work."""
+    work = {form: statistics.median(each.work for each in times[form]) for form in FORMS}
+    return [
+        Target("processes:2 is faster than here", work["here"] / work["processes:2"], 1.7, True),
+        Target("processes:2 against Pool(2)", work["processes:2"] / work["pool:2"], 1.05, False),
+        Target("processes:1 against the plain loop", work["processes:1"] / work["loop"], 1.05, False),
+        Target("here against the plain loop", work["here"] / work["loop"], 1.05, False),
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine, without naming it."""
+    model = platform.processor()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass  # not Linux, or an unusual one
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "cpu": model or platform.machine(),
+    }
+
+
+def show(times: dict[str, list[Times]], targets: list[Target]) -> None:
+    """Print the medians and the ratios."""
+    print(f"{'form':12} {'start':>8} {'work':>8} {'both':>8}   work, least to most")
+    for form, each in times.items():
+        start, work, both = (statistics.median(getattr(one, part) for one in each) for part in PARTS)
+        span = f"{min(one.work for one in each):.3f} .. {max(one.work for one in each):.3f}"
+        print(f"{form:12} {start:7.3f}s {work:7.3f}s {both:7.3f}s   {span}")
+    for target in targets:
+        word = "at least" if target.at_least else "at most"
+        verdict = "met" if target.met else "MISSED"
+        print(f"{target.text}: {target.ratio:.3f} ({word} {target.limit}: {verdict})")
+
+
+PARTS = ("start", "work", "both")
+
+
+def save(times: dict[str, list[Times]], targets: list[Target], hi: int) -> Path:
+    """Write everything to results/ under today's date and return the path."""
+    record = {
+        "range": [1, hi],
+        "machine": machine(),
+        "seconds": {
+            form: {
+                part: {
+                    "median": round(statistics.median(getattr(one, part) for one in each), 4),
+                    "all": [round(getattr(one, part), 4) for one in each],
+                }
+                for part in PARTS
+            }
+            for form, each in times.items()
+        },
+        "ratios_of_work": {
+            target.text: {"ratio": round(target.ratio, 4), "limit": target.limit, "met": target.met}
+            for target in targets
+        },
+    }
+    path = ROOT / "benchmarks" / "results" / f"{date.today().isoformat()}-primes.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def main() -> None:
+    """Read the options, measure, print, and save when asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5, help="how often each form is measured (default 5)")
+    parser.add_argument("--hi", type=int, default=2_000_000, help="the range is [1, HI) (default 2000000)")
+    parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
+    parser.add_argument("--one", choices=FORMS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        times, count = measure(options.one, options.hi)
+        print(json.dumps([*times, count]))
+        return
+    if options.rounds < 1:
+        parser.error(f"{options.rounds} rounds measure nothing; give 1 or more")
+    rounds = run_rounds(options.rounds, options.hi)
+    targets = judge(rounds)
+    show(rounds, targets)
+    if options.save:
+        print(f"saved: {save(rounds, targets, options.hi).relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
