@@ -85,7 +85,7 @@ class Bar:
 @contextmanager
 def open_bar(console: Console, numbers: int, *, wanted: bool) -> Iterator[Bar]:
     """Show a progress bar up to `numbers` on `console` while the block runs; nothing if not `wanted`."""
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rates]}"), TimeRemainingColumn())
+    columns = (BarColumn(20), TaskProgressColumn(), TextColumn("{task.fields[rates]}"), TimeRemainingColumn())
     # Drawn by the program and not by a thread of rich's, which would wait for a worker of this very process.
     with Progress(
         *columns, console=console, auto_refresh=False, transient=True, disable=not wanted
