@@ -1,0 +1,182 @@
+"""A cash machine: sends orders, asks again when no answer comes, pays out only after Ok (ATM-04, ATM-05).
+
+atm = Atm("atm-1", dial=lambda: net.connect("tcp://127.0.0.1:7000/bank"))
+reply = atm.withdraw("alice", "1111", 2000)
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic
+from uuid import uuid4
+
+from examples.atm.messages import Deposit, Ok, Order, Reply, Request, Reverse, Withdraw
+from net.errors import PeerLost, PeerUnreachable
+from tasklets import ChannelClosed, Timeout, channel, freeze, sleep, timeout
+
+PATIENCE = 2.0  # seconds after which the customer hears that the bank is away (ATM-09)
+ASK_AGAIN = 0.5  # seconds without an answer after which the same txn is sent once more
+FIRST_PAUSE = 0.05  # seconds before dialling again, doubled each time
+
+
+class BankAway(Exception):
+    """The bank did not answer in time; whatever was asked is settled before the next order."""
+
+
+class Jammed(Exception):
+    """The notes did not come out."""
+
+
+class Drawer:
+    """Where the cash of one machine goes in and out; counts both, as the proof of the books."""
+
+    def __init__(self) -> None:
+        self.taken_in = 0
+        self.paid_out = 0
+
+    def __repr__(self) -> str:
+        return f"<Drawer in={self.taken_in} out={self.paid_out}>"
+
+    def take_in(self, amount: int) -> None:
+        """Keep the notes that a customer put in."""
+        self.taken_in += amount
+
+    def pay_out(self, amount: int) -> None:
+        """Hand notes to the customer. Raises Jammed, and then none came out."""
+        self.paid_out += amount
+
+
+class Atm:
+    """One machine with its line to the bank. For one tasklet at a time, like the machine itself.
+
+    `dial` returns the bank's channel of requests; it is called again after the line broke.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dial: Callable[[], channel],
+        drawer: Drawer | None = None,
+        *,
+        patience: float = PATIENCE,
+        ask_again: float = ASK_AGAIN,
+    ) -> None:
+        self.name = name
+        self.drawer = drawer or Drawer()
+        self.asked_again = 0
+        self._dial = dial
+        self._line: channel | None = None
+        self._patience = patience
+        self._ask_again = ask_again
+        # Lives here, so it outlives the line. Room for answers that come twice or too late: the bank
+        # never waits for us, and we skip what is not the answer to the present txn.
+        self._replies = channel(16, f"replies to {name}", copy=True)
+        self._unsettled: deque[Request] = deque()  # sent, or about to be, and not answered yet
+
+    def __repr__(self) -> str:
+        return f"<Atm {self.name!r} unsettled={len(self._unsettled)}>"
+
+    @property
+    def unsettled(self) -> tuple[Order, ...]:
+        """The orders that the bank has not answered yet."""
+        return tuple(request.order for request in self._unsettled)
+
+    def ask(self, order: Order) -> Reply:
+        """Have the bank do one order, once, and return its answer. Blocks.
+
+        Settles first what an earlier failure left open. Raises BankAway; the order then stays unsettled.
+        """
+        return self._ask(self._request(order))
+
+    def withdraw(self, account: str, pin: str, amount: int) -> Reply:
+        """Withdraw cash; it comes out after Ok. Blocks.
+
+        Raises BankAway or Jammed: nothing came out, and the withdrawal is booked back when it had been
+        booked.
+        """
+        request = self._request(Withdraw(account, pin, amount))
+        reply = self._ask(request)
+        if isinstance(reply, Ok):
+            try:
+                self.drawer.pay_out(amount)
+            except Jammed:
+                self._unsettled.append(self._reversal(request))
+                self.settle()
+                raise
+        return reply
+
+    def deposit(self, account: str, amount: int) -> Reply:
+        """Pay cash in. Blocks.
+
+        Raises BankAway: the machine keeps the cash, and books it when the bank is back.
+        """
+        reply = self.ask(Deposit(account, amount))
+        if isinstance(reply, Ok):
+            self.drawer.take_in(amount)
+        return reply
+
+    def settle(self) -> None:
+        """Find out what became of unanswered orders, and set it right. Blocks. Raises BankAway.
+
+        Those customers were told: no cash came out, and everything else will be done. So a withdrawal
+        that the bank had booked is booked back, and the rest is carried out.
+        """
+        while self._unsettled:
+            request = self._unsettled[0]
+            reply = self._deliver(request)
+            self._unsettled.popleft()
+            if isinstance(reply, Ok) and isinstance(request.order, Withdraw):
+                self._unsettled.append(self._reversal(request))
+            elif isinstance(reply, Ok) and isinstance(request.order, Deposit):
+                self.drawer.take_in(request.order.amount)
+
+    def _request(self, order: Order) -> Request:
+        request = Request(uuid4().hex, self.name, datetime.now(UTC), order, self._replies)
+        freeze(request)  # what cannot travel is refused now, before it counts as something to settle
+        return request
+
+    def _reversal(self, request: Request) -> Request:
+        assert isinstance(request.order, Withdraw)
+        return self._request(Reverse(request.order.account, request.txn))
+
+    def _ask(self, request: Request) -> Reply:
+        self.settle()
+        self._unsettled.append(request)
+        reply = self._deliver(request)
+        self._unsettled.popleft()
+        return reply
+
+    def _deliver(self, request: Request) -> Reply:
+        """Send until the answer to this txn is here; the bank does it once all the same (ATM-05)."""
+        deadline = monotonic() + self._patience
+        pause = FIRST_PAUSE
+        why: Exception | None = None
+        while (left := deadline - monotonic()) > 0:
+            self.asked_again += why is not None
+            limit = timeout(min(self._ask_again, left))
+            try:
+                with limit:
+                    if self._line is None:
+                        self._line = self._dial()
+                    self._line.send(request)
+                    return self._reply_to(request.txn)
+            except Timeout as silence:
+                if not limit.expired:
+                    raise  # a limit of our caller's
+                why = why or silence
+            except (PeerLost, PeerUnreachable, ChannelClosed) as broken:
+                why = broken
+                self._line = None
+                # Jitter, so that a thousand machines do not come back in the same millisecond.
+                sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - monotonic())))
+                pause *= 2
+        raise BankAway(f"no answer from the bank within {self._patience:g} s ({why})") from why
+
+    def _reply_to(self, txn: str) -> Reply:
+        while True:
+            reply: Reply = self._replies.receive()
+            if reply.txn == txn:
+                return reply

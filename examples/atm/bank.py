@@ -1,0 +1,87 @@
+"""The bank: takes requests from one channel, answers each over the request's own reply channel.
+
+    serve_bank(requests, "bank.sqlite")    # until requests is closed
+
+Where the channel comes from is the caller's to say: made here, from a place, or published with
+net.serve. Requests of different accounts are handled side by side, each in a tasklet of its own;
+nothing that an ATM sends or does not do ends the bank or stops the others (ATM-12, ATM-13).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from examples.atm.lanes import Lanes
+from examples.atm.ledger import Ledger, open_ledger
+from examples.atm.messages import Error, Reply, Request
+from net.errors import NetError
+from tasklets import ChannelClosed, NotSendable, Timeout, channel, tasklet, timeout
+
+MOST_AT_ONCE = 1000  # requests in work; further ones wait in the channel, and their ATMs notice
+REPLY_PATIENCE = 5.0  # seconds for an ATM to take its answer; it may ask again under the same txn
+
+_log = logging.getLogger("atm.bank")
+
+
+def serve_bank(requests: channel, path: str) -> None:
+    """Open the ledger at `path` and serve `requests` until that channel is closed. Blocks."""
+    with open_ledger(Path(path)) as ledger:
+        Bank(ledger).serve(requests)
+
+
+class Bank:
+    """Answers requests out of a ledger. `before` runs with the request's accounts held, and may block."""
+
+    def __init__(self, ledger: Ledger, before: Callable[[Request], None] = lambda request: None) -> None:
+        self._ledger = ledger
+        self._before = before
+        self._lanes = Lanes()
+        self._room = channel(MOST_AT_ONCE, "room in the bank")  # holds one None for each request in work
+
+    def serve(self, requests: channel) -> None:
+        """Serve until `requests` is closed, then finish what was begun. Blocks."""
+        for request in requests:
+            self._room.send(None)
+            tasklet(self._handle)(request)
+        for _ in range(MOST_AT_ONCE):
+            self._room.send(None)
+
+    def _handle(self, request: object) -> None:
+        try:
+            reply = self._answer(request)
+            # A message of the wrong type may still bring a way to say so.
+            back = getattr(request, "reply", None)
+            if back is not None:
+                self._send(back, reply)
+        except Exception:  # noqa: BLE001 - one request, whatever it holds, must not end the bank (trap T8.12)
+            _log.exception("a request could not be handled; the bank goes on")
+        finally:
+            self._room.receive()
+
+    def _answer(self, request: object) -> Reply:
+        if not isinstance(request, Request):
+            return Error("", f"{type(request).__name__} is not a request; send examples.atm.messages.Request")
+        try:
+            with self._lanes.hold(*_accounts(request)):
+                self._before(request)
+                return self._ledger.answer(request.txn, request.atm, request.at, request.order)
+        except sqlite3.Error as error:
+            _log.error("the ledger cannot be written (%s); nothing was booked", error)
+            return Error(request.txn, "the bank cannot write its ledger; try again later")
+
+    def _send(self, back: channel, reply: Reply) -> None:
+        try:
+            with timeout(REPLY_PATIENCE):
+                back.send(reply)
+        except (NetError, ChannelClosed, Timeout, NotSendable, AttributeError) as error:
+            # The ATM died, hung up, does not listen, or sent no channel. The journal has the answer.
+            _log.info("an answer found no taker (%s)", error)
+
+
+def _accounts(request: Request) -> list[str]:
+    """Name the accounts that an order works on; anything else in their place is the ledger's to refuse."""
+    named = (getattr(request.order, "account", None), getattr(request.order, "to", None))
+    return [name for name in named if isinstance(name, str)]

@@ -1,0 +1,197 @@
+"""The bank as a tasklet beside its ATMs; ATM-05, 07, 08, 12, 13."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from examples.atm.bank import Bank
+from examples.atm.ledger import Ledger
+from examples.atm.messages import (
+    Balance,
+    Declined,
+    Deposit,
+    Error,
+    Ok,
+    Order,
+    Reason,
+    Reply,
+    Request,
+    Transfer,
+    Withdraw,
+)
+from tasklets import channel, message, run, tasklet
+from tests.examples.atm.conftest import NOON
+
+
+@message(name="test.Other")
+class Other:
+    """A message that the bank does not know, with a way to answer."""
+
+    reply: channel
+
+
+class Counter:
+    """A bank at work, and customers who write notes to it."""
+
+    def __init__(self, ledger: Ledger, before: Callable[[Request], None] = lambda request: None) -> None:
+        self.requests = channel(copy=True)
+        self.bank = tasklet(Bank(ledger, before).serve)(self.requests)
+        self.txns = iter(range(10**9))
+
+    def hand_in(self, order: Any, reply: Any = None, **other: Any) -> channel:
+        """Hand in one request and return the channel that its answer comes to."""
+        reply = reply or channel(1)
+        txn = other.get("txn", f"t{next(self.txns)}")
+        self.requests.send(Request(txn, "atm-1", NOON, order, reply))
+        return reply  # type: ignore[no-any-return]
+
+    def ask(self, order: Order, **other: Any) -> Reply:
+        """Hand in one request and wait for its answer."""
+        return self.hand_in(order, **other).receive()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def counter(ledger: Ledger) -> Iterator[Counter]:
+    counter = Counter(ledger)
+    yield counter
+    assert counter.bank.alive, "the bank ended"
+    counter.requests.close()
+    run()
+    assert not counter.bank.alive
+
+
+def test_an_answer_comes_back_over_the_channel_in_the_request(counter: Counter) -> None:  # T-09
+    assert counter.ask(Deposit("alice", 500), txn="mine") == Ok("mine", 10500)
+
+
+def test_a_repeated_request_is_answered_over_the_new_reply_channel(counter: Counter) -> None:  # ATM-05
+    first, second = channel(1), channel(1)
+    counter.hand_in(Deposit("alice", 500), first, txn="t")
+
+    assert counter.ask(Deposit("alice", 500), reply=second, txn="t") == Ok("t", 10500)
+    assert first.receive() == Ok("t", 10500)
+
+
+def test_ten_atms_at_one_account_get_exactly_what_is_there(counter: Counter) -> None:  # ATM-07
+    answers: list[Reply] = []
+    for _ in range(10):
+        tasklet(lambda: answers.append(counter.ask(Withdraw("alice", "1111", 2000))))()
+    run()
+
+    assert sorted(answer.balance for answer in answers if isinstance(answer, Ok)) == [
+        0,
+        2000,
+        4000,
+        6000,
+        8000,
+    ]
+    assert [a.reason for a in answers if isinstance(a, Declined)] == [Reason.INSUFFICIENT_FUNDS] * 5
+    assert counter.ask(Balance("alice", "1111"), txn="end") == Ok("end", 0)
+
+
+def test_a_slow_account_holds_up_only_itself(ledger: Ledger) -> None:  # ATM-07
+    go_on = channel()
+    counter = Counter(ledger, lambda request: go_on.receive() if request.order.account == "alice" else None)
+    slow = [counter.hand_in(order) for order in (Deposit("alice", 1), Transfer("bob", "2222", "alice", 2))]
+
+    assert counter.ask(Deposit("carol", 5), txn="quick") == Ok("quick", 5)
+    assert [reply.balance for reply in slow] == [0, 0]  # nothing has come
+    go_on.send(None)
+
+    assert [reply.receive().balance for reply in slow] == [10001, 4998]
+
+
+def test_transfers_both_ways_at_once_end_and_conserve_money(counter: Counter) -> None:  # ATM-08
+    there, back = Transfer("alice", "1111", "bob", 7), Transfer("bob", "2222", "alice", 5)
+    replies = [counter.hand_in(order) for _ in range(100) for order in (there, back)]
+
+    assert {type(reply.receive()) for reply in replies} == {Ok}
+    assert counter.ask(Balance("alice", "1111"), txn="end") == Ok("end", 10000 - 200)
+
+
+@pytest.mark.parametrize(
+    "nonsense", [None, 5, "alice|CREDIT|5", (), {"txn": "t"}, Deposit("alice", 5)], ids=repr
+)
+def test_nonsense_does_not_end_the_bank(counter: Counter, nonsense: Any) -> None:  # ATM-12
+    counter.requests.send(nonsense)
+    run()
+
+    assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10005)
+
+
+def test_an_unknown_message_with_a_reply_channel_is_answered_with_an_error(
+    counter: Counter,
+) -> None:  # ATM-12
+    reply = channel(1)
+    counter.requests.send(Other(reply))
+
+    answer = reply.receive()
+
+    assert isinstance(answer, Error)
+    assert answer.text.startswith("Other is not a request")
+
+
+def test_an_order_of_the_wrong_type_is_answered_with_an_error(counter: Counter) -> None:  # ATM-12
+    answer = counter.ask("give me everything", txn="t")  # type: ignore[arg-type]
+
+    assert answer == Error("t", "str is not an order; send one of examples.atm.messages.Order")
+
+
+@pytest.mark.parametrize("reply", [7, "a channel", ()], ids=repr)
+def test_a_request_without_a_channel_for_the_answer_is_journalled_all_the_same(
+    counter: Counter, reply: Any
+) -> None:  # ATM-12
+    counter.requests.send(Request("t", "atm-1", NOON, Deposit("alice", 5), reply))
+    run()
+
+    assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10005)
+
+
+def test_an_atm_that_hung_up_does_not_end_the_bank(counter: Counter) -> None:  # ATM-13
+    gone = channel()
+    gone.close()
+    counter.hand_in(Deposit("alice", 5), gone, txn="t")
+    run()
+
+    assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10005)
+
+
+def test_an_atm_that_does_not_listen_holds_up_nobody(counter: Counter) -> None:  # ATM-13, T8.10
+    deaf = counter.hand_in(Deposit("alice", 5), channel(0))
+
+    assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10010)
+    assert deaf.receive().balance == 10005
+
+
+def test_a_ledger_that_cannot_be_written_is_an_error_and_not_the_end(
+    counter: Counter, ledger: Ledger
+) -> None:
+    real, ledger.answer = ledger.answer, broken  # type: ignore[method-assign]
+    assert counter.ask(Deposit("alice", 5), txn="t") == Error(
+        "t", "the bank cannot write its ledger; try again later"
+    )
+    ledger.answer = real  # type: ignore[method-assign]
+
+    assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10005)
+
+
+def broken(*request: object) -> Reply:
+    raise sqlite3.OperationalError("disk I/O error")
+
+
+def test_closing_the_channel_finishes_what_was_begun(ledger: Ledger) -> None:
+    go_on = channel()
+    counter = Counter(ledger, lambda request: go_on.receive())
+    reply = counter.hand_in(Deposit("alice", 5), txn="t")
+    counter.requests.close()
+    run()
+    assert counter.bank.alive
+    go_on.send(None)
+
+    assert reply.receive() == Ok("t", 10005)
+    run()
+    assert not counter.bank.alive
