@@ -152,7 +152,7 @@ def _freeze_message(value: Any, kind: MessageType, depth: int) -> Any:
     if all(map(is_, frozen, values)):
         return value
     try:
-        return kind.build(frozen)
+        return kind.build(*frozen)
     except Exception as failure:
         raise _Refused(
             f"message {kind.name} refuses its own fields as they would arrive (a list as a tuple): "

@@ -17,7 +17,7 @@ What may be inside a message is `freezing`'s subject, its bytes are `net`'s.
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from operator import attrgetter
@@ -37,7 +37,7 @@ class MessageType:
     cls: type
     fields: tuple[str, ...]
     values_of: Callable[[Any], tuple[Any, ...]]  # instance -> its fields' values, in order
-    build: Callable[[Iterable[Any]], Any]  # the inverse; runs __post_init__, so a class can refuse values
+    build: Callable[..., Any]  # the inverse: build(*values); runs __post_init__, so a class can refuse values
     signature: str  # for people, and to tell two classes of one name apart
 
 
@@ -121,7 +121,7 @@ def _make_message(cls: type[T], name: str | None) -> type[T]:
         cls=made,
         fields=names,
         values_of=_reader(names),
-        build=_builder(made, names, any(part.kw_only for part in parts)),
+        build=_by_keyword(made, names) if any(part.kw_only for part in parts) else made,
         signature=f"{made.__module__}.{made.__qualname__}({shown})",
     )
     known = message_names.get(name)
@@ -140,10 +140,8 @@ def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda instance: (only(instance),)
 
 
-def _builder(cls: type, names: tuple[str, ...], by_keyword: bool) -> Callable[[Iterable[Any]], Any]:
-    if by_keyword:
-        return lambda values: cls(**dict(zip(names, values, strict=True)))
-    return lambda values: cls(*values)
+def _by_keyword(cls: type, names: tuple[str, ...]) -> Callable[..., Any]:
+    return lambda *values: cls(**dict(zip(names, values, strict=True)))
 
 
 def _checked_name(cls: type, name: str | None) -> str:

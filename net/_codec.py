@@ -1,0 +1,581 @@
+"""Frames to bytes and back. Only a closed list of types passes: no pickle, and no class path on the wire.
+
+    codec.decode(codec.encode((SEND, channel_id, value)))[0][2]  ==  freeze(value)
+
+msgpack does the work: plain values are msgpack's own, atoms such as a UUID are extensions, and a value with
+parts that msgpack does not know (a message, a set) is a map of one entry, whose key is an extension that
+says what it is and whose value is the array of the parts. So everything is read in one pass, without a copy
+per level and without recursion here. docs/wire.md says it to the byte.
+"""
+
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, Flag
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, Final
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgpack
+
+from net._wire import (
+    ACK,
+    FRAMES,
+    ID_BYTES,
+    MAX_ADDRESSES,
+    MAX_BATCH_BYTES,
+    MAX_TEXT_CHARS,
+    SEND,
+    Frame,
+    check_frame,
+    shorten,
+)
+from net.errors import RemoteProtocolError
+from tasklets import NotSendable, RemoteError, channel, freeze
+from tasklets.freezing import ATOMS, MAX_DEPTH, builtin_exceptions, exception_args, freeze_named
+from tasklets.messages import (
+    MAX_NAME_BYTES,
+    MessageType,
+    enum_names,
+    enum_types,
+    message_names,
+    message_types,
+)
+
+# How a node describes one of its channels: node id, channel id, capacity, name, addresses of the node.
+Description = tuple[bytes, bytes, int, str | None, tuple[str, ...]]
+
+# Extensions that are a value by themselves.
+BIGINT: Final = 1
+DATE: Final = 2
+TIME: Final = 3
+DATETIME: Final = 4
+TIMEDELTA: Final = 5
+DECIMAL: Final = 6
+UUID_: Final = 7
+ENUM: Final = 8
+# Extensions that are the key of a map of one entry, and say what its value makes.
+MESSAGE: Final = 16
+FROZENSET: Final = 17
+EXCEPTION: Final = 18
+REMOTE_ERROR: Final = 19
+CHANNEL: Final = 20
+
+# msgpack makes room for an array when it reads its header. Up to here a batch is parsed at once: what
+# headers can promise (8 bytes an item, on each of 1024 levels) is 30 MiB at worst. Larger ones are first
+# walked over without making anything, so that no promise is believed.
+_TRUSTED_BYTES: Final = 4096
+_KEPT_BYTES: Final = 1024 * 1024  # a buffer that grew beyond this for one large batch or frame is given back
+_ZONE_KEY_CHARS: Final = 100
+
+# The bytes that open an array or a map. A frame with fewer of them than levels are allowed cannot be too
+# deep.
+_OPENERS: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+_COUNTED_BYTES: Final = 1024  # counting is cheaper than walking the value up to about here
+
+_DATE: Final = struct.Struct(">HBB")
+_TIME: Final = struct.Struct(">BBBIB")
+_TIMEDELTA: Final = struct.Struct(">iII")
+_OFFSET: Final = struct.Struct(">q")
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """Stands for a value that is well formed but means nothing here: an unknown message class, say."""
+
+    reason: str
+
+
+class Codec:
+    """Turns frames into bytes and back, for one thread.
+
+    `export(channel)` returns a channel's Description, and is called while a frame is encoded; it must not
+    use the codec. `resolve(description)` returns a channel, and is called while a frame is decoded; what it
+    raises makes the value Undecodable. After `encode`, also when it raised, `exported` lists the channels it
+    described.
+    """
+
+    def __init__(
+        self, export: Callable[[channel], Description], resolve: Callable[[Description], channel]
+    ) -> None:
+        self.exported: list[channel] = []
+        self._export = export
+        self._resolve = resolve
+        self._tags_open = 0  # extensions read that must still turn out to be the key of a map of one entry
+        self._trouble: str | None = None  # why the value of the frame being read is undecodable
+        self._renew_packers()
+        self._renew_unpacker()
+
+    # -------------------------------------------------------------------------------------------- to bytes
+
+    def encode(self, frame: Frame) -> bytes:
+        """Return a frame's bytes.
+
+        Raises NotSendable, with the path inside the field (`value.items[3]`, `args[0]`), for what cannot
+        travel.
+        """
+        if self.exported:
+            self.exported = []
+        try:
+            data = self._pack(list(frame))
+        except Exception:  # noqa: BLE001  the thorough way raises it again with its path, or cures it
+            return self._encode_thoroughly(frame)
+        size = len(data)
+        if size > MAX_DEPTH:  # every level takes a byte
+            if size > _KEPT_BYTES:
+                self._renew_packers()
+            if _may_be_deep(data) and _too_deep(frame, MAX_DEPTH + 1):
+                return self._encode_thoroughly(frame)
+        return data
+
+    def _encode_thoroughly(self, frame: Frame) -> bytes:
+        """Encode what the fast way did not: freeze subclasses and odd texts, or find the offending part."""
+        self.exported = []
+        self._renew_packers()  # the failed one may keep what it packed before it failed
+        fields = FRAMES[frame[0]].fields
+        frozen = [freeze_named(value, name) for (name, _), value in zip(fields, frame[1:], strict=True)]
+        try:
+            return self._pack_odd([frame[0], *frozen])
+        except (ValueError, OverflowError) as failure:
+            self._renew_packers()
+            raise NotSendable(f"{fields[-1][0]}: {failure}; send it in parts", fields[-1][0]) from failure
+
+    def _renew_packers(self) -> None:
+        # strict_types: an IntEnum is no int, a namedtuple no tuple; everything inexact comes to
+        # _encode_other.
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(
+            default=self._encode_other, strict_types=True, buf_size=4096
+        ).pack
+        # Texts with lone surrogates (file names have them) need an error handler, which makes every text
+        # slower.
+        self._pack_odd: Callable[[Any], bytes] = msgpack.Packer(
+            default=self._encode_other, strict_types=True, buf_size=256, unicode_errors="surrogatepass"
+        ).pack
+
+    def _encode_other(self, value: Any) -> Any:
+        """Return something msgpack knows for a value it does not."""
+        kind = type(value)
+        if kind is tuple:
+            return list(value)
+        message_type = message_types.get(kind)
+        if message_type is not None:
+            tag = _message_tags.get(message_type)
+            if tag is None:
+                tag = _message_tags[message_type] = msgpack.ExtType(MESSAGE, message_type.name.encode())
+            return {tag: list(message_type.values_of(value))}
+        encoder = _ENCODERS.get(kind)
+        if encoder is not None:
+            return encoder(value)
+        if isinstance(value, channel):
+            self.exported.append(value)
+            return {_CHANNEL_TAG: list(self._export(value))}
+        if isinstance(value, Enum):
+            return _encode_enum(value)
+        if isinstance(value, BaseException):
+            return _encode_exception(value)
+        raise TypeError(f"{kind.__name__} needs freezing first")
+
+    # ------------------------------------------------------------------------------------------ from bytes
+
+    def decode(self, batch: bytes | bytearray | memoryview) -> list[Frame]:
+        """Return the frames of a batch, each checked against the table.
+
+        A value that means nothing here is Undecodable, and the other frames are not touched by it.
+
+        Raises RemoteProtocolError for everything malformed, and nothing else.
+        """
+        try:
+            frames = self._decode(batch)
+        except RemoteProtocolError:
+            self._renew_unpacker()
+            raise
+        except Exception as failure:
+            self._renew_unpacker()
+            text = str(failure) or "it ends in the middle of a frame, or promises more than it has"
+            raise RemoteProtocolError(f"malformed batch of {len(batch)} bytes: {text}") from failure
+        if len(batch) > _KEPT_BYTES:
+            self._renew_unpacker()
+        return frames
+
+    def _decode(self, batch: bytes | bytearray | memoryview) -> list[Frame]:
+        if len(batch) > _TRUSTED_BYTES:
+            _walk(batch)
+        unpacker = self._unpacker
+        unpack, tell = unpacker.unpack, unpacker.tell
+        start = tell()
+        end = start + len(batch)
+        unpacker.feed(batch)
+        frames: list[Frame] = []
+        while start < end:
+            frame = unpack()
+            # SEND and ACK, nearly all of the traffic, are checked here without a call.
+            if not (
+                type(frame) is tuple
+                and len(frame) == 3
+                and (
+                    frame[0] == SEND or (frame[0] == ACK and type(frame[2]) is int and 0 < frame[2] < 1 << 64)
+                )
+                and type(frame[0]) is int
+                and type(frame[1]) is bytes
+                and len(frame[1]) == ID_BYTES
+            ):
+                check_frame(frame)
+            if self._tags_open:
+                raise RemoteProtocolError("a tag extension that is not the only key of a map")
+            now = tell()
+            if now - start > MAX_DEPTH and _too_deep_at(batch, start - end, now - end, frame):
+                raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
+            if self._trouble is not None:
+                frame, self._trouble = _without_value(frame, self._trouble), None
+            frames.append(frame)
+            start = now
+        return frames
+
+    def _renew_unpacker(self) -> None:
+        self._tags_open = 0
+        self._trouble = None
+        self._unpacker = _make_unpacker(self._decode_extension, self._decode_map)
+
+    def _decode_extension(self, code: int, data: bytes) -> Any:
+        if code == MESSAGE:
+            self._tags_open += 1
+            name = str(data, "utf-8")
+            return message_names.get(name) or _Unknown(_checked_name(name, data))
+        decoder = _DECODERS.get(code)
+        if decoder is not None:
+            try:
+                return decoder(data)
+            except _Meaningless as failure:
+                return self._give_up(str(failure))
+        tag = _make_tag(code, data)
+        self._tags_open += 1
+        return tag
+
+    def _decode_map(self, entries: dict[Any, Any]) -> Any:
+        if len(entries) == 1:
+            for key, value in entries.items():  # noqa: B007  the fastest way to the only one
+                break
+            builder = _BUILDERS.get(type(key))
+            if builder is not None:
+                self._tags_open -= 1
+                if type(value) is not tuple:
+                    raise RemoteProtocolError(
+                        f"the parts of a tagged value are an array, not {shorten(value)}"
+                    )
+                try:
+                    return builder(self, key, value)
+                except _Meaningless as failure:
+                    return self._give_up(str(failure))
+        return MappingProxyType(entries)
+
+    def _give_up(self, reason: str) -> None:
+        self._trouble = self._trouble or reason
+
+    def _build_message(self, message_type: MessageType, values: tuple[Any, ...]) -> Any:
+        if len(values) != len(message_type.fields):
+            raise _Meaningless(
+                f"message {message_type.name!r} came with {len(values)} fields, but has "
+                f"{len(message_type.fields)} here {message_type.fields}; run the same release on both sides"
+            )
+        if self._trouble is not None:
+            return None  # a stand-in among the values would only make the class complain
+        try:
+            return message_type.build(*values)
+        except Exception as failure:
+            raise _Meaningless(
+                f"message {message_type.name!r} refuses its fields: {type(failure).__name__}: {failure}"
+            ) from failure
+
+    def _build_tagged(self, tag: "_Tag", values: tuple[Any, ...]) -> Any:
+        if tag.code == CHANNEL:
+            return self._build_channel(values)
+        if tag.code == FROZENSET:
+            return frozenset(values)
+        if tag.code == REMOTE_ERROR:
+            if len(values) != 3 or not all(type(value) is str for value in values):
+                raise RemoteProtocolError("a remote error has three texts")
+            return RemoteError(*values)
+        try:
+            return builtin_exceptions[tag.name](*values)
+        except Exception:  # noqa: BLE001  unknown to this Python, or made differently: it still says what failed
+            return RemoteError(tag.name, ", ".join(map(str, values)))
+
+    def _build_channel(self, values: tuple[Any, ...]) -> Any:
+        if not _is_description(values):
+            raise RemoteProtocolError(f"malformed channel reference: {', '.join(map(shorten, values))}")
+        if self._trouble is not None:
+            return None  # the frame is lost already: nobody would ever let go of the reference
+        try:
+            return self._resolve(values)  # just checked
+        except Exception as failure:
+            raise _Meaningless(f"channel reference: {type(failure).__name__}: {failure}") from failure
+
+    def _build_unknown(self, unknown: "_Unknown", values: tuple[Any, ...]) -> Any:
+        raise _Meaningless(
+            f"no message class is registered as {unknown.name!r} here; "
+            "import the module that defines it on this side too"
+        )
+
+
+class _Meaningless(Exception):
+    """Well formed, but means nothing here."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tag:
+    """A received extension that says what the array beside it makes."""
+
+    code: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unknown:
+    """The tag of a message class that this side does not know."""
+
+    name: str
+
+
+_BUILDERS: Final[dict[type, Callable[[Codec, Any, tuple[Any, ...]], Any]]] = {
+    MessageType: Codec._build_message,
+    _Tag: Codec._build_tagged,
+    _Unknown: Codec._build_unknown,
+}
+
+_message_tags: dict[MessageType, Any] = {}
+_CHANNEL_TAG: Final = msgpack.ExtType(CHANNEL, b"")
+_FROZENSET_TAG: Final = msgpack.ExtType(FROZENSET, b"")
+_REMOTE_ERROR_TAG: Final = msgpack.ExtType(REMOTE_ERROR, b"")
+
+
+def _make_unpacker(extension: Any, mapping: Any) -> Any:
+    return msgpack.Unpacker(
+        use_list=False,
+        strict_map_key=False,
+        timestamp=3,  # msgpack's own time stamp, which every language has, is read as a UTC datetime
+        unicode_errors="surrogatepass",
+        ext_hook=extension,
+        object_hook=mapping,
+        max_buffer_size=MAX_BATCH_BYTES,
+    )
+
+
+def _walk(batch: bytes | bytearray | memoryview) -> None:
+    """Read over a batch without making anything of it: fails if a header promises more than there is."""
+    walker = msgpack.Unpacker(max_buffer_size=MAX_BATCH_BYTES)
+    walker.feed(batch)
+    skip, tell, size = walker.skip, walker.tell, len(batch)
+    while tell() < size:
+        skip()
+
+
+def _may_be_deep(data: bytes) -> bool:
+    return len(data) > _COUNTED_BYTES or len(data) - len(data.translate(None, _OPENERS)) > MAX_DEPTH
+
+
+def _too_deep_at(batch: bytes | bytearray | memoryview, start: int, end: int, frame: Frame) -> bool:
+    """Say whether the frame at these offsets from the batch's end is too deep."""
+    # A frame of more bytes than are worth counting is walked at once, so it need not be cut out.
+    if end - start <= _COUNTED_BYTES and not _may_be_deep(bytes(batch[start : end or None])):
+        return False
+    return _too_deep(frame, MAX_DEPTH + 1)
+
+
+def _too_deep(value: Any, room: int) -> bool:
+    """Say whether containers are nested more than `room` deep; one rule with `freeze`."""
+    kind = type(value)
+    items: Iterable[Any]
+    if kind in _PLAIN_CONTAINERS:
+        items = value
+    elif kind is dict or kind is MappingProxyType:
+        items = chain(value, value.values())
+    elif kind in message_types:
+        items = message_types[kind].values_of(value)
+    elif isinstance(value, BaseException):
+        items = value.args
+    else:
+        return False
+    return any(type(item) not in ATOMS and (room <= 1 or _too_deep(item, room - 1)) for item in items)
+
+
+_PLAIN_CONTAINERS: Final = frozenset({tuple, list, frozenset, set})
+
+
+def _without_value(frame: Frame, reason: str) -> Frame:
+    """Return the frame with an Undecodable for what could not be read."""
+    changed: list[Any] = [frame[0]]
+    for (_, kind), value in zip(FRAMES[frame[0]].fields, frame[1:], strict=True):
+        if kind in ("value", "args", "kwargs"):
+            changed.append(Undecodable(reason))
+        elif kind in ("error", "error or nil") and value is not None:
+            changed.append(value[:3])
+        else:
+            changed.append(value)
+    if tuple(changed) == frame:
+        raise RemoteProtocolError(f"{FRAMES[frame[0]].name}: {reason}")
+    return tuple(changed)
+
+
+def _is_description(values: tuple[Any, ...]) -> bool:
+    if len(values) != 5:
+        return False
+    node_id, channel_id, capacity, name, addresses = values
+    return (
+        type(node_id) is type(channel_id) is bytes
+        and len(node_id) == len(channel_id) == ID_BYTES
+        and type(capacity) is int
+        and 0 <= capacity < 1 << 63
+        and (name is None or (type(name) is str and len(name) <= MAX_TEXT_CHARS))
+        and type(addresses) is tuple
+        and len(addresses) <= MAX_ADDRESSES
+        and all(type(address) is str and len(address) <= MAX_TEXT_CHARS for address in addresses)
+    )
+
+
+def _make_tag(code: int, data: bytes) -> _Tag:
+    if code == EXCEPTION:
+        return _Tag(code, _checked_name(str(data, "utf-8"), data))
+    if code in (FROZENSET, REMOTE_ERROR, CHANNEL) and not data:
+        return _Tag(code, "")
+    raise RemoteProtocolError(f"extension {code} of {len(data)} bytes is unknown")
+
+
+def _checked_name(name: str, data: bytes) -> str:
+    if not 0 < len(data) <= MAX_NAME_BYTES:
+        raise RemoteProtocolError(f"a name of {len(data)} bytes; at most {MAX_NAME_BYTES} are allowed")
+    return name
+
+
+# ------------------------------------------------------------------------------------------ extensions
+
+
+def _encode_int(value: int) -> Any:
+    return msgpack.ExtType(BIGINT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _encode_enum(member: Enum) -> Any:
+    known = enum_types.get(type(member))
+    if known is None:
+        raise TypeError("an enum that is not registered")
+    # Flags combine to members without a name.
+    text = str(int(member.value)) if isinstance(member, Flag) else member.name
+    return msgpack.ExtType(ENUM, f"{known.name}\0{text}".encode())
+
+
+def _encode_exception(exc: BaseException) -> Any:
+    frozen = freeze(exc)
+    if type(frozen) is RemoteError:
+        return {_REMOTE_ERROR_TAG: [frozen.kind, frozen.message, frozen.traceback_text]}
+    return {msgpack.ExtType(EXCEPTION, type(frozen).__name__.encode()): list(exception_args(frozen))}
+
+
+def _encode_zone(zone: Any) -> bytes:
+    if zone is None:
+        return b""
+    if zone is UTC:
+        return b"U"
+    if type(zone) is timezone:
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # the documented way copy and pickle go
+        return (
+            b"O"
+            + _OFFSET.pack(offset // timedelta(microseconds=1))
+            + b"".join(part.encode() for part in name)
+        )
+    if type(zone) is ZoneInfo and zone.key is not None:
+        return b"Z" + zone.key.encode()
+    raise TypeError("a time zone without a name")
+
+
+def _decode_zone(data: bytes) -> Any:
+    if not data:
+        return None
+    kind, rest = data[:1], data[1:]
+    if kind == b"U" and not rest:
+        return UTC
+    if kind == b"O":
+        offset = timedelta(microseconds=_OFFSET.unpack(rest[:8])[0])
+        return timezone(offset, str(rest[8:], "utf-8")) if len(rest) > 8 else timezone(offset)
+    key = str(rest, "utf-8")
+    if kind != b"Z" or not 0 < len(key) <= _ZONE_KEY_CHARS:
+        raise RemoteProtocolError(f"malformed time zone: {shorten(data)}")
+    try:
+        return ZoneInfo(key)
+    except Exception as failure:
+        raise _Meaningless(f"time zone {key!r} is not known here: {failure}") from failure
+
+
+def _encode_date(value: date) -> Any:
+    return msgpack.ExtType(DATE, _DATE.pack(value.year, value.month, value.day))
+
+
+def _pack_time(value: datetime | time) -> bytes:
+    return _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold) + _encode_zone(
+        value.tzinfo
+    )
+
+
+def _encode_time(value: time) -> Any:
+    return msgpack.ExtType(TIME, _pack_time(value))
+
+
+def _encode_datetime(value: datetime) -> Any:
+    return msgpack.ExtType(DATETIME, _DATE.pack(value.year, value.month, value.day) + _pack_time(value))
+
+
+def _encode_timedelta(value: timedelta) -> Any:
+    return msgpack.ExtType(TIMEDELTA, _TIMEDELTA.pack(value.days, value.seconds, value.microseconds))
+
+
+def _decode_time(data: bytes) -> time:
+    hour, minute, second, microsecond, fold = _TIME.unpack(data[: _TIME.size])
+    return time(hour, minute, second, microsecond, _decode_zone(data[_TIME.size :]), fold=fold)
+
+
+def _decode_datetime(data: bytes) -> datetime:
+    moment = _decode_time(data[_DATE.size :])
+    return datetime.combine(date(*_DATE.unpack(data[: _DATE.size])), moment)
+
+
+def _decode_enum(data: bytes) -> Enum:
+    name, separator, text = str(data, "utf-8").partition("\0")
+    if not separator or len(data) > 4 * MAX_NAME_BYTES:
+        raise RemoteProtocolError(f"malformed enum: {shorten(data)}")
+    known = enum_names.get(name)
+    if known is None:
+        raise _Meaningless(
+            f"no enum is registered as {name!r} here; import the module that defines it on this side too"
+        )
+    try:
+        return known.cls(int(text)) if issubclass(known.cls, Flag) else known.cls[text]
+    except (KeyError, ValueError) as failure:
+        raise _Meaningless(
+            f"enum {name!r} has no member {text!r} here; run the same release on both sides"
+        ) from failure
+
+
+_ENCODERS: Final[dict[type, Callable[[Any], Any]]] = {
+    MappingProxyType: dict,
+    frozenset: lambda value: {_FROZENSET_TAG: list(value)},
+    set: lambda value: {_FROZENSET_TAG: list(value)},
+    int: _encode_int,  # msgpack asks only for those that 64 bits do not hold
+    date: _encode_date,
+    time: _encode_time,
+    datetime: _encode_datetime,
+    timedelta: _encode_timedelta,
+    Decimal: lambda value: msgpack.ExtType(DECIMAL, str(value).encode()),
+    UUID: lambda value: msgpack.ExtType(UUID_, value.bytes),
+}
+_DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
+    BIGINT: lambda data: int.from_bytes(data, "big", signed=True),
+    DATE: lambda data: date(*_DATE.unpack(data)),
+    TIME: _decode_time,
+    DATETIME: _decode_datetime,
+    TIMEDELTA: lambda data: timedelta(*_TIMEDELTA.unpack(data)),
+    DECIMAL: lambda data: Decimal(str(data, "ascii")),
+    UUID_: lambda data: UUID(bytes=data),
+    ENUM: _decode_enum,
+}
