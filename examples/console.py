@@ -22,8 +22,6 @@ from typing import NoReturn
 import click
 from rich.console import Console
 
-from tasklets import TaskletError
-
 # Answers go to out, what the program says about itself goes to err: `> file` keeps only answers.
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -79,14 +77,13 @@ def exit_code(command: click.Command, arguments: Sequence[str]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """Say an error in one line; errors that are no message for a user get their kind in front."""
-    if isinstance(error, click.ClickException):
-        text, kind = error.format_message(), ""
-    else:
-        text, kind = str(error), "" if isinstance(error, (TaskletError, OSError)) else type(error).__name__
-    lines = text.strip().splitlines() or [type(error).__name__]
+    """Say an error in one line; Python's own errors are no message for a user, so their kind comes first."""
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    kind = type(error).__name__
+    lines = text.strip().splitlines() or [kind]
+    is_for_users = type(error).__module__ != "builtins" or isinstance(error, OSError) or lines[0] == kind
     more = " ... (--debug shows the rest)" if len(lines) > 1 else ""
-    return (f"{kind}: " if kind and kind != lines[0] else "") + lines[0] + more
+    return ("" if is_for_users else f"{kind}: ") + lines[0] + more
 
 
 def _say(error: BaseException, line: str, meta: dict[str, object]) -> None:

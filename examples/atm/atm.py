@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Protocol
 from uuid import uuid4
 
 from examples.atm.messages import Deposit, Ok, Order, Reply, Request, Reverse, Withdraw
@@ -23,11 +24,26 @@ FIRST_PAUSE = 0.05  # seconds before dialling again, doubled each time
 
 
 class BankAway(Exception):
-    """The bank did not answer in time; whatever was asked is settled before the next order."""
+    """The bank did not answer in time.
+
+    When `sent`, it may have heard the order all the same; what became of it is settled before the next
+    one. When not, nothing has happened and nothing will.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class Jammed(Exception):
     """The notes did not come out."""
+
+
+class Line(Protocol):
+    """The way to the bank: its channel of requests, or a reference to it."""
+
+    def send(self, request: Request, /) -> None:
+        """Have the bank take a request. Raises PeerLost, ChannelClosed."""
 
 
 class Drawer:
@@ -52,15 +68,18 @@ class Drawer:
 class Atm:
     """One machine with its line to the bank. For one tasklet at a time, like the machine itself.
 
-    `dial` returns the bank's channel of requests; it is called again after the line broke.
+    `dial` returns the bank's channel of requests; it is called again after the line broke. `on_answer`
+    hears of every order once, when its answer is there: what the roll of paper inside the machine is
+    for.
     """
 
     def __init__(
         self,
         name: str,
-        dial: Callable[[], channel],
+        dial: Callable[[], Line],
         drawer: Drawer | None = None,
         *,
+        on_answer: Callable[[Order, Reply], None] = lambda order, reply: None,
         patience: float = PATIENCE,
         ask_again: float = ASK_AGAIN,
     ) -> None:
@@ -68,7 +87,8 @@ class Atm:
         self.drawer = drawer or Drawer()
         self.asked_again = 0
         self._dial = dial
-        self._line: channel | None = None
+        self._on_answer = on_answer
+        self._line: Line | None = None
         self._patience = patience
         self._ask_again = ask_again
         # Lives here, so it outlives the line. Room for answers that come twice or too late: the bank
@@ -87,7 +107,7 @@ class Atm:
     def ask(self, order: Order) -> Reply:
         """Have the bank do one order, once, and return its answer. Blocks.
 
-        Settles first what an earlier failure left open. Raises BankAway; the order then stays unsettled.
+        Settles first what an earlier failure left open. Raises BankAway.
         """
         return self._ask(self._request(order))
 
@@ -111,12 +131,19 @@ class Atm:
     def deposit(self, account: str, amount: int) -> Reply:
         """Pay cash in. Blocks.
 
-        Raises BankAway: the machine keeps the cash, and books it when the bank is back.
+        Raises BankAway: the machine keeps the cash, and books it when the bank is back; or, when the
+        order was not sent, gives it back.
         """
         reply = self.ask(Deposit(account, amount))
         if isinstance(reply, Ok):
             self.drawer.take_in(amount)
         return reply
+
+    def connect(self) -> Line:
+        """Dial the bank unless the line is up. Raises what dialling raises."""
+        if self._line is None:
+            self._line = self._dial()
+        return self._line
 
     def settle(self) -> None:
         """Find out what became of unanswered orders, and set it right. Blocks. Raises BankAway.
@@ -126,8 +153,7 @@ class Atm:
         """
         while self._unsettled:
             request = self._unsettled[0]
-            reply = self._deliver(request)
-            self._unsettled.popleft()
+            reply = self._finish(request)
             if isinstance(reply, Ok) and isinstance(request.order, Withdraw):
                 self._unsettled.append(self._reversal(request))
             elif isinstance(reply, Ok) and isinstance(request.order, Deposit):
@@ -143,10 +169,22 @@ class Atm:
         return self._request(Reverse(request.order.account, request.txn))
 
     def _ask(self, request: Request) -> Reply:
-        self.settle()
+        try:
+            self.settle()
+        except BankAway as away:
+            raise BankAway(str(away), sent=False) from away
         self._unsettled.append(request)
+        try:
+            return self._finish(request)
+        except BankAway as away:
+            if not away.sent:
+                self._unsettled.pop()
+            raise
+
+    def _finish(self, request: Request) -> Reply:
         reply = self._deliver(request)
         self._unsettled.popleft()
+        self._on_answer(request.order, reply)
         return reply
 
     def _deliver(self, request: Request) -> Reply:
@@ -154,14 +192,15 @@ class Atm:
         deadline = monotonic() + self._patience
         pause = FIRST_PAUSE
         why: Exception | None = None
+        sent = False
         while (left := deadline - monotonic()) > 0:
             self.asked_again += why is not None
             limit = timeout(min(self._ask_again, left))
             try:
                 with limit:
-                    if self._line is None:
-                        self._line = self._dial()
-                    self._line.send(request)
+                    line = self.connect()
+                    sent = True
+                    line.send(request)
                     return self._reply_to(request.txn)
             except Timeout as silence:
                 if not limit.expired:
@@ -173,7 +212,7 @@ class Atm:
                 # Jitter, so that a thousand machines do not come back in the same millisecond.
                 sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - monotonic())))
                 pause *= 2
-        raise BankAway(f"no answer from the bank within {self._patience:g} s ({why})") from why
+        raise BankAway(f"the bank is away, no answer within {self._patience:g} s ({why})", sent=sent) from why
 
     def _reply_to(self, txn: str) -> Reply:
         while True:

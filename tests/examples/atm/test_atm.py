@@ -132,7 +132,7 @@ def test_after_a_cut_the_atm_dials_again(make_atm: MakeAtm) -> None:  # ATM-05, 
 def test_the_customer_hears_in_time_that_the_bank_is_away(make_atm: MakeAtm) -> None:  # ATM-09
     atm, _ = make_atm("cut " * 100, patience=0.1)
 
-    with pytest.raises(BankAway, match=r"no answer from the bank within 0\.1 s \(cut\)"):
+    with pytest.raises(BankAway, match=r"the bank is away, no answer within 0\.1 s \(cut\)"):
         atm.withdraw("alice", "1111", 500)
 
     assert atm.drawer.paid_out == 0
