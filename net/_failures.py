@@ -17,7 +17,7 @@ from net.errors import (
     PeerLost,
     PeerUnreachable,
 )
-from tasklets import ChannelClosed, DeadlockError, NotSendable, RemoteError, TaskletError, Timeout
+from tasklets import ChannelClosed, DeadlockError, NotSendable, RemoteError, TaskletError, Timeout, freeze
 from tasklets.freezing import builtin_exceptions, exception_args
 from tasklets.freezing import describe_exception as describe_exception
 
@@ -45,8 +45,15 @@ OWN_ERRORS: Final[Mapping[str, type[Exception]]] = MappingProxyType(
 
 def error_of(exc: BaseException) -> tuple[Any, ...]:
     """Return what an error field holds for an exception: (kind, message, traceback_text, args or None)."""
-    is_builtin = type(exc) is builtin_exceptions.get(type(exc).__name__)
-    return (*describe_exception(exc), exception_args(exc) if is_builtin else None)
+    extra: Any = None
+    if type(exc) is builtin_exceptions.get(type(exc).__name__):
+        try:
+            extra = freeze(exception_args(exc))
+        except NotSendable:
+            pass  # the failure is told without them
+    elif isinstance(exc, PeerLost):
+        extra = exc.outcome
+    return (*describe_exception(exc), extra)
 
 
 def rebuild_exception(kind: str, message: str, traceback_text: str = "", extra: Any = None) -> Exception:

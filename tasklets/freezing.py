@@ -21,7 +21,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from tasklets._errors import NotSendable, RemoteError
-from tasklets.messages import MessageType, enum_types, message_types
+from tasklets.messages import MAX_NAME_BYTES, MessageType, enum_types, message_types
 
 # Containers in containers: more than data needs, few enough to walk without a care for the stack, and the end
 # of a value that contains itself.
@@ -80,7 +80,10 @@ def describe_exception(exc: BaseException) -> tuple[str, str, str]:
     if len(text) > MAX_TRACEBACK_CHARS:
         cut = len(text) - MAX_TRACEBACK_CHARS
         text = f"... {cut} characters left out ...\n{text[cut:]}"
-    return type(exc).__name__, message, text
+    if len(message) > MAX_TRACEBACK_CHARS:
+        cut = len(message) - MAX_TRACEBACK_CHARS
+        message = f"{message[:MAX_TRACEBACK_CHARS]} ... {cut} characters left out"
+    return type(exc).__name__[:MAX_NAME_BYTES], message, text
 
 
 def exception_args(exc: BaseException) -> tuple[Any, ...]:
