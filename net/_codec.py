@@ -163,9 +163,9 @@ class Codec:
             return list(value)
         message_type = message_types.get(kind)
         if message_type is not None:
-            tag = _message_tags.get(message_type)
+            tag = _message_tags.get(kind)
             if tag is None:
-                tag = _message_tags[message_type] = msgpack.ExtType(MESSAGE, message_type.name.encode())
+                tag = _message_tags[kind] = msgpack.ExtType(MESSAGE, message_type.name.encode())
             return {tag: list(message_type.values_of(value))}
         encoder = _ENCODERS.get(kind)
         if encoder is not None:
@@ -259,7 +259,10 @@ class Codec:
         if len(entries) == 1:
             for key, value in entries.items():  # noqa: B007  the fastest way to the only one
                 break
-            builder = _BUILDERS.get(type(key))
+            kind = type(key)
+            if kind is str:  # most maps
+                return MappingProxyType(entries)
+            builder = _BUILDERS.get(kind)
             if builder is not None:
                 self._tags_open -= 1
                 if type(value) is not tuple:
@@ -346,7 +349,7 @@ _BUILDERS: Final[dict[type, Callable[[Codec, Any, tuple[Any, ...]], Any]]] = {
     _Unknown: Codec._build_unknown,
 }
 
-_message_tags: dict[MessageType, Any] = {}
+_message_tags: dict[type, Any] = {}
 _CHANNEL_TAG: Final = msgpack.ExtType(CHANNEL, b"")
 _FROZENSET_TAG: Final = msgpack.ExtType(FROZENSET, b"")
 _REMOTE_ERROR_TAG: Final = msgpack.ExtType(REMOTE_ERROR, b"")

@@ -49,9 +49,20 @@ def freeze(value: Any) -> Any:
 
     Raises NotSendable, with the path to the part, for whatever has no read-only form.
     """
-    if type(value) in ATOMS:
+    kind = type(value)
+    if kind in ATOMS:
         return value
-    return freeze_named(value, "value")
+    # The usual message, a flat tuple or a flat message, without the calls that the general way takes.
+    if kind is tuple:
+        parts = value
+    elif kind in message_types:
+        parts = message_types[kind].values_of(value)
+    else:
+        return freeze_named(value, "value")
+    for part in parts:
+        if type(part) not in ATOMS:
+            return freeze_named(value, "value")
+    return value
 
 
 def freeze_named(value: Any, root: str) -> Any:
