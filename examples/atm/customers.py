@@ -71,7 +71,8 @@ def serve_customers(
     name: str, seed: int, pins: Mapping[str, str], transactions: int, requests: Line, reports: channel
 ) -> None:
     """Let `transactions` customers, drawn by `seed`, use one machine. Blocks."""
-    dice = Random(f"{seed} {name}")  # each machine has its own, whatever the others do
+    # Each has dice of its own: how long an answer takes does not change what the next customer wants.
+    people, weather, wear = (Random(f"{seed} {name} {what}") for what in ("people", "weather", "wear"))
     ok: Counter[str] = Counter()
     declined: Counter[str] = Counter()
 
@@ -83,11 +84,11 @@ def serve_customers(
         else:
             ok[type(order).__name__] += 1
 
-    line = BadLine(requests, dice)
-    drawer = WornDrawer(dice)
+    line = BadLine(requests, weather)
+    drawer = WornDrawer(wear)
     atm = Atm(name, lambda: line, drawer, on_answer=count, patience=PATIENCE, ask_again=ASK_AGAIN)
     for served in range(1, transactions + 1):
-        serve_one(atm, dice, pins)
+        serve_one(atm, people, pins)
         if served % NEWS == 0:
             reports.send(NEWS)
     reports.send(transactions % NEWS)

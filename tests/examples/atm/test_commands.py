@@ -1,0 +1,210 @@
+"""The command line: one clear line for each mistake, nothing left behind, Ctrl-C within a second."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.examples.atm.processes import ROOT, Process, run, running, running_bank
+
+pytestmark = pytest.mark.real
+
+ONE_LINE = re.compile(r"error: [^\n]+\n")
+
+
+def test_a_bank_is_used_from_a_script(ledger_path: Path) -> None:
+    with running_bank(ledger_path, "tcp://127.0.0.1:0", "--open", "zoe:a:9876:12.50") as (_, url):
+        answers = "zoe:a\n9876\nwithdraw\n2.50\nquit\n"
+        code, stdout, stderr = run("atm", url, cwd=ledger_path.parent, answers=answers)
+
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines() == [
+        "Account: zoe:a",
+        "Pin: ",
+        "Balance: 12.50 EUR",
+        "What next (balance, deposit, withdraw, transfer, statement, quit): withdraw",
+        "Amount: 2.50",
+        "Here are 2.50 EUR. Balance: 10.00 EUR",
+        "What next (balance, deposit, withdraw, transfer, statement, quit): quit",
+        "Goodbye.",
+    ]
+
+
+def test_a_new_ledger_is_made_in_the_working_folder_with_samples(tmp_path: Path) -> None:
+    with running("examples.atm", "bank", "--listen", "tcp://127.0.0.1:0", cwd=tmp_path) as bank:
+        assert bank.wait_for_line("Opened account alice with pin ") == "1111 and 500.00 EUR."
+        bank.wait_for_line("The bank listens at ")
+
+    assert (tmp_path / "atm.sqlite").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("demo --on moon", "moon"),
+        ("demo --on processes:none", "none"),
+        ("demo --on hosts:127.0.0.1:{free}", "127.0.0.1:{free}"),
+        ("demo --accounts {garbage}", "is not a ledger"),
+        ("demo --on processes:1 --accounts {garbage}", "is not a ledger"),
+        ("demo --atms 0", "0 is not in the range"),
+        ("demo --transactions ten", "'ten' is not a valid integer"),
+        ("atm tcp://127.0.0.1:{free}/bank", "127.0.0.1:{free}"),
+        ("atm nonsense", "nonsense"),
+        ("bank --listen tcp://127.0.0.1:{taken} --accounts {new}", "{taken}"),
+        ("bank --listen nonsense --accounts {new}", "nonsense"),
+        ("bank --listen tcp://127.0.0.1:0 --accounts {garbage}", "is not a ledger"),
+        ("bank --listen tcp://127.0.0.1:0 --accounts {new} --open alice", "'alice' is not NAME:PIN:AMOUNT"),
+        ("bank --listen tcp://127.0.0.1:0 --accounts {new} --open alice:1:5", "a pin of 4 to 12 digits"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path: Path, arguments: str, says: str) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.write_text("no ledger at all\n" * 100)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        words = {"taken": taken.getsockname()[1], "free": free_port(), "garbage": garbage}
+        words["new"] = tmp_path / "new.sqlite"
+        code, stdout, stderr = run(*arguments.format(**words).split(), cwd=tmp_path)
+
+    assert code in (1, 2)
+    assert stdout == ""
+    assert ONE_LINE.fullmatch(stderr), stderr
+    assert says.format(**words) in stderr
+
+
+def test_debug_adds_the_traceback(tmp_path: Path) -> None:
+    code, _, stderr = run("demo", "--on", "moon", "--debug", cwd=tmp_path)
+
+    assert code == 1
+    assert stderr.startswith("Traceback (most recent call last):")
+    assert stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ("alice\n1111\nwithdraw\nten\n", "'ten' is not an amount; type a number such as 20 or 12.50"),
+        ("alice\n9999\n", "Declined: the pin is wrong"),
+        ("alice\n1111\nfly\n", "'fly' is not on offer"),
+    ],
+)
+def test_a_mistake_in_a_script_is_one_line(ledger_path: Path, answers: str, says: str) -> None:
+    with running_bank(ledger_path) as (_, url):
+        code, _, stderr = run("atm", url, cwd=ledger_path.parent, answers=answers)
+
+    assert code == 1
+    assert ONE_LINE.fullmatch(stderr), stderr
+    assert says in stderr
+
+
+def test_a_name_that_the_bank_does_not_publish_is_one_line(ledger_path: Path) -> None:
+    with running_bank(ledger_path) as (_, url):
+        code, _, stderr = run("atm", url.replace("/bank", "/blank"), cwd=ledger_path.parent)
+
+    assert code == 1
+    assert ONE_LINE.fullmatch(stderr), stderr
+    assert "blank" in stderr
+
+
+def test_ctrl_c_ends_the_bank_within_a_second(ledger_path: Path) -> None:
+    with running_bank(ledger_path) as (bank, _):
+        code, stderr, seconds = bank.interrupt()
+        assert bank.survivors() == []
+
+    assert (code, stderr) == (130, "")
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("place", ["here", "processes:2"])
+def test_ctrl_c_ends_the_demo_and_all_its_processes_within_a_second(tmp_path: Path, place: str) -> None:
+    ledger = tmp_path / "bank.sqlite"
+    arguments = ("demo", "--on", place, "--transactions", "1000000", "--accounts", str(ledger))
+    with running("examples.atm", *arguments, cwd=tmp_path) as demo:
+        wait_until_busy(demo, ledger)
+        code, stderr, seconds = demo.interrupt()
+        assert demo.survivors() == []
+
+    assert (code, stderr) == (130, "")
+    assert seconds < 1
+
+
+def wait_until_busy(demo: Process, ledger: Path) -> None:
+    """Customers are being served once the journal beside the ledger has grown."""
+    journal = ledger.with_name(ledger.name + "-wal")
+    while not (journal.exists() and journal.stat().st_size > 300_000):
+        assert demo.poll() is None, demo.communicate()
+        time.sleep(0.01)
+
+
+class Screen:
+    """What a program writes to its terminal, and the keyboard below it."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal = terminal
+        self.seen = ""
+        self._at = 0  # up to here it was waited for
+
+    def wait_for(self, text: str) -> None:
+        """Read on until `text` appears."""
+        while text not in self.seen[self._at :]:
+            self.seen += os.read(self.terminal, 4096).decode()
+        self._at = self.seen.index(text, self._at) + len(text)
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self.terminal, text.encode())
+
+
+def test_a_person_at_a_terminal_shows_no_pin_and_leaves_with_ctrl_c(ledger_path: Path) -> None:
+    with running_bank(ledger_path) as (_, url), at_terminal("examples.atm", "atm", url) as (process, screen):
+        for question, answer in (("Account: ", "alice"), ("Pin: ", "1111"), ("quit): ", "withdraw")):
+            screen.wait_for(question)
+            screen.type(f"{answer}\n")
+        screen.wait_for("Amount: ")
+        screen.type("ten\n20\n")
+        screen.wait_for("480.00 EUR")
+        screen.wait_for("quit): ")
+        began = time.monotonic()
+        screen.type("\x03")
+        code = process.wait(10)
+        seconds = time.monotonic() - began
+
+    assert "1111" not in screen.seen
+    assert "'ten' is not an amount" in screen.seen
+    assert code == 130
+    assert seconds < 1
+
+
+@contextmanager
+def at_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Screen]]:
+    """Run a module with a terminal of its own."""
+    outside, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        preexec_fn=lambda: os.login_tty(inside),  # so that Ctrl-C is a signal
+    )
+    os.close(inside)
+    try:
+        yield process, Screen(outside)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(outside)
