@@ -12,7 +12,10 @@ import pytest
 from rich.console import Console
 
 from examples import nodes
-from examples.demo import COUNT, LAST, Disagreement, Row, check, table_of
+from examples.atm.demo import run_demo
+from examples.atm.money import format_amount
+from examples.atm.report import Comparison
+from examples.demo import COUNT, LAST, Disagreement, Row, books_of, check, check_books, table_of
 from examples.nodes import NodeFailed, open_nodes
 from examples.primes.arithmetic import primes_in
 from examples.primes.search import find_primes
@@ -44,6 +47,29 @@ def test_places_that_agree_on_the_right_answer_pass() -> None:
 def test_a_place_with_another_answer_is_named(wrong: Row) -> None:
     with pytest.raises(Disagreement, match=f"there are {COUNT} primes .* but x found {wrong.count}"):
         check([*GOOD, wrong])
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> Comparison:
+    return Comparison(run_demo("here", tmp_path / "bank.sqlite", 2, 20, 1, lambda served: None))
+
+
+def test_the_books_stand_side_by_side_with_reasons_and_money(books: Comparison) -> None:
+    screen = Console(file=io.StringIO(), width=100)
+    screen.print(books_of({"here": books, "hosts:127.0.0.1:1,127.0.0.1:2": books}))
+    assert isinstance(screen.file, io.StringIO)
+    text = screen.file.getvalue()
+    reason, (seen, written) = next(iter(books.declined.items()))
+    assert [line.count(f"{seen} / {written}") for line in text.splitlines() if reason in line] == [2]
+    assert [line.count("yes") for line in text.splitlines() if "money conserved" in line] == [2]
+    assert text.count(format_amount(books.closing)) >= 2
+
+
+def test_books_that_balance_pass_and_others_are_named(books: Comparison) -> None:
+    check_books({"here": books})
+    books.faults.append("5.00 EUR came from nowhere")
+    with pytest.raises(Disagreement, match=r"do not balance: there: 5\.00 EUR came from nowhere"):
+        check_books({"there": books})
 
 
 @pytest.mark.real
