@@ -13,6 +13,7 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 130 stopped 
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 import traceback
@@ -21,6 +22,8 @@ from typing import NoReturn
 
 import click
 from rich.console import Console
+
+from tasklets import RemoteError
 
 # Answers go to out, what the program says about itself goes to err: `> file` keeps only answers.
 out = Console(highlight=False)
@@ -78,10 +81,12 @@ def exit_code(command: click.Command, arguments: Sequence[str]) -> int:
 
 def one_line(error: BaseException) -> str:
     """Say an error in one line; Python's own errors are no message for a user, so their kind comes first."""
+    kind, is_own = type(error).__name__, type(error).__module__ != "builtins"
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-    kind = type(error).__name__
+    if isinstance(error, RemoteError):  # raised elsewhere; it reads as if it had been raised here
+        kind, is_own, text = error.kind, not hasattr(builtins, error.kind), error.message
     lines = text.strip().splitlines() or [kind]
-    is_for_users = type(error).__module__ != "builtins" or isinstance(error, OSError) or lines[0] == kind
+    is_for_users = is_own or isinstance(error, OSError) or lines[0] == kind
     more = " ... (--debug shows the rest)" if len(lines) > 1 else ""
     return ("" if is_for_users else f"{kind}: ") + lines[0] + more
 

@@ -17,10 +17,14 @@ from examples.atm.bank import serve_bank
 from examples.atm.customers import PATIENCE, Tally, serve_customers
 from examples.atm.messages import Audit, Books, Deposit, Ok, Open, Opened
 from examples.atm.money import CURRENCY
-from tasklets import channel
+from tasklets import channel, tasklet
 
 ACCOUNTS = 10
 OPENING = 200_00  # in each account
+
+
+class NodeLost(Exception):
+    """A process of the demo died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +44,34 @@ def run_demo(
     with net.open_place(on) as place:
         requests = place.channel(name="requests to the bank")
         reports = place.channel(name="reports of the machines")
-        bank = place.spawn(serve_bank, requests, str(path))
+        bank = watch(place.spawn(serve_bank, requests, str(path)))
         office = Atm("head office", lambda: requests, patience=PATIENCE)
         pins = open_accounts(office, seed)
         before = audit(office)
         began = perf_counter()
         for number in range(1, atms + 1):
-            place.spawn(serve_customers, f"atm-{number}", seed, pins, transactions, requests, reports)
+            machine = f"atm-{number}", seed, pins, transactions, requests, reports
+            watch(place.spawn(serve_customers, *machine))
         tallies = collect(reports, atms, progress)
         seconds = perf_counter() - began
         after = audit(office)
         requests.close()
         bank.join()
     return Outcome(before, after, tallies, seconds)
+
+
+def watch(spawned: net.Spawned) -> net.Spawned:
+    """End the demo when what was spawned is lost with its process; its tally would never come."""
+
+    def wait() -> None:
+        try:
+            spawned.join()
+        except net.PeerLost as lost:
+            # Not PeerLost: a machine takes that for a broken line, and tries again.
+            raise NodeLost(f"the demo cannot go on without one of its processes: {lost}") from lost
+
+    tasklet(wait)()
+    return spawned
 
 
 def open_accounts(office: Atm, seed: int) -> dict[str, str]:

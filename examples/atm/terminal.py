@@ -25,8 +25,8 @@ class Terminal:
 
     def ask(self, question: str, *, secret: bool = False) -> str:
         """Ask and return the line that comes, without its end. Blocks. Raises EOFError."""
-        click.echo(f"{question}: ", nl=False)
-        with self._without_echo(secret):
+        with self._without_echo(secret):  # before the question: whoever answers at once shows nothing either
+            click.echo(f"{question}: ", nl=False)
             answer = self._read_line()
         if secret or not self.is_person:
             # The line that typing would have left on the screen.
@@ -56,8 +56,8 @@ class Terminal:
             return
         usual = termios.tcgetattr(self._fd)
         quiet = [*usual[:3], usual[3] & ~termios.ECHO, *usual[4:]]
-        termios.tcsetattr(self._fd, termios.TCSAFLUSH, quiet)
+        termios.tcsetattr(self._fd, termios.TCSADRAIN, quiet)
         try:
             yield
         finally:
-            termios.tcsetattr(self._fd, termios.TCSAFLUSH, usual)
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, usual)

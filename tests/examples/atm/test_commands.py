@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -145,10 +146,26 @@ def test_ctrl_c_ends_the_demo_and_all_its_processes_within_a_second(tmp_path: Pa
     assert seconds < 1
 
 
+@pytest.mark.parametrize("victim", [0, 1], ids=["the bank's", "the other"])
+def test_a_killed_process_of_the_demo_is_one_line_and_the_end(tmp_path: Path, victim: int) -> None:
+    ledger = tmp_path / "bank.sqlite"
+    arguments = ("demo", "--on", "processes:2", "--transactions", "1000000", "--accounts", str(ledger))
+    with running("examples.atm", *arguments, cwd=tmp_path) as demo:
+        wait_until_busy(demo, ledger)
+        children = sorted(pid for pid in demo.survivors() if pid != demo.pid)
+        os.kill(children[victim], signal.SIGKILL)
+        code, _, stderr = demo.finish(timeout=10)
+        assert demo.survivors() == []
+
+    assert code == 1
+    assert ONE_LINE.fullmatch(stderr), stderr
+    assert "the demo cannot go on without one of its processes" in stderr
+
+
 def wait_until_busy(demo: Process, ledger: Path) -> None:
-    """Customers are being served once the journal beside the ledger has grown."""
+    """Customers are being served once the journal beside the ledger has grown beyond opening the accounts."""
     journal = ledger.with_name(ledger.name + "-wal")
-    while not (journal.exists() and journal.stat().st_size > 300_000):
+    while not (journal.exists() and journal.stat().st_size > 1_500_000):
         assert demo.poll() is None, demo.communicate()
         time.sleep(0.01)
 
