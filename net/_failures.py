@@ -18,8 +18,7 @@ from net.errors import (
     PeerUnreachable,
 )
 from tasklets import ChannelClosed, DeadlockError, NotSendable, RemoteError, TaskletError, Timeout, freeze
-from tasklets.freezing import builtin_exceptions, exception_args
-from tasklets.freezing import describe_exception as describe_exception
+from tasklets.freezing import builtin_exceptions, describe_exception as describe_exception, exception_args
 
 # Ours, made from their message alone.
 OWN_ERRORS: Final[Mapping[str, type[Exception]]] = MappingProxyType(

@@ -1,5 +1,7 @@
 """What can go wrong between processes: one class per reaction a caller could have."""
 
+import errno
+
 from tasklets import TaskletError
 
 
@@ -10,7 +12,8 @@ class NetError(TaskletError):
 class PeerLost(NetError, ConnectionError):
     """The process at the other end died, or the link to it broke.
 
-    `peer` names it. `outcome` says what became of the message of the interrupted operation: "taken", "not taken" or "unknown".
+    `peer` names it. `outcome` says what became of the message of the interrupted operation: "taken", "not
+    taken" or "unknown".
     """
 
     def __init__(self, message: str, *, peer: str = "", outcome: str = "unknown") -> None:
@@ -25,6 +28,10 @@ class PeerUnreachable(NetError, ConnectionError):
 
 class AddressInUse(NetError, OSError):
     """Another program listens at the address already."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.EADDRINUSE
 
 
 class BadAddress(NetError, ValueError):

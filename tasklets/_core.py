@@ -3,26 +3,31 @@ this package and `net`.
 
 Theory of operation
 -------------------
-Every OS thread has one Scheduler with a *ring* of runnable tasklets. `head` is the tasklet whose turn it is, and normally the
-running one. "The end of the line" is the place just before the head. A tasklet that blocks leaves the ring and switches straight to
-the next one; no scheduler greenlet stands between them. The rules for who runs next are Stackless's:
+Every OS thread has one Scheduler with a *ring* of runnable tasklets. `head` is the tasklet whose turn it is,
+and normally the running one. "The end of the line" is the place just before the head. A tasklet that blocks
+leaves the ring and switches straight to the next one; no scheduler greenlet stands between them. The rules
+for who runs next are Stackless's:
 
 1. A new, woken or inserted tasklet goes to the end of the line.
-2. A channel action that finds a partner waiting either goes on (the partner joins the end) or lets the partner run now (it takes the
-   actor's turn, and the actor becomes the last in line). `channel.preference` says which.
-3. When the ring is empty the innermost `run()` returns, unless a tasklet waits for a timer, for I/O or for another process.
+2. A channel action that finds a partner waiting either goes on (the partner joins the end) or lets the
+   partner run now (it takes the actor's turn, and the actor becomes the last in line). `channel.preference`
+   says which.
+3. When the ring is empty the innermost `run()` returns, unless a tasklet waits for a timer, for I/O or for
+   another process.
 
-Tasklets run in *workers*, greenlets that outlive them. A worker whose tasklet ended takes the next unstarted one itself, or waits in
-`idle`. New workers are begun by one shallow *starter* greenlet: greenlets begun from inside a blocked one would nest their C stacks,
-and a chain of a few thousand would crash.
+Tasklets run in *workers*, greenlets that outlive them. A worker whose tasklet ended takes the next unstarted
+one itself, or waits in `idle`. New workers are begun by one shallow *starter* greenlet: greenlets begun from
+inside a blocked one would nest their C stacks, and a chain of a few thousand would crash.
 
 gevent comes in only when somebody sleeps or does I/O. Its *hub* greenlet runs the event loop; from our side:
 
-- `current is None` exactly while the hub, or a gevent greenlet it runs, is in control. Every way to the hub sets it.
-- gevent calls `switch_out` on a greenlet that is about to wait in the hub, and `switch`/`throw` on it when the wait is over. Workers
-  (and the thread's main greenlet, by instance attributes) answer these by leaving the ring and by joining the end of its line.
-- While the ring has members, one callback of the loop (`Reactor.turn`) lends the hub's turn to them. A busy ring visits the hub every
-  HUB_PERIOD, so that I/O is served although no tasklet ever blocks.
+- `current is None` exactly while the hub, or a gevent greenlet it runs, is in control. Every way to the hub
+  sets it.
+- gevent calls `switch_out` on a greenlet that is about to wait in the hub, and `switch`/`throw` on it when
+  the wait is over. Workers (and the thread's main greenlet, by instance attributes) answer these by leaving
+  the ring and by joining the end of its line.
+- While the ring has members, one callback of the loop (`Reactor.turn`) lends the hub's turn to them. A busy
+  ring visits the hub every HUB_PERIOD, so that I/O is served although no tasklet ever blocks.
 - A gevent greenlet may use channels. It is no member of the ring ("foreign"): its line is the loop's own.
 """
 
@@ -78,13 +83,15 @@ class bomb:
 
 
 class Hook(Protocol):
-    """What stands behind a queue entry that is no plain tasklet: a select, a gevent greenlet, another process."""
+    """What stands behind a queue entry that is no plain tasklet: a select, a gevent greenlet, another
+    process.
+    """
 
     def take(self, entry: Any, value: Any) -> tasklet | None:
         """Complete `entry`, which has just left its queue.
 
-        A waiting receiver is given `value`; a waiting sender (whose value is `entry.tempval`) is told that it was taken.
-        Return the tasklet to run, or None when its waking is no business of this ring.
+        A waiting receiver is given `value`; a waiting sender (whose value is `entry.tempval`) is told that it
+        was taken. Return the tasklet to run, or None when its waking is no business of this ring.
         """
 
 
@@ -97,8 +104,9 @@ class Observer(Protocol):
 class Wait:
     """One wait of one tasklet for something that is no channel: a timer, an answer from another process.
 
-    Make it, hand it to whoever will call `wake` or `fail`, then `park`. The first of wake, fail and an interruption of the tasklet
-    (kill, timeout) counts; later ones are ignored. On interruption `cancel()` is called.
+    Make it, hand it to whoever will call `wake` or `fail`, then `park`. The first of wake, fail and an
+    interruption of the tasklet (kill, timeout) counts; later ones are ignored. On interruption `cancel()` is
+    called.
     """
 
     __slots__ = ("_outcome", "cancel", "tasklet", "what")
@@ -128,6 +136,13 @@ class Wait:
         """End the wait with an exception. Never blocks."""
         self.wake(bomb(error))
 
+    def adopt(self, one: tasklet) -> None:
+        """Take over a tasklet that was just taken out of a channel's queue: it goes on waiting, for this."""
+        self.tasklet = one
+        one._waiting = self
+        if one._hook is not _FOREIGN:
+            one._scheduler.waiting += 1
+
     @property
     def over(self) -> bool:
         """True when it was woken, failed or interrupted."""
@@ -151,8 +166,9 @@ def _defuse(value: Any) -> Any:
 class tasklet:
     """A microthread. `tasklet(function)(*args, **kwargs)` creates one and puts it at the end of the line.
 
-    It runs when its turn comes, until it blocks, calls `schedule()` or ends. An exception that leaves it reaches the caller of
-    `run()` (the innermost one), or the main tasklet, at once. Belongs to the OS thread that created it.
+    It runs when its turn comes, until it blocks, calls `schedule()` or ends. An exception that leaves it
+    reaches the caller of `run()` (the innermost one), or the main tasklet, at once. Belongs to the OS thread
+    that created it.
     """
 
     __slots__ = (
@@ -204,7 +220,7 @@ class tasklet:
         if func is not None or args is not None or kwargs is not None:
             self.bind(func, args, kwargs)
 
-    # -- life ---------------------------------------------------------------------------------------------------------------
+    # -- life ------------------------------------------------------------------------------------------------
 
     def bind(
         self,
@@ -212,7 +228,9 @@ class tasklet:
         args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
     ) -> tasklet:
-        """Give the tasklet its function, and with `args` or `kwargs` its arguments: it is alive then, but paused until `insert()`."""
+        """Give the tasklet its function, and with `args` or `kwargs` its arguments: it is alive then, but
+        paused until `insert()`.
+        """
         if func is not None and not callable(func):
             raise TypeError(
                 f"tasklet function must be a callable or None, not {func!r}.\n"
@@ -305,7 +323,7 @@ class tasklet:
         """`throw(cls(*args))`."""
         self.throw(cls(*args))
 
-    # -- state --------------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
@@ -404,9 +422,10 @@ def _make_exception(exc: Any, val: Any, tb: Any) -> BaseException:
 class channel:
     """Passes messages between tasklets.
 
-    With `capacity` 0 a send returns when a receiver has taken the message (and the other way round); with capacity n, when there is
-    room for it among n waiting messages. Waiting tasklets are served first come, first served. With `copy` every value sent is
-    replaced by `freeze(value)`, so that nothing is shared by sender and receiver, just as if a network were between them.
+    With `capacity` 0 a send returns when a receiver has taken the message (and the other way round); with
+    capacity n, when there is room for it among n waiting messages. Waiting tasklets are served first come,
+    first served. With `copy` every value sent is replaced by `freeze(value)`, so that nothing is shared by
+    sender and receiver, just as if a network were between them.
     """
 
     __slots__ = (
@@ -446,7 +465,7 @@ class channel:
 
             self._freeze = freeze
 
-    # -- sending and receiving ----------------------------------------------------------------------------------------------
+    # -- sending and receiving -------------------------------------------------------------------------------
 
     def send(self, value: Any) -> None:
         """Send a message. Blocks until it is taken (capacity 0), or until there is room for it.
@@ -483,7 +502,8 @@ class channel:
     def receive(self) -> Any:
         """Take the next message. Blocks until there is one.
 
-        Raises ChannelClosed when the channel is closed and no message waits, and whatever exception was sent instead of a message.
+        Raises ChannelClosed when the channel is closed and no message waits, and whatever exception was sent
+        instead of a message.
         """
         scheduler = _thread.scheduler
         me = scheduler.current
@@ -513,7 +533,9 @@ class channel:
         return value
 
     def _refill(self, scheduler: Scheduler) -> None:
-        """Room was made in the buffer: the first waiting sender's message moves in, and the sender goes on."""
+        """Room was made in the buffer: the first waiting sender's message moves in, and the sender goes
+        on.
+        """
         assert self._buffer is not None
         entry = self._shift()
         self._buffer.append(entry.tempval)
@@ -555,7 +577,7 @@ class channel:
         except ChannelClosed:
             raise StopIteration from None
 
-    # -- closing ------------------------------------------------------------------------------------------------------------
+    # -- closing ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Let no new message wait. Messages that wait already are still received; who waits to receive is woken with ChannelClosed.
@@ -591,11 +613,13 @@ class channel:
         """True when it is closing and no message is left in it."""
         return self.closing and self.balance == 0
 
-    # -- state --------------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------
 
     @property
     def balance(self) -> int:
-        """How many messages wait (> 0; senders that wait counted in), or minus the number of waiting receivers."""
+        """How many messages wait (> 0; senders that wait counted in), or minus the number of waiting
+        receivers.
+        """
         return self._balance + len(self._buffer) if self._buffer is not None else self._balance
 
     @property
@@ -620,7 +644,7 @@ class channel:
         label = repr(self.name) if self.name else hex(id(self))
         return f"<channel {label} balance={self.balance} {state}>"
 
-    # -- the queue: entries are tasklets, or anything with their _next, _prev, _hook and tempval ----------------------------
+    # -- the queue: entries are tasklets, or anything with their _next, _prev, _hook and tempval -------------
 
     def _push(self, entry: Any, direction: int) -> None:
         last = self._last
@@ -631,6 +655,17 @@ class channel:
         else:
             last._next = entry
         self._last = entry
+        self._balance += direction
+
+    def _unshift(self, entry: Any, direction: int) -> None:
+        first = self._first
+        entry._prev = None
+        entry._next = first
+        if first is None:
+            self._last = entry
+        else:
+            first._prev = entry
+        self._first = entry
         self._balance += direction
 
     def _shift(self) -> Any:
@@ -659,7 +694,7 @@ class channel:
         entry._next = entry._prev = None
         self._balance += 1 if self._balance < 0 else -1
 
-    # -- what select needs (a reference to a channel elsewhere has its own) --------------------------------------------------
+    # -- what select needs (a reference to a channel elsewhere has its own) ----------------------------------
 
     def _receive_is_ready(self) -> bool:
         return bool(self._buffer) or self._balance > 0 or self.closing
@@ -734,7 +769,8 @@ class Scheduler:
         self.head: tasklet | None = None
         self.count = 0  # members of the ring
         self.waiting = 0  # tasklets of this thread that wait for a timer or for I/O
-        # Asked when the ring is empty: may something from outside (another process) still wake a tasklet that waits on a channel?
+        # Asked when the ring is empty: may something from outside (another process) still wake a tasklet that
+        # waits on a channel?
         self.sources: list[Callable[[], bool]] = []
         self.runners: list[tasklet] = []  # who called run(), outermost first
         self.idle: list[_Worker] = []
@@ -751,7 +787,8 @@ class Scheduler:
         main.name = "main"
         main._alive = True
         main._greenlet = self._root = root
-        # gevent looks these up on the greenlet it is about to suspend or resume; see _Worker for the tasklets' own.
+        # gevent looks these up on the greenlet it is about to suspend or resume; see _Worker for the
+        # tasklets' own.
         root.switch_out = self.leave_to_hub  # type: ignore[attr-defined]
         root.switch = self._switch_main  # type: ignore[method-assign]
         root.throw = self._throw_main  # type: ignore[method-assign]
@@ -764,7 +801,7 @@ class Scheduler:
         self._starter = greenlet(self._start_workers, parent=root)
         _switch(self._starter, here)
 
-    # -- the ring -----------------------------------------------------------------------------------------------------------
+    # -- the ring --------------------------------------------------------------------------------------------
 
     def append(self, one: tasklet) -> None:
         """Put at the end of the line."""
@@ -799,7 +836,7 @@ class Scheduler:
         if self.current is None and self.reactor is not None:
             self.reactor.arm()
 
-    # -- switching ----------------------------------------------------------------------------------------------------------
+    # -- switching -------------------------------------------------------------------------------------------
 
     def switch_to(self, target: tasklet) -> None:
         """Give the turn to `target`, which is in the ring. Returns when the calling greenlet is resumed."""
@@ -825,7 +862,10 @@ class Scheduler:
             _switch(self._starter)
 
     def give_way(self, me: tasklet) -> None:
-        """Let others run; `me` has left the ring. Returns when it is resumed. Raises DeadlockError when nobody ever could."""
+        """Let others run; `me` has left the ring.
+
+        Returns when it is resumed. Raises DeadlockError when nobody ever could.
+        """
         if me._hook is _FOREIGN:
             self._enter_hub()
             return
@@ -840,7 +880,10 @@ class Scheduler:
             self.switch_to(following)
 
     def _when_empty(self, me: tasklet | None) -> tasklet | None:
-        """Who goes on when the ring is empty: a tasklet (put into the ring), or None for the event loop. `me` just blocked; None: it ended."""
+        """Who goes on when the ring is empty: a tasklet (put into the ring), or None for the event loop.
+
+        `me` just blocked; None: it ended.
+        """
         runner = self.runners[-1] if self.runners else None
         if runner is not None and self.waiting == 0 and not any(source() for source in self.sources):
             self.append(runner)
@@ -884,7 +927,8 @@ class Scheduler:
         try:
             self.give_way(me)
         except BaseException:
-            # Thrown in by somebody who went round the scheduler (a deadlock, gevent.kill on a foreign greenlet, the collector).
+            # Thrown in by somebody who went round the scheduler (a deadlock, gevent.kill on a foreign
+            # greenlet, the collector).
             if me._channel is where:
                 where._discard(me)
                 me._channel = None
@@ -926,10 +970,7 @@ class Scheduler:
             )
         if me._next is not None:
             self.unlink(me)
-        wait.tasklet = me
-        me._waiting = wait
-        if me._hook is not _FOREIGN:
-            self.waiting += 1
+        wait.adopt(me)
         try:
             self.give_way(me)
         except BaseException:
@@ -1014,7 +1055,7 @@ class Scheduler:
                     self.append(above)
             del self.runners[depth:]
 
-    # -- interrupting -------------------------------------------------------------------------------------------------------
+    # -- interrupting ----------------------------------------------------------------------------------------
 
     def _unblock(self, one: tasklet) -> None:
         if one._channel is not None:
@@ -1059,7 +1100,10 @@ class Scheduler:
             self._result(me)
 
     def alarm(self, one: tasklet, error: BaseException) -> None:
-        """Interrupt a wait of `one` with `error`. If it has what it waited for already, that is not lost: `error` comes at its next wait."""
+        """Interrupt a wait of `one` with `error`.
+
+        If it has what it waited for already, that is not lost: `error` comes at its next wait.
+        """
         if one.blocked:
             self._interrupt(one, error)
         else:
@@ -1071,7 +1115,7 @@ class Scheduler:
             me._alarm = None
             raise error
 
-    # -- workers ------------------------------------------------------------------------------------------------------------
+    # -- workers ---------------------------------------------------------------------------------------------
 
     def _start_workers(self, first: greenlet) -> None:
         _switch(first)
@@ -1150,10 +1194,13 @@ class Scheduler:
         return runner
 
     def fail_main(self, failure: BaseException) -> None:
-        """From the hub: an exception that no tasklet here can handle goes where a tasklet's failure would go. Never blocks."""
+        """From the hub: an exception that no tasklet here can handle goes where a tasklet's failure would go.
+
+        Never blocks.
+        """
         self._report_failure(failure)
 
-    # -- gevent -------------------------------------------------------------------------------------------------------------
+    # -- gevent ----------------------------------------------------------------------------------------------
 
     def get_reactor(self) -> Reactor:
         """The bridge to gevent's event loop, which is loaded now at the latest."""
@@ -1195,8 +1242,18 @@ class Scheduler:
         if self.current is None and self.head is not None:
             self.switch_to(self.head)
 
+    def reconsider(self) -> None:
+        """From the event loop: one of `sources` may have run dry; a run() that waited for it alone
+        returns.
+        """
+        if self.current is None and self.head is None and self.runners:
+            if self._when_empty(self._last_blocked) is not None:
+                self.get_reactor().arm()
+
     def leave_to_hub(self) -> None:
-        """gevent is about to switch the current tasklet out: it leaves the ring until gevent wants it back."""
+        """gevent is about to switch the current tasklet out: it leaves the ring until gevent wants it
+        back.
+        """
         me = self.current
         if me is None:
             return
@@ -1338,7 +1395,10 @@ def schedule(retval: Any = _CURRENT) -> Any:
 
 
 def schedule_remove(retval: Any = _CURRENT) -> Any:
-    """Leave the line: paused until somebody inserts or runs the calling tasklet. Returns its `tempval`, by default `retval`."""
+    """Leave the line: paused until somebody inserts or runs the calling tasklet.
+
+    Returns its `tempval`, by default `retval`.
+    """
     scheduler = _thread.scheduler
     return scheduler.schedule_remove(getcurrent() if retval is _CURRENT else retval)
 
@@ -1346,7 +1406,7 @@ def schedule_remove(retval: Any = _CURRENT) -> Any:
 def run() -> None:
     """Let the tasklets run. Blocks until none is runnable and none waits for a timer, for I/O or for another process.
 
-    Raises the exception that leaves a tasklet, at once; the others stay in line for the next `run()`. Tasklets that are blocked on
-    channels for good do not keep it: it returns, and they stay blocked.
+    Raises the exception that leaves a tasklet, at once; the others stay in line for the next `run()`.
+    Tasklets that are blocked on channels for good do not keep it: it returns, and they stay blocked.
     """
     _thread.scheduler.run()

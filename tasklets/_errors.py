@@ -1,7 +1,7 @@
 """Every exception of the package: one class per reaction a caller could have.
 
-Shared meanings also inherit the builtin (`TimeoutError`, `ValueError` ...), so code that knows nothing of tasklets can catch them.
-Never compiled, so that tracebacks and `isinstance` mean the same with both cores.
+Shared meanings also inherit the builtin (`TimeoutError`, `ValueError` ...), so code that knows nothing of
+tasklets can catch them. Never compiled, so that tracebacks and `isinstance` mean the same with both cores.
 """
 
 
@@ -12,7 +12,8 @@ class TaskletError(Exception):
 class TaskletExit(SystemExit):
     """Ends the tasklet it is raised in, silently.
 
-    It is a `SystemExit`, as in Stackless, so that `except Exception` does not stop a kill. Catch it only to clean up, then let it go on.
+    It is a `SystemExit`, as in Stackless, so that `except Exception` does not stop a kill. Catch it only to
+    clean up, then let it go on.
     """
 
 
@@ -42,7 +43,8 @@ class NotSendable(TaskletError, TypeError):
 class RemoteError(TaskletError):
     """A failure that happened in another process, as data.
 
-    `kind` is the name of the exception's class there, `message` its text, `traceback_text` the formatted traceback there (may be empty).
+    `kind` is the name of the exception's class there, `message` its text, `traceback_text` the formatted
+    traceback there (may be empty).
     """
 
     def __init__(self, kind: str, message: str, traceback_text: str = "") -> None:

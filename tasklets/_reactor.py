@@ -1,4 +1,7 @@
-"""The bridge to gevent's event loop. The one module here that imports gevent, and only when a tasklet first sleeps or does I/O."""
+"""The bridge to gevent's event loop.
+
+The one module here that imports gevent, and only when a tasklet first sleeps or does I/O.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,11 @@ class Reactor:
         self.loop = self.hub.loop
         self._scheduler = scheduler
         self._armed = False
-        # Ctrl-C while everybody waits is no fault of the loop: main hears of it, and nothing is to be printed.
+        # Ctrl-C while everybody waits is no fault of the loop: main hears of it, and nothing is to be
+        # printed.
         self.hub.NOT_ERROR = (*self.hub.NOT_ERROR, KeyboardInterrupt)
-        # The hub throws into its parent what concerns the whole program. If it was made inside a tasklet, that is not main.
+        # The hub throws into its parent what concerns the whole program. If it was made inside a tasklet,
+        # that is not main.
         root = scheduler.main._greenlet
         if root is not None and self.hub.parent is not root:
             self.hub.parent = root

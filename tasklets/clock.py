@@ -28,8 +28,9 @@ def sleep(seconds: float) -> None:
 class timeout:
     """Limit how long a block may wait: `with timeout(2.0): answer = channel.receive()`.
 
-    When `seconds` are over, the wait in which the tasklet is then raises `Timeout`; if it is not waiting, its next wait does. A message
-    that was received by then is not lost. A tasklet that computes without ever waiting is not interrupted. None sets no limit.
+    When `seconds` are over, the wait in which the tasklet is then raises `Timeout`; if it is not waiting, its
+    next wait does. A message that was received by then is not lost. A tasklet that computes without ever
+    waiting is not interrupted. None sets no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:

@@ -17,7 +17,10 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def waiting() -> list[tasklet]:
-    """Every tasklet that waits now. Searches the collector's lists, so that running tasklets pay nothing for it."""
+    """Every tasklet that waits now.
+
+    Searches the collector's lists, so that running tasklets pay nothing for it.
+    """
     return [found for found in gc.get_objects() if isinstance(found, tasklet) and found.blocked]
 
 
@@ -32,7 +35,10 @@ def where(one: tasklet) -> str:
 
 
 def report(headline: str, victim: tasklet | None = None) -> str:
-    """A text of who waits on what and where, under a headline. `victim` is the tasklet that is about to hear it."""
+    """A text of who waits on what and where, under a headline.
+
+    `victim` is the tasklet that is about to hear it.
+    """
     others = [one for one in waiting() if one is not victim]
     lines = [headline]
     lines += [f"  {one.name or hex(id(one))} waits: {one.waits_for}{_at(one)}" for one in others[:MAX_LINES]]

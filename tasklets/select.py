@@ -21,12 +21,12 @@ def select(
 ) -> tuple[int, Any]:
     """Wait until one of several channel operations can happen, and do that one. Blocks.
 
-    A case is a channel (receive from it) or a pair (channel, value) (send to it). Returns `(index, value)`: which case it was, and the
-    message received (None for a send). Of several that are ready the first in the list wins. Exactly one operation happens; the others
-    leave no trace.
+    A case is a channel (receive from it) or a pair (channel, value) (send to it). Returns `(index, value)`:
+    which case it was, and the message received (None for a send). Of several that are ready the first in the
+    list wins. Exactly one operation happens; the others leave no trace.
 
-    Raises Timeout after `timeout` seconds. With `default` it never waits: it returns `(-1, default)` when no case is ready.
-    Raises ChannelClosed when the case that is ready is one on a closed channel.
+    Raises Timeout after `timeout` seconds. With `default` it never waits: it returns `(-1, default)` when no
+    case is ready. Raises ChannelClosed when the case that is ready is one on a closed channel.
     """
     parsed = [_parse(case) for case in cases]
     for index, (where, sending, value) in enumerate(parsed):
@@ -55,7 +55,9 @@ def _parse(case: Any) -> tuple[channel, bool, Any]:
 
 
 def _is_ready(where: channel, sending: bool) -> bool:
-    """True when the operation would not have to wait: somebody waits for it, there is room, or it fails at once."""
+    """True when the operation would not have to wait: somebody waits for it, there is room, or it fails at
+    once.
+    """
     return where._send_is_ready() if sending else where._receive_is_ready()
 
 

@@ -1,4 +1,7 @@
-"""The ring, channels and failures, without gevent. Order follows Stackless; the numbers E1.. are those of its checked examples."""
+"""The ring, channels and failures, without gevent.
+
+Order follows Stackless; the numbers E1.. are those of its checked examples.
+"""
 
 import pytest
 
@@ -336,7 +339,7 @@ def test_a_chain_of_tasklets_each_started_by_the_one_before_does_not_nest_stacks
     run()
 
 
-# -- channels with room -------------------------------------------------------------------------------------------------------
+# -- channels with room --------------------------------------------------------------------------------------
 
 
 def test_a_send_returns_while_there_is_room() -> None:

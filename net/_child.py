@@ -1,0 +1,65 @@
+"""The main program of a child process: `python -m net._child`, started by net._children, configured over
+its standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+
+from net.addresses import UnixAddress
+from net.node import Node, set_node
+from tasklets._core import Wait
+
+LIFELINE = 0  # the file descriptor whose end is ours
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business, which ends us
+    config = json.loads(_read_line())
+    if config["pythonpath"] is None:
+        os.environ.pop("PYTHONPATH", None)
+    else:
+        os.environ["PYTHONPATH"] = config["pythonpath"]
+    threading.Thread(target=_hold_lifeline, name="lifeline", daemon=True).start()
+    node = Node(config["name"], accepts_spawn=True)
+    set_node(node)
+    node.listen(UnixAddress(config["listen"]), background=True)
+    parent = node.adopt(socket.socket(fileno=config["socket"]), "the parent process")
+    over = Wait("the parent process to end")
+    parent.at_end(over.wake)
+    over.park()
+    _end()
+
+
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(LIFELINE, 1)
+        if not byte:
+            _end()
+        line += byte
+    return line
+
+
+def _hold_lifeline() -> None:
+    while os.read(LIFELINE, 64):
+        pass
+    _end()
+
+
+def _end() -> None:
+    # Not sys.exit: the main thread may be deep in somebody's computation, and is not asked.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""The home side: what peers do to channels that live here.
+
+A peer's message becomes a RemoteSender in the queue of the channel, a peer's request for one a
+RemoteReceiver; both stand in line with the tasklets here. Giving a message to a RemoteReceiver takes two
+steps, because its tasklet may have stopped waiting meanwhile: the message is *lent*, and the peer answers
+TAKEN or REFUSED. A refused message goes back to the front of its channel.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from net import _wire as wire
+from net._failures import error_of
+from net.errors import PeerLost
+from tasklets import ChannelClosed, NotSendable
+from tasklets._core import Wait, bomb, tasklet
+
+if TYPE_CHECKING:
+    from net._link import Link
+    from tasklets import channel
+
+log = logging.getLogger("net")
+
+
+class Export:
+    """What the network knows of a channel at home here: its id, and who has to hear that it was closed."""
+
+    __slots__ = ("channel_id", "links")
+
+    def __init__(self, channel_id: bytes, links: set[Link]) -> None:
+        self.channel_id = channel_id
+        self.links = links  # all links of the node; those that hold the channel are told
+
+    def channel_closed(self) -> None:
+        for link in self.links:
+            if self.channel_id in link.grants:
+                link.notify((wire.CLOSED, self.channel_id))
+
+
+class Sender:
+    """A message in line, or lent, and what is to be done when its fate is known. The base: nobody cares."""
+
+    __slots__ = ("_next", "_prev", "channel", "tempval")
+
+    def __init__(self, where: channel, value: Any) -> None:
+        self.channel = where
+        self.tempval = value
+        self._next: Any = None
+        self._prev: Any = None
+
+    @property
+    def _hook(self) -> Sender:
+        return self
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return None
+
+    def take(self, entry: Any, value: Any) -> None:
+        """A receiver here takes the message out of the queue."""
+        self.taken()
+
+    def taken(self) -> None: ...
+
+    def refused(self) -> None:
+        deliver(self, front=True)
+
+    def lost(self, error: PeerLost) -> None:
+        log.warning("a message taken from %r may be lost: %s", self.channel, error)
+
+    def rejected(self, error: BaseException) -> None: ...
+
+    def queued(self) -> None: ...
+
+
+class RemoteSender(Sender):
+    """A peer's message."""
+
+    __slots__ = ("channel_id", "link", "seqno")
+
+    def __init__(self, where: channel, value: Any, link: Link, channel_id: bytes, seqno: int) -> None:
+        super().__init__(where, value)
+        self.link = link
+        self.channel_id = channel_id
+        self.seqno = seqno  # 0 on a channel with room: such a send has returned, and is not taken back
+
+    def queued(self) -> None:
+        if self.seqno:
+            self.link.waiting_sends[self.channel_id, self.seqno] = self
+
+    def _settled(self) -> None:
+        if self.seqno:
+            self.link.waiting_sends.pop((self.channel_id, self.seqno), None)
+
+    def taken(self) -> None:
+        self._settled()
+        self.link.acknowledge(self.channel_id)
+
+    def lost(self, error: PeerLost) -> None:
+        self.rejected(error)
+
+    def rejected(self, error: BaseException) -> None:
+        self._settled()
+        self.link.reject(self.channel_id, error)
+
+    def withdraw(self) -> None:
+        """Its sender takes it back, or is lost.
+
+        Does nothing to a message that is lent just now: its verdict is under way.
+        """
+        if self.link.waiting_sends.pop((self.channel_id, self.seqno), None) is not None:
+            self.channel._discard(self)
+            self.link.dropped(self.channel_id, self.seqno)
+
+
+class LocalSender(Sender):
+    """The message of a tasklet here that waited to send when a peer asked for it; the tasklet goes on
+    waiting for the outcome.
+    """
+
+    __slots__ = ("wait",)
+
+    def __init__(self, where: channel, one: tasklet) -> None:
+        super().__init__(where, one.tempval)
+        one._channel = None
+        one.tempval = None
+        self.wait = Wait(f"send to {where!r}", cancel=self._withdraw)
+        self.wait.adopt(one)
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return self.wait.tasklet
+
+    def _withdraw(self) -> None:
+        if self._next is not None or self._prev is not None or self.channel._first is self:
+            self.channel._discard(self)
+
+    def taken(self) -> None:
+        self.wait.wake()
+
+    def refused(self) -> None:
+        if not self.wait.over:  # else it was withdrawn while it was lent
+            deliver(self, front=True)
+
+    def lost(self, error: PeerLost) -> None:
+        self.wait.fail(error)
+
+    def rejected(self, error: BaseException) -> None:
+        self.wait.fail(error)
+
+
+class DirectSender(Sender):
+    """The message of a tasklet here that is giving it to a waiting RemoteReceiver just now."""
+
+    __slots__ = ("wait",)
+
+    def __init__(self, where: channel, value: Any, peer: str) -> None:
+        super().__init__(where, value)
+        self.wait = Wait(f"send to {where!r}: {peer} to take the message")
+
+    def taken(self) -> None:
+        self.wait.wake(True)
+
+    def refused(self) -> None:
+        self.wait.wake(False)
+
+    def lost(self, error: PeerLost) -> None:
+        self.wait.fail(error)
+
+
+class RemoteReceiver:
+    """A peer's request for one message, in line."""
+
+    __slots__ = ("_next", "_prev", "channel", "link", "op", "tempval")
+
+    def __init__(self, where: channel, link: Link, op: int) -> None:
+        self.channel = where
+        self.link = link
+        self.op = op
+        self.tempval: Any = None
+        self._next: Any = None
+        self._prev: Any = None
+
+    @property
+    def _hook(self) -> RemoteReceiver:
+        return self
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return None
+
+    def take(self, entry: Any, value: Any) -> None:
+        """A tasklet here sends to the peer's receiver. Blocks it until the peer has taken the message."""
+        self.link.requests.pop(self.op, None)
+        if value.__class__ is bomb:
+            self.link.notify((wire.RAISE, self.op, error_of(value.value)))
+            return
+        sender = DirectSender(self.channel, value, self.link.name)
+        self.lend(sender)
+        if not sender.wait.park():
+            self.channel._send(value)
+
+    def lend(self, sender: Sender) -> None:
+        """Give the peer a message, until it says what became of it.
+
+        Raises NotSendable when the value cannot travel; the request is in line again then, at the front.
+        """
+        try:
+            self.link.send((wire.ITEM, self.op, sender.tempval))
+        except NotSendable:
+            self.channel._unshift(self, -1)
+            self.link.requests[self.op] = self
+            raise
+        self.link.requests.pop(self.op, None)
+        self.link.loans[self.op] = sender
+
+    def withdraw(self) -> None:
+        """The peer does not wait any more."""
+        self.channel._discard(self)
+
+
+def deliver(sender: Sender, front: bool = False) -> None:
+    """Give a message to the first receiver, or put it in line (`front`: where it was before).
+
+    Never blocks.
+    """
+    where = sender.channel
+    buffer = where._buffer
+    if where._balance < 0:
+        receiver = where._shift()
+        if receiver.__class__ is RemoteReceiver:
+            try:
+                receiver.lend(sender)
+            except NotSendable as error:
+                sender.rejected(error)
+        else:
+            give(receiver, sender.tempval)
+            sender.taken()
+    elif buffer is not None and front:
+        buffer.appendleft(sender.tempval)
+        sender.taken()
+    elif buffer is not None and len(buffer) < where.capacity and not where.closing:
+        buffer.append(sender.tempval)
+        sender.taken()
+    elif where.closing and not front:
+        sender.rejected(ChannelClosed(where._closed_text("send to")))
+    else:
+        (where._unshift if front else where._push)(sender, 1)
+        sender.queued()
+
+
+def give(receiver: Any, value: Any) -> None:
+    """Hand a message to a receiver of this process that has just left its queue."""
+    if receiver._hook is None:
+        receiver._channel = None
+        receiver.tempval = value
+        receiver._scheduler.wake(receiver)
+    else:
+        partner = receiver._hook.take(receiver, value)
+        if partner is not None:
+            partner._scheduler.wake(partner)
+
+
+def request(where: channel, link: Link, op: int) -> None:
+    """A peer asks for one message: lend it the first, or put the request in line."""
+    receiver = RemoteReceiver(where, link, op)
+    if where._buffer:
+        sender = Sender(where, where._buffer.popleft())
+        if where._balance > 0:
+            where._refill(link.node.scheduler)
+    elif where._balance > 0:
+        sender = _lendable(where, where._shift())
+    elif where.closing:
+        link.notify((wire.RAISE, op, error_of(ChannelClosed(where._closed_text("receive from")))))
+        return
+    else:
+        where._push(receiver, -1)
+        link.requests[op] = receiver
+        return
+    if sender.tempval.__class__ is bomb:
+        link.notify((wire.RAISE, op, error_of(sender.tempval.value)))
+        sender.taken()
+        return
+    try:
+        link.send((wire.ITEM, op, sender.tempval))
+    except NotSendable as error:
+        sender.rejected(error)
+        request(where, link, op)
+    else:
+        link.loans[op] = sender
+
+
+def _lendable(where: channel, entry: Any) -> Sender:
+    """What a queue entry that wants to send becomes when its message is lent."""
+    if isinstance(entry, RemoteSender):
+        entry.link.waiting_sends.pop((entry.channel_id, entry.seqno), None)
+    if isinstance(entry, Sender):
+        return entry
+    if isinstance(entry, tasklet) and entry._hook is None:
+        return LocalSender(where, entry)
+    # A select or a gevent greenlet: it goes on as if the message had been taken; a refused message waits on
+    # its own then.
+    sender = Sender(where, entry.tempval)
+    partner = entry._hook.take(entry, None)
+    if partner is not None:
+        partner._scheduler.wake(partner)
+    return sender
+
+
+def is_awaited(where: channel) -> bool:
+    """True when somebody of this process waits on the channel."""
+    first = where._first
+    return first is not None and not isinstance(first, (RemoteSender, RemoteReceiver))

@@ -1,0 +1,308 @@
+"""One session with a peer: a socket, the protocol's end here, and the writer that coalesces.
+
+What queues up in one turn of the event loop leaves in one send. Within a turn a batch leaves early when it
+reaches a threshold that doubles from FLUSH_FIRST to FLUSH_LAST, so that the two processes overlap: one end
+packs while the other unpacks. The reader never waits for the writer: it only queues answers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol as Interface
+from weakref import WeakSet
+
+from net import _wire as wire
+from net._failures import error_of
+from net._protocol import Protocol
+from net.errors import PeerLost, RemoteProtocolError
+from tasklets._core import Wait
+
+if TYPE_CHECKING:
+    from net._exports import RemoteReceiver, RemoteSender
+    from net._protocol import Hello
+    from net._references import RemoteChannel
+    from net.node import Node
+    from tasklets import channel, tasklet
+
+log = logging.getLogger("net")
+
+READ_BYTES = (
+    256 * 1024
+)  # one recv: a burst of small messages, and no more than the kernel's buffer usually holds
+FLUSH_FIRST = (
+    512  # bytes queued in one turn that leave before its end; measured: 512 doubling to 8 KiB serves both
+)
+FLUSH_LAST = 8 * 1024  # the lone request and the flood
+
+
+class Operation(Interface):
+    """A question put to the peer, until it is answered."""
+
+    def answer(self, value: Any) -> bool:
+        """Take the answer; False when nobody wants it any more."""
+
+    def fail(self, error: BaseException) -> None:
+        """Take the news that there will be no answer."""
+
+
+class Loan(Interface):
+    """A message handed to the peer whose receiver has not confirmed it yet."""
+
+    def taken(self) -> None: ...
+    def refused(self) -> None: ...
+    def lost(self, error: PeerLost) -> None: ...
+
+
+class Grant:
+    """A channel that the peer holds `count` references to; it lives as long as this."""
+
+    __slots__ = ("channel", "count")
+
+    def __init__(self, granted: channel) -> None:
+        self.channel = granted
+        self.count = 0
+
+
+class Link:
+    """One end of a connection. Made by a Node; `opened` is over when the peer has introduced itself."""
+
+    def __init__(self, node: Node, sock: socket.socket, where: str) -> None:
+        self.node = node
+        self.where = where  # how to name the other end before it has said its name
+        self.lost: PeerLost | None = None
+        self.opened = Wait(f"{where} to introduce itself")
+        self.operations: dict[int, Operation] = {}  # started here, by op
+        self.loans: dict[int, Loan] = {}  # ITEMs on their way, by the peer's op
+        self.grants: dict[bytes, Grant] = {}  # what the peer may use here, by channel id
+        self.requests: dict[int, RemoteReceiver] = {}  # of the peer, in line at channels here, by its op
+        self.waiting_sends: dict[
+            tuple[bytes, int], RemoteSender
+        ] = {}  # in line here, by channel id and number
+        self.received_sends: dict[bytes, int] = {}  # channel id -> SENDs so far, for channels of capacity 0
+        self.users: WeakSet[RemoteChannel] = WeakSet()  # references that work over this link
+        self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
+        self._next_op = itertools.count(1)
+        self._end_callbacks: list[Callable[[], object]] = []
+        self._acks: dict[bytes, int] = {}  # channel id -> messages taken that the peer has not been told of
+        self._outbox: list[bytes] = []
+        self._outbox_bytes = 0
+        self._threshold = FLUSH_FIRST
+        self._unsent: memoryview | None = None  # of a batch that the kernel took in part
+        self._end_of_turn_armed = False
+        self._protocol = Protocol(node.hello, node.codec)
+        self._socket = sock
+        sock.setblocking(False)
+        loop = node.reactor.loop
+        self._run_callback = loop.run_callback
+        self._read_watcher = loop.io(sock.fileno(), 1)
+        self._write_watcher = loop.io(sock.fileno(), 2)
+        self._write(self._protocol.opening())
+        if self.lost is None:
+            self._read_watcher.start(self._on_readable)
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else "open" if self.peer else "opening"
+        return f"<Link to {self.name} {state}>"
+
+    @property
+    def peer(self) -> Hello | None:
+        """Who the other end is; None until it has introduced itself."""
+        return self._protocol.peer
+
+    @property
+    def name(self) -> str:
+        """How to name the peer to a person."""
+        return f"{self.peer.name} at {self.where}" if self.peer is not None and self.peer.name else self.where
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def send(self, frame: wire.Frame) -> None:
+        """Queue a frame. Never blocks. Raises PeerLost, and NotSendable when a value in it cannot travel."""
+        if self.lost is not None:
+            raise self.loss("not taken")
+        packed = self._protocol.pack(frame)
+        for exported in self.node.codec.exported:
+            self.grant(exported)
+        self._outbox.append(packed)
+        self._outbox_bytes += len(packed)
+        if self._outbox_bytes >= self._threshold:
+            self._threshold = min(self._threshold * 2, FLUSH_LAST)
+            self._flush()
+        self._arm_end_of_turn()
+
+    def notify(self, frame: wire.Frame) -> None:
+        """Queue a frame that carries no value of a program's; a lost link does not matter."""
+        if self.lost is None:
+            self.send(frame)
+
+    def ask(self, operation: Operation, build: Callable[[int], wire.Frame]) -> int:
+        """Send a frame with a fresh op number, and register who hears the answer. Returns the number."""
+        op = next(self._next_op)
+        self.send(build(op))
+        self.operations[op] = operation
+        return op
+
+    def acknowledge(self, channel_id: bytes) -> None:
+        """Tell the peer, with the next batch, that its oldest unanswered message on a channel was taken."""
+        self._acks[channel_id] = self._acks.get(channel_id, 0) + 1
+        self._arm_end_of_turn()
+
+    def reject(self, channel_id: bytes, error: BaseException) -> None:
+        """Tell the peer that its oldest unanswered message on a channel failed."""
+        self._send_acks()  # verdicts on one channel keep the order of its messages
+        self.notify((wire.REJECT, channel_id, error_of(error)))
+
+    def dropped(self, channel_id: bytes, seqno: int) -> None:
+        """Tell the peer that a message it withdrew had not been taken."""
+        self._send_acks()
+        self.notify((wire.DROPPED, channel_id, seqno))
+
+    def _send_acks(self) -> None:
+        if self._acks:
+            acks, self._acks = self._acks, {}
+            for channel_id, count in acks.items():
+                self.notify((wire.ACK, channel_id, count))
+
+    def _arm_end_of_turn(self) -> None:
+        if not self._end_of_turn_armed:
+            self._end_of_turn_armed = True
+            self._run_callback(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._end_of_turn_armed = False
+        self._threshold = FLUSH_FIRST
+        self._send_acks()
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._unsent is not None or not self._outbox or self.lost is not None:
+            return
+        batch = self._protocol.envelope(self._outbox)
+        self._outbox = []
+        self._outbox_bytes = 0
+        self._write(batch)
+
+    def _write(self, data: bytes | memoryview) -> None:
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.lose(f"writing failed: {error.strerror or error}")
+            return
+        if sent < len(data):
+            self._unsent = memoryview(data)[sent:]
+            self._write_watcher.start(self._on_writable)
+
+    def _on_writable(self) -> None:
+        assert self._unsent is not None
+        rest, self._unsent = self._unsent, None
+        self._write_watcher.stop()
+        self._write(rest)
+        self._flush()
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lose(f"the connection broke: {error.strerror or error}")
+            return
+        if not data:
+            self.lose("its connection ended")
+            return
+        try:
+            for frame in self.node.decode(self, self._protocol, data):
+                self._dispatch(frame)
+        except RemoteProtocolError as error:
+            log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
+            self.lose(f"it broke the protocol: {error}")
+
+    def _dispatch(self, frame: wire.Frame) -> None:
+        if self.lost is None:
+            if frame[0] == wire.HELLO:
+                self.node.link_opened(self)
+                self.opened.wake()
+            elif frame[0] == wire.GOODBYE:
+                self.lose(f"it ended: {frame[1]}" if frame[1] else "it ended")
+            else:
+                self.node.handle(self, frame)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def loss(self, outcome: str) -> PeerLost:
+        """A fresh PeerLost for one operation on this lost link."""
+        assert self.lost is not None
+        return PeerLost(f"{self.lost} (the message: {outcome})", peer=self.name, outcome=outcome)
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Call something when the link is lost or closed."""
+        self._end_callbacks.append(callback)
+
+    def close(self, reason: str = "") -> None:
+        """Say goodbye and close. Never blocks: what the kernel does not take at once is not sent."""
+        if self.lost is None:
+            self._send_acks()
+            self.notify((wire.GOODBYE, reason))
+            self._flush()
+            self.lose("it was closed here")
+
+    def lose(self, reason: str) -> None:
+        """The connection is over: everything that waits for the peer fails."""
+        if self.lost is not None:
+            return
+        self.lost = PeerLost(f"{self.name} is gone: {reason}", peer=self.name)
+        for watcher in (self._read_watcher, self._write_watcher):
+            watcher.stop()
+            watcher.close()
+        self._socket.close()
+        self._unsent = None
+        self._outbox = []
+        self.node.link_lost(self)
+        self.opened.fail(self.lost)
+        operations, self.operations = self.operations, {}
+        for operation in operations.values():
+            operation.fail(self.loss("unknown"))
+        loans, self.loans = self.loans, {}
+        for loan in loans.values():
+            loan.lost(self.loss("unknown"))
+        for user in list(self.users):
+            user.link_lost(self)
+        for request in list(self.requests.values()):
+            request.withdraw()
+        self.requests.clear()
+        for waiting in list(self.waiting_sends.values()):
+            waiting.withdraw()
+        self.grants.clear()
+        spawned, self.spawned = self.spawned, {}
+        for one in spawned.values():
+            one.kill(pending=True)
+        for callback in self._end_callbacks:
+            callback()
+        self.node.scheduler.reconsider()
+
+    # -- what the peer may use here --------------------------------------------------------------------------
+
+    def grant(self, granted: channel) -> None:
+        """The peer was given one more reference to a channel: it lives until the peer drops them all, or
+        is lost.
+        """
+        channel_id = self.node.id_of(granted)
+        if channel_id not in self.grants:
+            self.grants[channel_id] = Grant(granted)
+        self.grants[channel_id].count += 1
+
+    def release(self, channel_id: bytes, count: int) -> None:
+        """The peer dropped `count` references."""
+        grant = self.grants.get(channel_id)
+        if grant is not None:
+            grant.count -= count
+            if grant.count <= 0:
+                del self.grants[channel_id]
+                self.node.scheduler.reconsider()

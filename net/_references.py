@@ -1,0 +1,279 @@
+"""The other side: a reference to a channel that lives at another node, with the API of the channel itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from net import _wire as wire
+from net._failures import error_of
+from tasklets import ChannelClosed, channel
+from tasklets._core import Wait, bomb
+
+if TYPE_CHECKING:
+    from net._link import Link
+    from net.node import Node
+
+MAX_WINDOW = (
+    1024  # messages a node may run ahead on one channel; measured: 256 to 1024 is where throughput levels off
+)
+
+
+class RemoteChannel(channel):
+    """A reference to a channel at home elsewhere.
+
+    `send` on a channel of capacity 0 returns when a receiver has taken the message, one round trip later.
+    With capacity n it returns at once while fewer than min(n, 1024) messages of this node are under way.
+    Messages of one sender arrive in order. An operation on a channel whose home is gone raises PeerLost.
+    `balance` counts only what waits at this node.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_credit",  # how many messages may be sent ahead (capacity > 0)
+        "_home",
+        "_id",
+        "_introducers",  # link -> how often the reference came over it, to be told when it is dropped
+        "_late_error",  # why a message failed whose send had returned
+        "_link",
+        "_node",
+        "_receiving",  # operations that wait for a message here
+        "_sent",
+        "_starved",  # Waits for credit
+        "_unanswered",  # (seqno, Wait) of rendezvous sends
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        home: bytes,
+        channel_id: bytes,
+        capacity: int,
+        name: str | None,
+        addresses: tuple[str, ...],
+    ) -> None:
+        super().__init__(capacity, name)
+        self._buffer = None
+        self._node = node
+        self._home = home
+        self._id = channel_id
+        self._addresses = addresses
+        self._link: Link | None = None
+        self._introducers: dict[Link, int] = {}
+        self._credit = min(capacity, MAX_WINDOW)
+        self._sent = 0
+        self._unanswered: deque[tuple[int, Wait]] = deque()
+        self._starved: deque[Wait] = deque()
+        self._receiving = 0
+        self._late_error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        label = repr(self.name) if self.name else self._id.hex()[:8]
+        where = self._link.name if self._link is not None else (self._addresses or ("another node",))[0]
+        return f"<channel {label} at {where} {'closed' if self.closing else 'open'}>"
+
+    def __del__(self) -> None:
+        self._node.drop(self._id, self._introducers)
+
+    # -- the link --------------------------------------------------------------------------------------------
+
+    def bind(self, link: Link) -> None:
+        """Work over this link from now on."""
+        self._link = link
+        link.users.add(self)
+
+    def _connected(self) -> Link:
+        """The link to the home.
+
+        Blocks to connect when the reference came from a third node. Raises PeerLost.
+        """
+        if self._link is None:
+            link = self._node.link_to(self._home, self._addresses, repr(self))
+            if self._link is None:  # else somebody else connected meanwhile
+                link.send((wire.HOLD, self._id))
+                self._introducers[link] = self._introducers.get(link, 0) + 1
+                self.bind(link)
+        assert self._link is not None
+        return self._link
+
+    def link_lost(self, link: Link) -> None:
+        """Fail what waits for the home."""
+        while self._unanswered:
+            self._unanswered.popleft()[1].fail(link.loss("unknown"))
+        while self._starved:
+            self._starved.popleft().fail(link.loss("not taken"))
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def _send(self, value: Any) -> None:
+        link = self._connected()
+        self._raise_late_error()
+        if self.closing:
+            raise ChannelClosed(self._closed_text("send to"))
+        if self.capacity:
+            self._send_ahead(link, value)
+        else:
+            self._send_and_wait(link, value)
+
+    def _frame(self, value: Any) -> wire.Frame:
+        if value.__class__ is bomb:
+            return (wire.BOMB, self._id, error_of(value.value))
+        return (wire.SEND, self._id, value)
+
+    def _send_ahead(self, link: Link, value: Any) -> None:
+        if self._credit == 0 or self._starved:
+            wait = Wait(f"room in {self!r}")
+            self._starved.append(wait)
+            wait.park()
+        else:
+            self._credit -= 1
+        try:
+            link.send(self._frame(value))
+        except BaseException:
+            self._add_credit()
+            raise
+
+    def _send_and_wait(self, link: Link, value: Any) -> None:
+        seqno = self._sent + 1
+        wait = Wait(f"send to {self!r}", cancel=lambda: link.notify((wire.RETRACT, self._id, seqno)))
+        link.send(self._frame(value))
+        self._sent = seqno
+        self._unanswered.append((seqno, wait))
+        wait.park()
+
+    def _add_credit(self) -> None:
+        while self._starved:
+            wait = self._starved.popleft()
+            if not wait.over:
+                wait.wake()
+                return
+        self._credit += 1
+
+    def _raise_late_error(self) -> None:
+        if self._late_error is not None:
+            error, self._late_error = self._late_error, None
+            raise error
+
+    def acknowledged(self, count: int) -> None:
+        """The home has taken (capacity 0) or found room for (capacity n) the oldest `count` messages."""
+        for _ in range(count):
+            if self.capacity:
+                self._add_credit()
+            elif self._unanswered:
+                self._unanswered.popleft()[1].wake()
+
+    def rejected(self, error: BaseException) -> None:
+        """The oldest unanswered message failed."""
+        if self.capacity:
+            self._late_error = error
+            self._add_credit()
+        elif self._unanswered:
+            self._unanswered.popleft()[1].fail(error)
+
+    def withdrawn(self, seqno: int) -> None:
+        """A message that was taken back had not been received."""
+        self._unanswered = deque(pair for pair in self._unanswered if pair[0] != seqno)
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    def receive(self) -> Any:
+        link = self._connected()
+        return _Receiving(self, link).park()
+
+    def __next__(self) -> Any:
+        try:
+            return self.receive()
+        except ChannelClosed:
+            raise StopIteration from None
+
+    def _receive_is_ready(self) -> bool:
+        return False  # only the home knows; a select asks it by waiting
+
+    def _send_is_ready(self) -> bool:
+        return self.closing or (self.capacity > 0 and self._credit > 0 and not self._starved)
+
+    def _enter_case(self, case: Any) -> None:
+        if case.sending:
+            raise NotImplementedError(
+                f"select() cannot wait to send to a channel at another node ({self!r}); let a tasklet of its own send"
+            )
+        case.queued = _CaseReceiving(self, self._connected(), case)
+
+    def _leave_case(self, case: Any) -> None:
+        if case.queued:
+            receiving, case.queued = case.queued, False
+            receiving.cancel()
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the channel at its home, for everybody."""
+        if not self.closing:
+            self._connected().notify((wire.CLOSE, self._id))
+            self.closing = True
+
+    def open(self) -> None:
+        raise NotImplementedError(f"{self!r} can be opened again only where it lives")
+
+    @property
+    def balance(self) -> int:
+        return len(self._unanswered) + len(self._starved) - self._receiving
+
+    @property
+    def closed(self) -> bool:
+        return self.closing
+
+
+class _Receiving:
+    """A tasklet here waits for a message from the home."""
+
+    def __init__(self, where: RemoteChannel, link: Link) -> None:
+        self._where = where
+        self._link = link
+        self._wait = Wait(f"receive from {where!r}", cancel=self._cancel)
+        self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
+        where._receiving += 1
+
+    def park(self) -> Any:
+        return self._wait.park()
+
+    def answer(self, value: Any) -> bool:
+        self._where._receiving -= 1
+        self._wait.wake(value)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        self._where._receiving -= 1
+        self._wait.fail(error)
+
+    def _cancel(self) -> None:
+        self._where._receiving -= 1
+        _cancel(self._link, self._op)
+
+
+class _CaseReceiving:
+    """A case of a select waits for a message from the home."""
+
+    def __init__(self, where: RemoteChannel, link: Link, case: Any) -> None:
+        self._case = case
+        self._link = link
+        self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
+
+    def answer(self, value: Any) -> bool:
+        case = self._case
+        if case.queued is not self:
+            return False
+        case.queued = False
+        case._hook.take(case, value)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        self.answer(bomb(error))
+
+    def cancel(self) -> None:
+        _cancel(self._link, self._op)
+
+
+def _cancel(link: Link, op: int) -> None:
+    if link.operations.pop(op, None) is not None:
+        link.notify((wire.CANCEL, op))

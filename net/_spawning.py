@@ -1,0 +1,108 @@
+"""Functions by name: what `spawn` sends, and how the other side finds and runs it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from net import _wire as wire
+from net._codec import Undecodable
+from net._failures import error_of
+from net.errors import NetError, NotImportable
+from tasklets import NotSendable, TaskletExit, tasklet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from net._link import Link
+    from net.node import Node
+
+_TOP_LEVEL = "define it at the top level of a module, so that another process can import it"
+
+
+def name_function(function: Callable[..., object]) -> str:
+    """The name under which another process can import a function, "module:qualified.name".
+
+    Raises NotImportable.
+    """
+    module = getattr(function, "__module__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if not callable(function) or not module or not qualname:
+        raise NotImportable(f"{function!r} has no name that could be imported; spawn a function that a module defines")
+    if "<" in qualname:
+        raise NotImportable(f"{qualname} is defined inside a function; {_TOP_LEVEL}")
+    if module == "__main__":
+        module = _name_main(qualname)
+        found: Any = sys.modules["__main__"]
+    else:
+        found = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        raise NotImportable(f"the module {module} has no {qualname}; {_TOP_LEVEL}")
+    return f"{module}:{qualname}"
+
+
+def _name_main(qualname: str) -> str:
+    """What another process has to import to get what is defined in the program that was started here."""
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name)
+    path = getattr(main, "__file__", None)
+    if path is None:
+        raise NotImportable(f"{qualname} was defined at the prompt, where no other process finds it; put it into a module")
+    folder, file = os.path.split(os.path.abspath(path))
+    stem, extension = os.path.splitext(file)
+    if extension != ".py" or not stem.isidentifier() or os.path.abspath(sys.path[0]) != folder:
+        raise NotImportable(f"{qualname} is defined in {file}, which cannot be imported by name; {_TOP_LEVEL}")
+    return stem
+
+
+def import_function(name: str, at: str) -> Callable[..., object]:
+    """The function that `name_function` named. Raises NotImportable, saying where it failed."""
+    module, _, qualname = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualname.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise NotImportable(
+            f"{name} cannot be imported at {at} ({error}); install its module there, or start the node where it is found"
+        ) from error
+    if not callable(found):
+        raise NotImportable(f"{name} is no function but {type(found).__name__}")
+    return found  # type: ignore[no-any-return]  # just seen to be callable
+
+
+def run_spawned(node: Node, link: Link, frame: wire.Frame) -> None:
+    """Start a tasklet for a peer, and tell it how that ends."""
+    _, op, name, args, kwargs = frame
+    if not node.accepts_spawn:
+        refusal = NetError(f"{node.name} starts nothing for others; a node that does is started with: tasklets node")
+        link.notify((wire.RAISE, op, error_of(refusal)))
+    elif isinstance(args, Undecodable) or isinstance(kwargs, Undecodable):
+        reason = (args if isinstance(args, Undecodable) else kwargs).reason
+        link.notify((wire.RAISE, op, error_of(NotSendable(f"the arguments of {name} cannot be read there:
+        {reason}"))))
+    else:
+        one = tasklet(_live)(node, link, op, name, args, kwargs)
+        one.name = name
+        link.spawned[op] = one
+
+
+def _live(node: Node, link: Link, op: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    error = None
+    try:
+        function = import_function(name, node.name)
+        link.notify((wire.STARTED, op))
+        function(*args, **kwargs)
+    except TaskletExit:
+        pass
+    except BaseException as failure:  # noqa: BLE001  whatever it is, it belongs to the one who spawned
+        error = error_of(failure)
+    finally:
+        link.spawned.pop(op, None)
+    link.notify((wire.EXITED, op, error))

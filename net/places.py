@@ -1,0 +1,252 @@
+"""Places: where the tasklets of a program run. The program is the same for all of them.
+
+with open_place("processes:4") as place:
+    answers = place.channel()
+    place.spawn(worker, answers)
+    print(answers.receive())
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Protocol as Interface
+
+from net import _wire as wire
+from net._children import Children
+from net._failures import error_of, rebuild_exception
+from net._spawning import name_function
+from net.addresses import PlaceSpec, parse_place
+from net.errors import PeerLost
+from net.node import get_node
+from tasklets import TaskletExit, channel, freeze, tasklet
+from tasklets._core import Wait, get_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from net._link import Link
+
+
+class Spawned:
+    """A tasklet started by `Place.spawn`, here or elsewhere."""
+
+    def __init__(self, name: str, at: str) -> None:
+        self.name = name
+        self.at = at  # the node it runs at
+        self._waits: list[Wait] = []
+        self._over = False
+        self._error: BaseException | None = None
+        self._end: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        state = "alive" if not self._over else "failed" if self._error else "ended"
+        return f"<Spawned {self.name} at {self.at} {state}>"
+
+    @property
+    def alive(self) -> bool:
+        """True until it has ended, as far as is known here."""
+        return not self._over
+
+    def join(self) -> None:
+        """Wait until it has ended. Blocks.
+
+        Raises what it raised: builtin exceptions and ours as such, others as RemoteError; PeerLost when its
+        node is gone.
+        """
+        if not self._over:
+            wait = Wait(f"the end of {self.name} at {self.at}")
+            self._waits.append(wait)
+            wait.park()
+        elif self._error is not None:
+            raise self._error
+
+    def kill(self) -> None:
+        """Raise TaskletExit in it. Does not wait for its end."""
+        if not self._over:
+            self._end()
+
+    def answer(self, value: Any) -> bool:
+        self._finish(None)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._error = error
+        joiners = [wait for wait in self._waits if not wait.over]
+        for wait in joiners:
+            if error is None:
+                wait.wake()
+            else:
+                wait.fail(error)
+        # A lost node is news for those who talk to it; an error in the program is news for the program.
+        if error is not None and not joiners and not isinstance(error, PeerLost):
+            get_scheduler().fail_main(error)
+        else:
+            get_scheduler().reconsider()
+
+
+class Place(Interface):
+    """Where tasklets are started.
+
+    Leaving the with-block ends them, and the processes that were started for them.
+    """
+
+    spec: str
+
+    @property
+    def size(self) -> int:
+        """Over how many nodes tasklets are spread."""
+
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
+        """Start a tasklet that calls a function, at the next node in turn.
+
+        The function is named, not sent: the node imports it. What is passed arrives as `freeze` gives it;
+        channels by reference. An exception that leaves it is raised by `join()`, or reaches this program's
+        main tasklet when nobody joins.
+
+        Raises NotImportable, NotSendable, PeerLost when no node is left.
+        """
+
+    def channel(self, capacity: int = 0, name: str | None = None) -> channel:
+        """Make a channel that lives in this process and treats values as the network would, wherever the
+        tasklets are.
+        """
+
+    def close(self) -> None:
+        """End what was spawned, and the processes that were started for it."""
+
+    def __enter__(self) -> Place: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+def open_place(spec: str) -> Place:
+    """Open a place: "here" (this process), "processes:4" (child processes), "hosts:alpha:7000,beta:7000" (nodes that run there).
+
+    Blocks until all its nodes are reached. Raises BadAddress for anything else, PeerUnreachable for a host
+    where no node listens.
+    """
+    parsed = parse_place(spec)
+    return _Nodes(parsed) if parsed.processes or parsed.hosts else _Here(parsed)
+
+
+class _PlaceBase:
+    def __init__(self, spec: PlaceSpec) -> None:
+        self.spec = spec.text
+        self._spawned: list[Spawned] = []
+
+    def __repr__(self) -> str:
+        return f"<Place {self.spec}>"
+
+    def channel(self, capacity: int = 0, name: str | None = None) -> channel:
+        return channel(capacity, name, copy=True)
+
+    def __enter__(self) -> Place:
+        return self  # type: ignore[return-value]  # the subclasses are Places
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for spawned in self._spawned:
+            spawned.kill()
+
+    def _remember(self, spawned: Spawned) -> Spawned:
+        self._spawned = [one for one in self._spawned if one.alive]
+        self._spawned.append(spawned)
+        return spawned
+
+
+class _Here(_PlaceBase):
+    """This process. Keeps the rules of the others, so that a program that runs here runs there."""
+
+    size = 1
+
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
+        spawned = Spawned(name_function(function), "here")
+        frozen = freeze(args), {key: freeze(value) for key, value in kwargs.items()}
+        one = tasklet(self._live)(spawned, function, *frozen)
+        one.name = spawned.name
+        spawned._end = lambda: one.kill(pending=True)
+        return self._remember(spawned)
+
+    @staticmethod
+    def _live(
+        spawned: Spawned, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        try:
+            function(*args, **kwargs)
+        except TaskletExit:
+            spawned.answer(None)
+        except Exception as error:  # noqa: BLE001  it goes where a remote one would
+            kind, message, _, extra = error_of(error)
+            arrived = rebuild_exception(kind, message, extra=extra)
+            arrived.__cause__ = error
+            spawned.fail(arrived)
+        else:
+            spawned.answer(None)
+
+
+class _Nodes(_PlaceBase):
+    """Nodes that this program is linked to: children, or nodes at other hosts."""
+
+    def __init__(self, spec: PlaceSpec) -> None:
+        super().__init__(spec)
+        node = get_node()
+        self._children: Children | None = None
+        if spec.processes:
+            self._children = Children(node, spec.processes)
+            self._links = self._children.links
+        else:
+            self._links = []
+            try:
+                for address in spec.hosts:
+                    self._links.append(node.connect(address))
+            except BaseException:
+                self.close()
+                raise
+        self._turn = itertools.cycle(self._links)
+        get_scheduler().sources.append(self._is_busy)
+
+    @property
+    def size(self) -> int:
+        return len(self._links)
+
+    def _is_busy(self) -> bool:
+        return any(spawned.alive for spawned in self._spawned)
+
+    def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
+        name = name_function(function)
+        link = self._next_link()
+        spawned = Spawned(name, link.name)
+        op = link.ask(spawned, lambda op: (wire.SPAWN, op, name, args, kwargs))
+        spawned._end = lambda: link.notify((wire.KILL, op))
+        return self._remember(spawned)
+
+    def _next_link(self) -> Link:
+        for link in itertools.islice(self._turn, len(self._links)):
+            if link.lost is None:
+                return link
+        raise PeerLost(
+            f"all {len(self._links)} nodes of {self.spec} are gone", peer=self.spec, outcome="not taken"
+        )
+
+    def close(self) -> None:
+        if self._is_busy in get_scheduler().sources:
+            get_scheduler().sources.remove(self._is_busy)
+        for spawned in self._spawned:
+            spawned._finish(None)  # what becomes of it now is nobody's news
+        if self._children is not None:
+            self._children.end()
+        for link in self._links:
+            link.close("the place was closed")

@@ -1,0 +1,77 @@
+"""serve and connect: channels published under names, and how others get a reference to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from net.addresses import parse_address, parse_url
+from net.errors import NetError
+from net.node import CONNECT_SECONDS, get_node
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tasklets import channel
+
+
+class Server:
+    """An open address and the channels published by `serve`. Leaving the with-block closes it."""
+
+    def __init__(self, address: str, channels: dict[str, channel], *, insecure: bool) -> None:
+        node = get_node()
+        for name in channels:
+            if name in node.names:
+                raise NetError(f"this process publishes a channel as {name!r} already; choose another name")
+        self._listener = node.listen(parse_address(address), insecure=insecure)
+        self._names = tuple(channels)
+        node.names.update(channels)
+
+    def __repr__(self) -> str:
+        return f"<Server {self.address} {', '.join(self._names)}>"
+
+    @property
+    def address(self) -> str:
+        """Where it listens; the real port when port 0 was asked for."""
+        return str(self._listener.address)
+
+    def url(self, name: str) -> str:
+        """What to pass to `connect` for one of the channels."""
+        return f"{self.address}/{name}"
+
+    def close(self) -> None:
+        """Take the names back, stop listening, say goodbye to those that came in here.
+
+        The channels stay open for this process.
+        """
+        for name in self._names:
+            self._listener.node.names.pop(name, None)
+        self._listener.close()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def serve(address: str, /, *, insecure: bool = False, **channels: channel) -> Server:
+    """Publish channels under names, at an address such as "tcp://127.0.0.1:7000" (port 0: the system chooses).
+
+    It serves while tasklets run: `with serve(...): run()` goes on until Ctrl-C, since others may always send.
+
+    Raises BadAddress (also for an address that other machines can reach, unless `insecure`), AddressInUse,
+    NetError when a name is published already.
+    """
+    return Server(address, channels, insecure=insecure)
+
+
+def connect(url: str, /, *, timeout: float = CONNECT_SECONDS) -> channel:
+    """Get a reference to a channel that is published at "tcp://HOST:PORT/NAME". Blocks.
+
+    Raises BadAddress, PeerUnreachable when nobody listens there, NameNotFound, PeerLost.
+    """
+    address, name = parse_url(url)
+    node = get_node()
+    return node.lookup(node.connect(address, timeout), name)
