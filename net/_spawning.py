@@ -30,7 +30,9 @@ def name_function(function: Callable[..., object]) -> str:
     module = getattr(function, "__module__", None)
     qualname = getattr(function, "__qualname__", None)
     if not callable(function) or not module or not qualname:
-        raise NotImportable(f"{function!r} has no name that could be imported; spawn a function that a module defines")
+        raise NotImportable(
+            f"{function!r} has no name to import it by; spawn a function that a module defines"
+        )
     if "<" in qualname:
         raise NotImportable(f"{qualname} is defined inside a function; {_TOP_LEVEL}")
     if module == "__main__":
@@ -53,11 +55,15 @@ def _name_main(qualname: str) -> str:
         return str(spec.name)
     path = getattr(main, "__file__", None)
     if path is None:
-        raise NotImportable(f"{qualname} was defined at the prompt, where no other process finds it; put it into a module")
+        raise NotImportable(
+            f"{qualname} was defined at the prompt, where nobody finds it; put it into a module"
+        )
     folder, file = os.path.split(os.path.abspath(path))
     stem, extension = os.path.splitext(file)
     if extension != ".py" or not stem.isidentifier() or os.path.abspath(sys.path[0]) != folder:
-        raise NotImportable(f"{qualname} is defined in {file}, which cannot be imported by name; {_TOP_LEVEL}")
+        raise NotImportable(
+            f"{qualname} is defined in {file}, which cannot be imported by name; {_TOP_LEVEL}"
+        )
     return stem
 
 
@@ -70,23 +76,25 @@ def import_function(name: str, at: str) -> Callable[..., object]:
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
         raise NotImportable(
-            f"{name} cannot be imported at {at} ({error}); install its module there, or start the node where it is found"
+            f"{name} cannot be imported at {at} ({error}); "
+            "install its module there, or start the node where it is found"
         ) from error
     if not callable(found):
         raise NotImportable(f"{name} is no function but {type(found).__name__}")
-    return found  # type: ignore[no-any-return]  # just seen to be callable
+    function: Callable[..., object] = found
+    return function
 
 
 def run_spawned(node: Node, link: Link, frame: wire.Frame) -> None:
     """Start a tasklet for a peer, and tell it how that ends."""
     _, op, name, args, kwargs = frame
     if not node.accepts_spawn:
-        refusal = NetError(f"{node.name} starts nothing for others; a node that does is started with: tasklets node")
+        refusal = NetError(f"{node.name} starts nothing for others; start one that does with: tasklets node")
         link.notify((wire.RAISE, op, error_of(refusal)))
     elif isinstance(args, Undecodable) or isinstance(kwargs, Undecodable):
         reason = (args if isinstance(args, Undecodable) else kwargs).reason
-        link.notify((wire.RAISE, op, error_of(NotSendable(f"the arguments of {name} cannot be read there:
-        {reason}"))))
+        unread = NotSendable(f"the arguments of {name} cannot be read there: {reason}")
+        link.notify((wire.RAISE, op, error_of(unread)))
     else:
         one = tasklet(_live)(node, link, op, name, args, kwargs)
         one.name = name

@@ -59,9 +59,7 @@ def main() -> None:
     help='Where to listen: "HOST:PORT", "tcp://HOST:PORT" or "unix:///PATH". Port 0 lets the system choose.',
 )
 @click.option("--name", default="", help="How others name this node in their messages.")
-@click.option(
-    "--insecure", is_flag=True, help="Allow an address that other machines can reach. Read the warning below."
-)
+@click.option("--insecure", is_flag=True, help="Allow an address that other machines can reach; see below.")
 @_debug
 def node(address: str, name: str, insecure: bool) -> None:
     """Run a node: a process that starts tasklets for the programs that connect to it.

@@ -1,4 +1,4 @@
-"""This process as a node of the network: its links, its published names, the channels it exports and the references it holds.
+"""This process as a node of the network: its links, names, exported channels and references to others'.
 
 There is one node per OS thread that uses the network, made on first use (`get_node`). Programs meet it
 through `serve`, `connect` and `open_place`; the command line makes one that also starts tasklets for others
@@ -419,7 +419,7 @@ class Listener:
     def __init__(self, node: Node, address: Address, *, insecure: bool, background: bool) -> None:
         if not address.is_loopback and not insecure:
             raise BadAddress(
-                f"{address} can be reached from other machines, and anybody who connects may use what is published there; "
+                f"{address} can be reached from other machines, and who connects may use what is published; "
                 "listen at 127.0.0.1, or say insecure=True (--insecure) if the network is trusted"
             )
         self.node = node
@@ -522,7 +522,7 @@ def _bind(address: Address) -> socket.socket:
         sock.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(
-                f"{address} is in use by another program; choose another port (0 lets the system choose), or end that program",
+                f"{address} is in use by another program; end it, or choose another port (0: the system chooses)"
             ) from None
         raise BadAddress(f"cannot listen at {address}: {error.strerror or error}") from None
     sock.setblocking(False)

@@ -129,7 +129,7 @@ class Place(Interface):
 
 
 def open_place(spec: str) -> Place:
-    """Open a place: "here" (this process), "processes:4" (child processes), "hosts:alpha:7000,beta:7000" (nodes that run there).
+    """Open a place: "here" (this process), "processes:4" (children), "hosts:alpha:7000,beta:7000" (nodes there).
 
     Blocks until all its nodes are reached. Raises BadAddress for anything else, PeerUnreachable for a host
     where no node listens.

@@ -1,5 +1,6 @@
-"""The core: Scheduler, tasklet and channel. The one module that may be compiled; nothing else reaches into its private parts but
-this package and `net`.
+"""The core: Scheduler, tasklet and channel. The one module that may be compiled.
+
+Nothing reaches into its private parts but this package and `net`.
 
 Theory of operation
 -------------------
@@ -580,7 +581,7 @@ class channel:
     # -- closing ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let no new message wait. Messages that wait already are still received; who waits to receive is woken with ChannelClosed.
+        """Let no new message wait. Those that wait are still received; who waits to receive gets ChannelClosed.
 
         Waking the receivers is where we differ from Stackless, which leaves them waiting for ever.
         """
@@ -1034,7 +1035,7 @@ class Scheduler:
         return self._result(me)
 
     def run(self) -> None:
-        """Let the tasklets run; return when none is runnable and none waits for a timer, for I/O or for another process.
+        """Let the tasklets run until none is runnable and none waits for a timer, I/O or another process.
 
         Raises the exception that leaves a tasklet, at once; the others stay in line for the next run().
         """
@@ -1170,7 +1171,7 @@ class Scheduler:
             ):  # nobody refers to it any more: the collector ends it, in the middle of somebody else's turn
                 me._alive = False
                 raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
             failure = error
         worker.tasklet = None
         me._alive = False
@@ -1246,9 +1247,9 @@ class Scheduler:
         """From the event loop: one of `sources` may have run dry; a run() that waited for it alone
         returns.
         """
-        if self.current is None and self.head is None and self.runners:
-            if self._when_empty(self._last_blocked) is not None:
-                self.get_reactor().arm()
+        idle = self.current is None and self.head is None and self.runners
+        if idle and self._when_empty(self._last_blocked) is not None:
+            self.get_reactor().arm()
 
     def leave_to_hub(self) -> None:
         """gevent is about to switch the current tasklet out: it leaves the ring until gevent wants it

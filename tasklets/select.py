@@ -31,7 +31,10 @@ def select(
     parsed = [_parse(case) for case in cases]
     for index, (where, sending, value) in enumerate(parsed):
         if _is_ready(where, sending):
-            return (index, where.send(value)) if sending else (index, where.receive())
+            if not sending:
+                return index, where.receive()
+            where.send(value)
+            return index, None
     if default is not _NO_DEFAULT:
         return (-1, default)
     if not parsed and timeout is None:
