@@ -56,8 +56,9 @@ class Bank:
             back = getattr(request, "reply", None)
             if back is not None:
                 self._send(back, reply)
-        except Exception:  # noqa: BLE001 - one request, whatever it holds, must not end the bank (trap T8.12)
-            _log.exception("a request could not be handled; the bank goes on")
+        except Exception as error:  # noqa: BLE001 - one request, whatever it holds, must not end the bank (T8.12)
+            _log.error("a request could not be handled (%r); the bank goes on", error)
+            _log.debug("where it happened", exc_info=True)
         finally:
             self._room.receive()
 

@@ -10,17 +10,17 @@ The effect and the answer are written in one SQLite transaction: after a crash t
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from examples.atm import orders
+from examples.atm.accounts import AccountTable, insert_account
+from examples.atm.checking import BadRequest, check, fingerprint_of, is_text
 from examples.atm.ledger_file import LedgerRefused, open_file
 from examples.atm.messages import (
     Audit,
@@ -38,17 +38,11 @@ from examples.atm.messages import (
     Reply,
     Statement,
 )
-from examples.atm.money import CURRENCY, MOST, is_amount
-from examples.atm.orders import CASH, Account, DeclinedBecause, Effect
+from examples.atm.money import MOST, is_amount
+from examples.atm.orders import CASH, DeclinedBecause, Effect
 from examples.atm.pins import COST, Pins, is_pin
 
-WRONG_PINS = 3  # in a row; then the account is locked (ATM-10)
-LONGEST_TEXT = 200  # characters of a name, a txn, a pin: enough for people, too little to fill a disk with
 LINES = 20  # of a statement, the newest
-
-
-class BadRequest(Exception):
-    """The request makes no sense; nothing was journalled."""
 
 
 @contextmanager
@@ -90,13 +84,13 @@ class Ledger:
         Raises sqlite3.Error when the file cannot be written; then nothing has happened.
         """
         try:
-            _check(txn, atm, at, order)
+            check(txn, atm, at, order)
         except BadRequest as error:
             return Error(txn if isinstance(txn, str) else "", str(error))
         if isinstance(order, Audit):
             return self.books(txn)
         with self._transaction():
-            fingerprint = _fingerprint(atm, order)
+            fingerprint = fingerprint_of(atm, order)
             row = self._recorded(txn)
             if row is None:
                 self._do(txn, atm, at, order, fingerprint)
@@ -111,7 +105,7 @@ class Ledger:
         effect = Effect("")
         reason = balance = None
         try:
-            effect = orders.decide(order, _Accounts(self._db, self._pins, atm))
+            effect = orders.decide(order, AccountTable(self._db, self._pins, atm))
         except DeclinedBecause as declined:
             reason, balance = declined.reason.value, declined.balance
         # The answer is read from this row, the first time too: what is repeated cannot differ from it.
@@ -164,14 +158,14 @@ class Ledger:
 
     def open_account(self, name: str, pin: str, amount: int = 0, *, overdraft: int = 0) -> None:
         """Open an account under a name of our choice, with an amount paid in. Raises ValueError."""
-        if not _is_text(name) or not is_pin(pin):
+        if not is_text(name) or not is_pin(pin):
             raise ValueError(f"account {name!r} cannot be opened; give a name and a pin of 4 to 12 digits")
         if (amount and not is_amount(amount)) or not 0 <= overdraft <= MOST:
             raise ValueError(f"account {name!r} cannot be opened with {amount}; give 0 or an amount in range")
         if name in self.names():
             raise ValueError(f"account {name!r} exists already; choose another name")
         with self._transaction():
-            _insert_account(self._db, name, name, self._pins.hash(pin), overdraft)
+            insert_account(self._db, name, name, self._pins.hash(pin), overdraft)
             if amount:
                 self._do(uuid4().hex, "the bank", self._now(), Deposit(name, amount), b"")
 
@@ -223,111 +217,3 @@ class Ledger:
             # Only when something went wrong; after some errors (a full disk) SQLite has done it by itself.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-
-
-class _Accounts:
-    """The accounts as orders.decide() asks for them, on behalf of one ATM."""
-
-    def __init__(self, connection: sqlite3.Connection, pins: Pins, atm: str) -> None:
-        self._db = connection
-        self._pins = pins
-        self._atm = atm
-
-    def open(self, owner: str, pin: str) -> str:
-        (number,) = self._db.execute("SELECT max(number) + 1001 FROM accounts").fetchone()
-        while self._db.execute("SELECT 1 FROM accounts WHERE name = ?", (str(number),)).fetchone():
-            number += 1
-        _insert_account(self._db, str(number), owner, self._pins.hash(pin), 0)
-        return str(number)
-
-    def find(self, name: str) -> Account:
-        row = self._db.execute(
-            "SELECT number, name, balance, overdraft, frozen FROM accounts WHERE name = ?", (name,)
-        ).fetchone()
-        if row is None:
-            raise DeclinedBecause(Reason.UNKNOWN_ACCOUNT)
-        account = Account(*row)
-        if account.frozen:
-            raise DeclinedBecause(Reason.FROZEN)
-        return account
-
-    def unlock(self, name: str, pin: str) -> Account:
-        account = self.find(name)
-        kept, wrong = self._db.execute(
-            "SELECT pin, wrong_pins FROM accounts WHERE number = ?", (account.number,)
-        ).fetchone()
-        if wrong >= WRONG_PINS:
-            raise DeclinedBecause(Reason.LOCKED)
-        right = self._pins.check(pin, kept)
-        if wrong or not right:
-            # A declined order is committed like any other: three tries are three tries, also across a crash.
-            self._db.execute(
-                "UPDATE accounts SET wrong_pins = ? WHERE number = ?",
-                (0 if right else wrong + 1, account.number),
-            )
-        if not right:
-            raise DeclinedBecause(Reason.WRONG_PIN)
-        return account
-
-    def withdrawal(self, txn: str, account: str) -> tuple[int, int, int]:
-        row = self._db.execute(
-            "SELECT seq, postings.account, -amount FROM transactions JOIN postings USING (seq)"
-            " WHERE txn = ? AND atm = ? AND transactions.account = ? AND kind = 'Withdraw' AND amount < 0",
-            (txn, self._atm, account),
-        ).fetchone()
-        if row is None:
-            raise DeclinedBecause(Reason.UNKNOWN_TXN)
-        if self._db.execute("SELECT 1 FROM transactions WHERE reverses = ?", (row[0],)).fetchone():
-            raise DeclinedBecause(Reason.ALREADY_REVERSED)
-        seq, number, amount = row
-        return seq, number, amount
-
-
-def _insert_account(db: sqlite3.Connection, name: str, owner: str, pin: bytes, overdraft: int) -> None:
-    db.execute(
-        "INSERT INTO accounts (name, owner, pin, overdraft, balance) VALUES (?, ?, ?, ?, 0)",
-        (name, owner, pin, overdraft),
-    )
-
-
-def _check(txn: object, atm: object, at: object, order: object) -> None:
-    """Refuse what no ATM of ours sends. Bad amounts pass: they get an answer of their own (ATM-01)."""
-    if not isinstance(order, Order):
-        raise BadRequest(f"{type(order).__name__} is not an order; send one of examples.atm.messages.Order")
-    texts = {"txn": txn, "atm": atm}
-    moments = {"at": at}
-    for field in fields(order):
-        value = getattr(order, field.name)
-        if field.name == "since":
-            moments["since"] = value or at
-        elif field.name != "amount":
-            texts[field.name] = value
-    for name, text in texts.items():
-        if not _is_text(text):
-            raise BadRequest(f"{name} must be text of 1 to {LONGEST_TEXT} characters")
-    for name, moment in moments.items():
-        # The first and last hours of time cannot be told in every time zone.
-        if not isinstance(moment, datetime) or not moment.tzinfo or not 1 < moment.year < 9999:
-            raise BadRequest(f"{name} must be a datetime with a time zone")
-    if isinstance(order, Open) and not is_pin(order.pin):
-        raise BadRequest("a pin has 4 to 12 digits")
-    if isinstance(order, Open) and order.currency != CURRENCY:
-        raise BadRequest(f"this bank keeps accounts in {CURRENCY}, not in {order.currency}")
-
-
-def _is_text(value: object) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_TEXT:
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: SQLite could not keep it
-        return False
-    return True
-
-
-def _fingerprint(atm: str, order: Order) -> bytes:
-    """Digest what is asked. Without the pin: ten thousand guesses would find it here."""
-    said = {field.name: getattr(order, field.name) for field in fields(order) if field.name != "pin"}
-    if "amount" in said and not is_amount(said["amount"]):
-        said["amount"] = "bad"  # of any type and size
-    return hashlib.blake2b(repr((atm, type(order).__name__, said)).encode(), digest_size=16).digest()

@@ -1,0 +1,64 @@
+"""What a request must look like before the ledger takes it up, and how a repeat of it is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from datetime import datetime
+
+from examples.atm.messages import Open, Order
+from examples.atm.money import CURRENCY, is_amount
+from examples.atm.pins import is_pin
+
+LONGEST_TEXT = 200  # characters of a name, a txn, a pin: enough for people, too little to fill a disk with
+
+
+class BadRequest(Exception):
+    """The request makes no sense; nothing was journalled."""
+
+
+def check(txn: object, atm: object, at: object, order: object) -> None:
+    """Refuse what no ATM of ours sends. Raises BadRequest.
+
+    Bad amounts pass: they get an answer of their own (ATM-01).
+    """
+    if not isinstance(order, Order):
+        raise BadRequest(f"{type(order).__name__} is not an order; send one of examples.atm.messages.Order")
+    texts = {"txn": txn, "atm": atm}
+    moments = {"at": at}
+    for field in fields(order):
+        value = getattr(order, field.name)
+        if field.name == "since":
+            moments["since"] = value or at
+        elif field.name != "amount":
+            texts[field.name] = value
+    for name, text in texts.items():
+        if not is_text(text):
+            raise BadRequest(f"{name} must be text of 1 to {LONGEST_TEXT} characters")
+    for name, moment in moments.items():
+        # The first and last hours of time cannot be told in every time zone.
+        if not isinstance(moment, datetime) or not moment.tzinfo or not 1 < moment.year < 9999:
+            raise BadRequest(f"{name} must be a datetime with a time zone")
+    if isinstance(order, Open) and not is_pin(order.pin):
+        raise BadRequest("a pin has 4 to 12 digits")
+    if isinstance(order, Open) and order.currency != CURRENCY:
+        raise BadRequest(f"this bank keeps accounts in {CURRENCY}, not in {order.currency}")
+
+
+def is_text(value: object) -> bool:
+    """Say whether this may be a name, a txn or a pin: any characters, but some, and not too many (ATM-02)."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_TEXT:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: SQLite could not keep it
+        return False
+    return True
+
+
+def fingerprint_of(atm: str, order: Order) -> bytes:
+    """Digest what is asked. Without the pin: ten thousand guesses would find it here."""
+    said = {field.name: getattr(order, field.name) for field in fields(order) if field.name != "pin"}
+    if "amount" in said and not is_amount(said["amount"]):
+        said["amount"] = "bad"  # of any type and size
+    return hashlib.blake2b(repr((atm, type(order).__name__, said)).encode(), digest_size=16).digest()
