@@ -64,7 +64,7 @@ def _name_main(qualname: str) -> str:
         raise NotImportable(
             f"{qualname} is defined in {file}, which cannot be imported by name; {_TOP_LEVEL}"
         )
-    return stem
+    return str(stem)
 
 
 def import_function(name: str, at: str) -> Callable[..., object]:
