@@ -49,7 +49,7 @@ class Backlog:
             raise ValueError(f"a window of {window} chunks lets nothing through; give 1 or more")
         self._new = (Chunk(index, lo, hi, 1) for index, (lo, hi) in zip(count(), pieces, strict=False))
         self._again: list[tuple[int, Chunk]] = []  # a heap by index: chunks that came back without a result
-        self._next: Chunk | None = None  # drawn from `_new`, not yet handed out
+        self._drawn: deque[Chunk] = deque()  # from `_new`, to be handed out for the first time
         self._out: dict[int, tuple[Chunk, float]] = {}  # index -> the attempt that counts, its deadline
         self._kept: dict[int, Answer] = {}  # index -> recorded, waiting for the chunks before it
         self._ready: deque[Answer] = deque()  # to be emitted, in this order
@@ -59,7 +59,7 @@ class Backlog:
         self._taken = 0  # chunks that were handed out at least once
         self._emitted = 0
         self._in_order = 0  # the index that the ordered answers have reached
-        self._draw()
+        self.has_more_than(0)
 
     def __repr__(self) -> str:
         waiting = len(self._kept) + len(self._ready)
@@ -70,22 +70,34 @@ class Backlog:
         """Return what is to be handed out next, or None: nothing is left, or the window is full."""
         if self._again:
             return self._again[0][1]
-        if self._taken - self._emitted < self._window:
-            return self._next
+        if self._drawn and self._taken - self._emitted < self._window:
+            return self._drawn[0]
         return None
+
+    def has_more_than(self, count: int) -> bool:
+        """Say whether more than `count` chunks were not handed out yet."""
+        while len(self._drawn) <= count and (chunk := next(self._new, None)) is not None:
+            self._drawn.append(chunk)
+        return len(self._drawn) > count
 
     def hand_out(self, chunk: Chunk, now: float) -> None:
         """Note that `chunk`, the one `next_chunk` named, went to a worker."""
         if self._again and self._again[0][1] == chunk:
             heappop(self._again)
-        elif chunk == self._next:
+        elif self._drawn and self._drawn[0] == chunk:
+            self._drawn.popleft()
             self._taken += 1
-            self._draw()
+            self.has_more_than(0)
         else:
             raise ValueError(
                 f"{chunk} is not the next chunk, {self.next_chunk()} is; hand out what next_chunk() names"
             )
-        self._out[chunk.index] = (chunk, now + self._lease * 2 ** (chunk.attempt - 1))
+        self._out[chunk.index] = (chunk, self._deadline(chunk, now))
+
+    def renew(self, chunk: Chunk, now: float) -> None:
+        """Begin the lease of `chunk` anew: its worker has shown that it lives."""
+        if self._counts(chunk):
+            self._out[chunk.index] = (chunk, self._deadline(chunk, now))
 
     def give_back(self, chunk: Chunk) -> bool:
         """Put `chunk` to the front, as its next attempt. False when this attempt does not count any more."""
@@ -134,15 +146,15 @@ class Backlog:
 
     def complete(self) -> bool:
         """Say whether every chunk was recorded, so that no worker is needed any more."""
-        return self._next is None and not self._again and not self._out
+        return not self._drawn and not self._again and not self._out
 
     def finished(self) -> bool:
         """Say whether every chunk was recorded and emitted."""
-        return self._next is None and self._taken == self._emitted
+        return not self._drawn and self._taken == self._emitted
 
     def _counts(self, attempt: Chunk | Result) -> bool:
         out = self._out.get(attempt.index)
         return out is not None and out[0].attempt == attempt.attempt
 
-    def _draw(self) -> None:
-        self._next = next(self._new, None)
+    def _deadline(self, chunk: Chunk, now: float) -> float:
+        return now + self._lease * 2.0 ** (chunk.attempt - 1)

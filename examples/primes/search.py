@@ -4,21 +4,23 @@
         for answer in find_primes(place, 1, 2_000_000):
             print(*answer.primes, sep="\\n")
 
-Four kinds of tasklets, and one that decides:
+One tasklet decides, the others only carry:
 
-    register   receives the Join of each worker and starts a clerk for it
-    clerk      one for each worker: fetches a chunk, hands it over, waits for the result
+    register   receives the Join of each worker
+    feed       one for each worker: hands over the chunks that lead put into the worker's box
+    collect    one for each worker: takes the results from it
     watch      one for each worker: waits for its end
-    lead       owns the backlog; the others only send it reports. In one `select` it hears a report, gives
-               the next chunk to a clerk, or gives the next answer to the reader, whichever can happen first
+    lead       owns the backlog and gives each worker its chunks. It waits for whichever comes first: a report
+    of
+               the others, the reader who takes the next answer, or the end of a lease
 
-A clerk talks to channels that live at its worker, therefore it is the one that notices when the worker dies.
+Feed and collect talk over channels that live at the worker, so they are the ones that notice when it dies.
 Nothing here depends on where the workers are.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -29,37 +31,26 @@ from examples.primes.worker import work
 from net import PeerLost, Place, Spawned
 from tasklets import TaskletError, Timeout, channel, select, tasklet
 
-# Each worker may be this many chunks ahead of the first unfinished one. Two would do while chunks take
-# equally long; the rest keeps the others at work while one chunk is done for the second time.
+# One chunk in work, and one that waits at the worker's door, so that the worker need not wait for the next
+# one while a message goes to the master and back: 1 to 2 ms of 60 on two busy cores.
+SLOTS = 2
+
+# The last chunks wait at nobody's door, because they would wait there while another worker is idle.
+FREE_CHUNKS_PER_WORKER = 4
+
+# So many chunks may be on their way for each worker. Two would do while chunks take equally long; the rest
+# keeps the others at work while a lost chunk, which all later answers wait for, is done again.
 WINDOW_PER_WORKER = 8
 
-LEASE_SECONDS = (
-    60.0  # a worker that keeps a chunk for longer is taken to hang; chunks are made to take about 0.1 s
-)
-PARTING_SECONDS = (
-    2.0  # how long workers may take to leave when the work is done; the place ends those that do not
-)
+# A worker that is silent for longer is taken to hang. Chunks are made to take 0.1 s.
+LEASE_SECONDS = 60.0
+
+# Workers may take so long to leave when the work is done. The place ends those that do not.
+PARTING_SECONDS = 2.0
 
 
 class WorkersLost(TaskletError):
     """Every worker died before the search was finished."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    worker: str
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class _Returned:
-    chunk: Chunk
-
-
-@dataclass(frozen=True, slots=True)
-class _Gone:
-    worker: str
-    error: Exception | None
 
 
 def find_primes(
@@ -77,9 +68,9 @@ def find_primes(
     Blocks.
 
     The answers come in rising order, or in the order in which they were found with `ordered=False`. No more
-    than `window` chunks are under way or waiting to be read. A chunk whose worker dies, or keeps it for
-    longer than `lease` seconds, is done again by another; `notice` is told so in words. When the last answer
-    was read, the workers have been told to stop.
+    than `window` chunks are under way or waiting to be read. The chunks of a worker that dies, or is silent
+    for longer than `lease` seconds, are done again by another; `notice` is told so in words. When the last
+    answer was read, the workers have been told to stop.
 
     Raises ValueError for a range, chunk or window that makes no sense, before anything is started;
     WorkersLost when no worker is left; RemoteError when the code of a worker failed.
@@ -90,6 +81,38 @@ def find_primes(
     return _Master(place, backlog, notice).answers()
 
 
+@dataclass(eq=False, slots=True)
+class _Worker:
+    """A worker as lead sees it."""
+
+    name: str
+    box: channel = field(default_factory=lambda: channel(SLOTS))  # chunks, from lead to feed
+    hand: dict[int, Chunk] = field(default_factory=dict)  # index -> what it was given and has not answered
+    silent: bool = False  # its lease ran out, and it has not answered since
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    worker: _Worker
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    worker: _Worker
+    result: Result
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    worker: _Worker
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    name: str
+    error: Exception | None
+
+
 class _Master:
     """The tasklets of one search and the channels between them."""
 
@@ -97,12 +120,12 @@ class _Master:
         self._place = place
         self._backlog = backlog
         self._notice = notice
-        self._todo = channel(name="todo")  # chunks, from lead to the clerks
-        self._reports = channel(name="reports")  # from clerks and watchers to lead
+        self._reports = channel(name="reports")  # to lead
         self._answers = channel(name="answers")  # from lead to the reader
-        self._present = 0  # workers whose end was not reported
+        self._workers: list[_Worker] = []  # that joined and were not lost
+        self._spawned = 0  # whose end was not reported
         self._failure: Exception | None = None
-        self._tasklets: list[Any] = []
+        self._tasklets: list[tasklet] = []
 
     def answers(self) -> Iterator[Answer]:
         joins = self._place.channel(name="joins")
@@ -110,7 +133,7 @@ class _Master:
             for number in range(1, self._place.size + 1):
                 name = f"worker {number}"
                 self._start(self._watch, name, self._place.spawn(work, joins, name))
-                self._present += 1
+                self._spawned += 1
             self._start(self._register, joins)
             self._start(self._lead)
             yield from self._answers
@@ -123,90 +146,151 @@ class _Master:
     def _start(self, func: Callable[..., None], *args: Any) -> None:
         self._tasklets.append(tasklet(func)(*args))
 
+    # -- those that carry ------------------------------------------------------------------------------------
+
     def _register(self, joins: channel) -> None:
         for join in joins:
-            self._start(self._clerk, join)
+            worker = _Worker(f"{join.name} (process {join.pid})")
+            self._start(self._feed, join, worker)
+            self._start(self._collect, join, worker)
+            self._reports.send(_Joined(worker))
 
-    def _clerk(self, join: Join) -> None:
-        worker = f"{join.name} (process {join.pid})"
-        chunk = None
+    def _feed(self, join: Join, worker: _Worker) -> None:
         try:
-            for chunk in self._todo:
+            for chunk in worker.box:
                 join.chunks.send(chunk)
-                result = join.results.receive()
-                chunk = None
-                self._reports.send(_Done(worker, result))
             join.chunks.close()  # tells the worker to stop
         except PeerLost:
-            if chunk is not None:
-                self._reports.send(_Returned(chunk))
+            self._reports.send(_Lost(worker))
 
-    def _watch(self, worker: str, spawned: Spawned) -> None:
+    def _collect(self, join: Join, worker: _Worker) -> None:
+        try:
+            for result in join.results:
+                self._reports.send(_Found(worker, result))
+        except PeerLost:
+            self._reports.send(_Lost(worker))
+
+    def _watch(self, name: str, spawned: Spawned) -> None:
         error = None
         try:
             spawned.join()
         except Exception as failed:  # noqa: BLE001 - reported to lead, which decides
             error = failed
-        self._reports.send(_Gone(worker, error))
+        self._reports.send(_Ended(name, error))
+
+    # -- the one that decides --------------------------------------------------------------------------------
 
     def _lead(self) -> None:
         try:
             while not self._backlog.finished():
-                self._step()
-            self._todo.close()
+                self._assign()
+                self._wait()
             self._part()
         except Exception as failed:  # noqa: BLE001 - raised by answers(), at the reader
             self._failure = failed
         self._answers.close()
 
-    def _step(self) -> None:
-        """Let one thing happen: a report, a chunk handed out, an answer read, a lease run out. Blocks."""
+    def _assign(self) -> None:
+        """Give chunks to workers that have room, the least busy first. Never blocks: a box holds SLOTS."""
+        while (worker := self._choose()) and (chunk := self._backlog.next_chunk() or self._take_back(worker)):
+            self._backlog.hand_out(chunk, monotonic())
+            worker.hand[chunk.index] = chunk
+            worker.box.send(chunk)
+
+    def _choose(self) -> _Worker | None:
+        plenty = self._backlog.has_more_than(FREE_CHUNKS_PER_WORKER * len(self._workers))
+        room = SLOTS if plenty else 1
+        able = [worker for worker in self._workers if len(worker.hand) < room and not worker.silent]
+        return min(able, key=lambda worker: len(worker.hand), default=None)
+
+    def _take_back(self, idle: _Worker) -> Chunk | None:
+        """Return a chunk for a worker with nothing to do when all are given out: one that waits at a door.
+
+        Its worker may begin it all the same; that costs nobody time, as nothing else is left to do.
+        """
+        if not idle.hand and not self._backlog.has_more_than(0):
+            for busy in self._workers:
+                if len(busy.hand) > 1 and self._backlog.give_back(busy.hand.popitem()[1]):
+                    return self._backlog.next_chunk()
+        return None
+
+    def _wait(self) -> None:
+        """Let one thing happen: a report, an answer taken by the reader, or the end of a lease. Blocks."""
         cases: list[Any] = [self._reports]
-        then: list[Callable[[Any], None]] = [self._hear]
-        if (chunk := self._backlog.next_chunk()) is not None:
-            cases.append((self._todo, chunk))
-            then.append(lambda _: self._backlog.hand_out(chunk, monotonic()))
         if (answer := self._backlog.next_answer()) is not None:
             cases.append((self._answers, answer))
-            then.append(lambda _: self._backlog.emit())
         deadline = self._backlog.next_deadline()
         try:
-            index, value = select(
+            index, report = select(
                 cases, timeout=None if deadline is None else max(0.0, deadline - monotonic())
             )
         except Timeout:
-            for late in self._backlog.take_overdue(monotonic()):
-                self._notice(f"{_words(late)} is overdue; another worker does it again")
+            self._take_overdue()
+            return
+        if index == 0:
+            self._hear(report)
         else:
-            then[index](value)
+            self._backlog.emit()
 
-    def _hear(self, report: _Done | _Returned | _Gone) -> None:
+    def _hear(self, report: _Joined | _Found | _Lost | _Ended) -> None:
         match report:
-            case _Done(worker, result):
-                self._backlog.record(result, worker)
-            case _Returned(chunk):
-                if self._backlog.give_back(chunk):
-                    self._notice(f"{_words(chunk)} lost its worker; another does it again")
-            case _Gone(worker, error):
-                self._present -= 1
-                if error is not None and not isinstance(error, PeerLost):
-                    raise error
-                self._notice(f"{worker} was lost: {error}")
-                if not self._present and not self._backlog.complete():
-                    raise WorkersLost(
-                        f"every worker was lost ({self._place.size} of {self._place.size}) before the end of "
-                        "the range; start the search again, with --on naming nodes that are up"
-                    )
+            case _Joined(worker):
+                self._workers.append(worker)
+            case _Found(worker, result):
+                worker.silent = False
+                worker.hand.pop(result.index, None)
+                self._backlog.record(result, worker.name)
+                for chunk in worker.hand.values():
+                    self._backlog.renew(chunk, monotonic())
+            case _Lost(worker):
+                self._lose(worker)
+            case _Ended(name, error):
+                self._spawned -= 1
+                self._consider_end(name, error)
+
+    def _lose(self, worker: _Worker) -> None:
+        """Take back what a dead worker had in hand. It is reported twice, and nothing is left for the second."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+            again = [chunk for chunk in worker.hand.values() if self._backlog.give_back(chunk)]
+            self._notice(f"{worker.name} was lost; {_words(again)} done again")
+
+    def _take_overdue(self) -> None:
+        late = self._backlog.take_overdue(monotonic())
+        for worker in self._workers:
+            again = [chunk for chunk in late if worker.hand.get(chunk.index) == chunk]
+            if again:
+                worker.silent = True
+                self._notice(f"{worker.name} has been silent for too long; {_words(again)} done again")
+
+    def _consider_end(self, name: str, error: Exception | None) -> None:
+        """Raise when the search cannot go on without the worker that ended."""
+        if error is not None and not isinstance(error, PeerLost):
+            raise error
+        if not self._spawned and not self._backlog.complete():
+            raise WorkersLost(
+                f"every worker was lost, {name} as the last of {self._place.size}, before the end of the range; "
+                "start the search again, with --on naming nodes that are up"
+            )
 
     def _part(self) -> None:
-        """Wait until the workers have left, but not for one that hangs. Blocks."""
+        """Tell the workers to stop, and wait until they have; but not for one that hangs. Blocks."""
+        for worker in self._workers:
+            worker.box.close()
         deadline = monotonic() + PARTING_SECONDS
         with suppress(Timeout):
-            while self._present:
+            while self._spawned:
                 _, report = select([self._reports], timeout=max(0.0, deadline - monotonic()))
-                if isinstance(report, _Gone):
-                    self._present -= 1
+                match report:
+                    case _Joined(worker):  # it came too late to be given work
+                        worker.box.close()
+                    case _Ended():
+                        self._spawned -= 1
 
 
-def _words(chunk: Chunk) -> str:
-    return f"chunk {chunk.index} [{chunk.lo}, {chunk.hi})"
+def _words(chunks: list[Chunk]) -> str:
+    if not chunks:
+        return "no chunk has to be"
+    return " and ".join(f"[{chunk.lo}, {chunk.hi})" for chunk in chunks) + (
+        " is" if len(chunks) == 1 else " are"
+    )

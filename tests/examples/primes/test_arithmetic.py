@@ -1,8 +1,7 @@
 """The plain part of the prime search: what is prime, and how a range is cut (PRI-01, PRI-02)."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from examples.primes.arithmetic import DIVISIONS_PER_CHUNK, is_prime, partition, primes_in, suitable_chunk
 

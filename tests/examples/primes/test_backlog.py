@@ -1,10 +1,10 @@
 """The books of the search, without tasklets and without time (PRI-06, PRI-08)."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from examples.primes.arithmetic import partition
@@ -115,6 +115,34 @@ def test_pri06_a_chunk_is_overdue_after_its_lease_and_then_has_twice_the_time() 
     assert backlog.next_deadline() is None
     take(backlog, now=200.0)
     assert backlog.next_deadline() == 210.0
+
+
+def test_pri06_a_sign_of_life_begins_the_lease_anew() -> None:
+    backlog = Backlog(partition(0, 20, 10), window=2, lease=5.0)
+    chunk = take(backlog, now=100.0)
+    backlog.renew(chunk, now=104.0)
+    assert backlog.take_overdue(108.9) == []
+    assert backlog.take_overdue(109.0) == [chunk]
+    backlog.renew(chunk, now=110.0)  # the attempt counts no more
+    assert backlog.next_deadline() is None
+
+
+def test_what_is_left_is_counted_no_further_than_asked() -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def pieces() -> Iterator[tuple[int, int]]:
+        for piece in partition(0, 10**30, 10):
+            drawn.append(piece)
+            yield piece
+
+    backlog = Backlog(pieces(), window=2)
+    assert backlog.has_more_than(5)
+    assert len(drawn) == 6
+    few = Backlog(partition(0, 30, 10), window=2)
+    assert few.has_more_than(2)
+    assert not few.has_more_than(3)
+    take(few)
+    assert not few.has_more_than(2)
 
 
 def test_an_empty_range_is_finished_at_once() -> None:

@@ -123,9 +123,11 @@ def test_pri06_sigkill_of_a_worker_loses_nothing_and_repeats_nothing() -> None:
         os.kill(worker_process(found[-1]), signal.SIGKILL)
         found += answers
     assert [prime for answer in found for prime in answer.primes] == list(primes_in(0, 200_000))
-    assert len(notices) == 2
-    assert "was lost" in " ".join(notices)
-    assert sum(answer.attempt == 2 for answer in found) == 1, "its chunk in hand was done again"
+    (notice,) = notices
+    assert "was lost" in notice
+    again = [answer for answer in found if answer.attempt == 2]
+    assert 1 <= len(again) <= 2, "the chunk in work, and the one at the door"
+    assert all(f"[{answer.lo}, {answer.hi})" in notice for answer in again)
 
 
 @pytest.mark.real
@@ -137,7 +139,7 @@ def test_pri06_when_every_worker_is_killed_the_search_says_so() -> None:
             workers.add(worker_process(next(answers)))
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
-        with pytest.raises(WorkersLost, match=r"every worker was lost \(2 of 2\)"):
+        with pytest.raises(WorkersLost, match=r"every worker was lost, worker [12] as the last of 2"):
             list(answers)
 
 
@@ -163,7 +165,7 @@ def test_pri06_the_program_says_that_all_workers_are_lost(start: type[Program]) 
             os.kill(pid, signal.SIGKILL)
     code, _, err = program.finish()
     assert code == 1
-    assert err.splitlines()[-1].startswith("error: every worker was lost (2 of 2)")
+    assert err.splitlines()[-1].startswith("error: every worker was lost, worker ")
     assert "Traceback" not in err
 
 

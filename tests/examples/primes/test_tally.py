@@ -2,8 +2,7 @@
 
 import io
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from rich.console import Console
 
 from examples.primes.arithmetic import partition, primes_in
