@@ -964,11 +964,15 @@ class Scheduler:
     def park(self, wait: Wait) -> Any:
         """Block the current tasklet until `wait` is over."""
         me = self.current or self.adopt()
-        self.check_alarm(me)
-        if me.block_trap:
-            raise RuntimeError(
-                f"this tasklet does not like to be blocked. (it would have had to wait: {wait.what})"
-            )
+        try:
+            self.check_alarm(me)
+            if me.block_trap:
+                raise RuntimeError(
+                    f"this tasklet does not like to be blocked. (it would have had to wait: {wait.what})"
+                )
+        except BaseException:
+            wait._interrupted()  # what was asked for is not wanted any more
+            raise
         if me._next is not None:
             self.unlink(me)
         wait.adopt(me)

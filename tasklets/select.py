@@ -97,11 +97,15 @@ class _Selection:
         for case in self.cases:
             if case.sending and case._channel._freeze is not None:
                 case.tempval = case._channel._freeze(case.tempval)
-        for case in self.cases:
-            case._channel._enter_case(case)
-            if self.waiting.over:  # entering a case elsewhere may have let others run
-                self._withdraw()
-                break
+        try:
+            for case in self.cases:
+                case._channel._enter_case(case)
+                if self.waiting.over:  # entering a case elsewhere may have let others run
+                    self._withdraw()
+                    break
+        except BaseException:  # a channel elsewhere may be out of reach: the cases before it are not to happen
+            self._withdraw()
+            raise
         index, value = self.waiting.park()
         if value.__class__ is bomb:
             raise value.value
