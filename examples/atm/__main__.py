@@ -105,7 +105,9 @@ def open_accounts(ledger: Ledger, new: tuple[NewAccount, ...]) -> None:
 @click.option("--name", help="What the bank knows this machine by.  [default: one of its own]")
 @debug_option
 def atm(url: str, name: str | None) -> None:
-    """Use a cash machine of the bank at URL (default: tcp://127.0.0.1:7000/bank).
+    """Use a cash machine.
+
+    URL is where its bank is; without it: tcp://127.0.0.1:7000/bank.
 
     With a script instead of a person, answers come from a pipe, one per line:
 

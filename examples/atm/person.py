@@ -118,7 +118,7 @@ class Dialogue:
 
     def _withdraw(self) -> None:
         amount = self._ask_amount()
-        with promise("nothing was paid out, and nothing stays booked"):
+        with promise("nothing was paid out; if it was booked, that is undone when the bank is back"):
             reply = self._atm.withdraw(self._account, self._pin, amount)
         self._tell(reply, f"Here are {format_amount(amount)}. ")
 
@@ -170,6 +170,10 @@ class Dialogue:
         self._terminal.say("Goodbye.")
 
     def _left_open(self) -> str:
-        """Name what this machine, which is about to end, has not set right."""
+        """Name what this machine will not set right, because it ends here."""
         orders = ", ".join(type(order).__name__ for order in self._atm.unsettled)
-        return f"; still open: {orders}; compare with your next statement" if orders else ""
+        return (
+            f"; but this machine ends now, with {orders} open: compare with your next statement"
+            if orders
+            else ""
+        )

@@ -19,6 +19,8 @@ class Terminal:
     """Asks on stdout, reads from stdin."""
 
     def __init__(self) -> None:
+        if sys.stdin is None:
+            raise click.ClickException("there is nowhere to read answers from; leave stdin open")
         self._fd = sys.stdin.fileno()
         self._ahead = b""  # read, not asked for yet
         self.is_person = os.isatty(self._fd)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import socket
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -13,7 +15,7 @@ from examples.atm.atm import Atm, BankAway
 from examples.atm.customers import serve_one
 from examples.atm.ledger import open_ledger
 from examples.atm.messages import Balance, Declined, Deposit, Ok, Reply
-from tasklets import channel, tasklet
+from tasklets import TaskletError, channel, message, tasklet
 from tests.examples.atm.processes import Process, running, running_bank
 
 pytestmark = pytest.mark.real
@@ -103,6 +105,29 @@ def test_kills_while_four_atms_work_lose_no_ok_and_double_none(ledger_path: Path
         paid_out = sum(atm.drawer.paid_out for atm in machines)
         assert ledger.books().customers == 75000 + taken_in - paid_out
         assert taken_in > 0 < paid_out
+
+
+@message(name="test.NobodyKnowsThis")
+class NobodyKnowsThis:
+    """A message class that the bank's process has never heard of."""
+
+    reply: channel
+
+
+def test_messages_that_the_bank_cannot_read_leave_it_to_the_others(ledger_path: Path) -> None:  # ATM-12
+    with running_bank(ledger_path) as (bank, url):
+        line = net.connect(url)
+        for nonsense in (5, "alice|CREDIT|5", NobodyKnowsThis(channel(1)), b"x" * 100_000):
+            with suppress(TaskletError):  # whether this line survives it is for net to say
+                line.send(nonsense)
+        with socket.create_connection(
+            ("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))
+        ) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n" * 1000)
+        atm = Atm("atm-1", lambda: net.connect(url))
+
+        assert balance(atm) == 50000
+        assert bank.poll() is None
 
 
 def test_an_atm_that_is_killed_leaves_the_bank_to_the_others(ledger_path: Path) -> None:  # ATM-13

@@ -164,7 +164,8 @@ def test_a_bank_away_is_one_line_and_the_person_goes_on(board: Switchboard, atm:
 
     assert said == [
         # The first order broke the line while it was sent, the other found nobody to send it to.
-        "the bank is away, no answer within 0.1 s (down); nothing was paid out, and nothing stays booked",
+        "the bank is away, no answer within 0.1 s (down); nothing was paid out; "
+        "if it was booked, that is undone when the bank is back",
         "Balance: 100.00 EUR",
         "the bank is away, no answer within 0.1 s (down); your cash is kept and booked when the bank is back",
     ]
@@ -217,4 +218,7 @@ def test_who_leaves_while_the_bank_is_away_hears_what_is_open(board: Switchboard
     with pytest.raises(click.ClickException) as raised:
         Dialogue(atm, keyboard).run()
 
-    assert "your cash is kept and booked when the bank is back; still open: Deposit" in raised.value.message
+    assert (
+        "your cash is kept and booked when the bank is back; but this machine ends now, with Deposit open"
+        in raised.value.message
+    )
