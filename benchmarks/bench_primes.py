@@ -12,18 +12,15 @@ left out.
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+from measuring import ROOT, Target, machine, record_of, rotated, run_apart, save, show_targets, spread
+
 FORMS = ("loop", "here", "processes:1", "processes:2", "pool:2")
 KNOWN = {1_000_000: 78498, 2_000_000: 148933}  # hi -> primes in [1, hi)
 
@@ -37,19 +34,6 @@ class Times(NamedTuple):
     @property
     def both(self) -> float:
         return self.start + self.work
-
-
-class Target(NamedTuple):
-    """A promised ratio: the median of the rounds' ratios."""
-
-    text: str
-    ratio: float
-    limit: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.limit if self.at_least else self.ratio <= self.limit
 
 
 # ---------------------------------------------------------------------- one measurement, in its own process
@@ -110,8 +94,7 @@ def run_rounds(rounds: int, hi: int) -> dict[str, list[Times]]:
     """Measure every form `rounds` times, interleaved, each round beginning with another form."""
     times: dict[str, list[Times]] = {form: [] for form in FORMS}
     for number in range(rounds):
-        turn = number % len(FORMS)
-        for form in FORMS[turn:] + FORMS[:turn]:
+        for form in rotated(FORMS, number):
             times[form].append(measure_apart(form, hi))
             print(
                 f"  round {number + 1} of {rounds}: {form:12} {times[form][-1].work:7.3f} s", file=sys.stderr
@@ -121,15 +104,7 @@ def run_rounds(rounds: int, hi: int) -> dict[str, list[Times]]:
 
 def measure_apart(form: str, hi: int) -> Times:
     """Measure one form in a fresh interpreter. Raises SystemExit when it fails or counts wrongly."""
-    command = [sys.executable, __file__, "--one", form, "--hi", str(hi)]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(
-            f"error: the measurement of {form} ended with exit code {done.returncode}; see above"
-        )
-    start, work, count = json.loads(done.stdout)
+    start, work, count = run_apart(__file__, "--one", form, "--hi", str(hi))
     if count != KNOWN.get(hi, count):
         raise SystemExit(f"error: {form} found {count} primes in [1, {hi}), there are {KNOWN[hi]}")
     return Times(start, work)
@@ -152,22 +127,6 @@ def judge(times: dict[str, list[Times]]) -> list[Target]:
     ]
 
 
-def machine() -> dict[str, Any]:
-    """Describe the machine, without naming it."""
-    model = platform.processor()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # not Linux, or an unusual one
-    return {
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": platform.system(),
-        "cores": os.cpu_count(),
-        "cpu": model or platform.machine(),
-    }
-
-
 def show(times: dict[str, list[Times]], targets: list[Target]) -> None:
     """Print the medians of the seconds, and the ratios."""
     print(f"{'form':12} {'start':>8} {'work':>8} {'both':>8}   work, least to most")
@@ -175,39 +134,25 @@ def show(times: dict[str, list[Times]], targets: list[Target]) -> None:
         start, work, both = (statistics.median(getattr(one, part) for one in each) for part in PARTS)
         span = f"{min(one.work for one in each):.3f} .. {max(one.work for one in each):.3f}"
         print(f"{form:12} {start:7.3f}s {work:7.3f}s {both:7.3f}s   {span}")
-    for target in targets:
-        word = "at least" if target.at_least else "at most"
-        verdict = "met" if target.met else "MISSED"
-        print(f"{target.text}: {target.ratio:.3f} ({word} {target.limit}: {verdict})")
+    show_targets(targets)
 
 
 PARTS = ("start", "work", "both")
 
 
-def save(times: dict[str, list[Times]], targets: list[Target], hi: int) -> Path:
+def save_figures(times: dict[str, list[Times]], targets: list[Target], hi: int) -> Path:
     """Write everything to results/ under today's date and return the path."""
+    seconds = {
+        form: {part: spread([getattr(one, part) for one in each]) for part in PARTS}
+        for form, each in times.items()
+    }
     record = {
         "range": [1, hi],
         "machine": machine(),
-        "seconds": {
-            form: {
-                part: {
-                    "median": round(statistics.median(getattr(one, part) for one in each), 4),
-                    "all": [round(getattr(one, part), 4) for one in each],
-                }
-                for part in PARTS
-            }
-            for form, each in times.items()
-        },
-        "ratios_of_work": {
-            target.text: {"ratio": round(target.ratio, 4), "limit": target.limit, "met": target.met}
-            for target in targets
-        },
+        "seconds": seconds,
+        "ratios_of_work": record_of(targets),
     }
-    path = ROOT / "benchmarks" / "results" / f"{date.today().isoformat()}-primes.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
-    return path
+    return save(record, "primes")
 
 
 def main() -> None:
@@ -228,7 +173,7 @@ def main() -> None:
     targets = judge(rounds)
     show(rounds, targets)
     if options.save:
-        print(f"saved: {save(rounds, targets, options.hi).relative_to(ROOT)}")
+        print(f"saved: {save_figures(rounds, targets, options.hi).relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
