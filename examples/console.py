@@ -8,13 +8,14 @@
     if __name__ == "__main__":
         run_program(main)
 
-Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 130 stopped by Ctrl-C.
+Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
 import builtins
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ debug_option = click.option(
 
 def run_program(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a click command and end the process with its exit code; errors take one line on stderr."""
+    # As Ctrl-C: SIGTERM would otherwise leave temporary folders and other processes' work behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code(command, sys.argv[1:] if arguments is None else arguments))
 
 
