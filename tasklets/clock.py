@@ -56,8 +56,7 @@ class timeout:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         if self._cancel is not None:
-            self._cancel()
-            self._cancel = None
+            self._cancel()  # and it stays: `expired` is asked afterwards, too
         if self._tasklet is not None and self._tasklet._alarm is self._error:
             self._tasklet._alarm = None
         self._tasklet = None

@@ -103,9 +103,10 @@ class _Selection:
                 if self.waiting.over:  # entering a case elsewhere may have let others run
                     self._withdraw()
                     break
-        except BaseException:  # a channel elsewhere may be out of reach: the cases before it are not to happen
+        except BaseException as error:  # a channel elsewhere may be out of reach
             self._withdraw()
-            raise
+            if not (self.waiting.over and isinstance(error, Exception)):  # else one case has happened already
+                raise
         index, value = self.waiting.park()
         if value.__class__ is bomb:
             raise value.value
