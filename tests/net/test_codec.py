@@ -13,8 +13,7 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from net._codec import Codec, Description, Undecodable
 from net._wire import ACK, BOMB, EXITED, FOUND, HELLO, ITEM, RAISE, SEND, SPAWN

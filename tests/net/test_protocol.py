@@ -6,8 +6,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from net._codec import Codec
 from net._protocol import TRANSITIONS, Hello, Limits, Protocol, State

@@ -12,8 +12,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from tasklets import NotSendable, RemoteError, channel, freeze, message, register
 from tasklets.freezing import MAX_TRACEBACK_CHARS, describe_exception
