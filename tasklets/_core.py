@@ -30,6 +30,11 @@ gevent comes in only when somebody sleeps or does I/O. Its *hub* greenlet runs t
 - While the ring has members, one callback of the loop (`Reactor.turn`) lends the hub's turn to them. A busy
   ring visits the hub every HUB_PERIOD, so that I/O is served although no tasklet ever blocks.
 - A gevent greenlet may use channels. It is no member of the ring ("foreign"): its line is the loop's own.
+
+Ctrl-C may raise KeyboardInterrupt wherever the interpreter enters a Python function or returns from a C
+function, in our own code too. So steps that belong together stand together without a call in between, the
+turn is passed on in the statement before the switch, and who is resumed by an exception that did not come
+by `tempval` puts the books right first (`Scheduler._regain`).
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ import threading
 from collections import deque
 from contextvars import Context, copy_context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import getweakrefcount
 
 from greenlet import GreenletExit, getcurrent as current_greenlet, greenlet
 
@@ -56,11 +62,12 @@ _throw = greenlet.throw
 MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
 HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
 HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
+NO_HUB = (
+    2**29
+)  # switches before somebody looks whether there is an event loop now; the largest cheap int or so
 
 DEADLOCK = "Deadlock: the last runnable tasklet cannot be blocked."
 CLOSED = "Send/receive operation on a closed channel"
-
-_T = TypeVar("_T")
 
 
 class bomb:
@@ -110,11 +117,16 @@ class Wait:
     called.
     """
 
-    __slots__ = ("_outcome", "cancel", "tasklet", "what")
+    __slots__ = ("_outcome", "cancel", "outside", "tasklet", "what")
 
-    def __init__(self, what: str, cancel: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, what: str, cancel: Callable[[], object] | None = None, *, outside: bool = True
+    ) -> None:
         self.what = what
         self.cancel = cancel
+        self.outside = (
+            outside  # it can end though no tasklet of this thread does anything: run() waits for it
+        )
         self.tasklet: tasklet | None = None
         self._outcome: tuple[Any] | None = None
 
@@ -141,7 +153,7 @@ class Wait:
         """Take over a tasklet that was just taken out of a channel's queue: it goes on waiting, for this."""
         self.tasklet = one
         one._waiting = self
-        if one._hook is not _FOREIGN:
+        if one._hook is None and self.outside:
             one._scheduler.waiting += 1
 
     @property
@@ -160,7 +172,10 @@ _IN_HUB = Wait("I/O")  # marks a tasklet that waits inside gevent
 
 def _defuse(value: Any) -> Any:
     if value.__class__ is bomb:
-        raise value.value
+        try:
+            raise value.value
+        finally:
+            del value  # else the exception, its traceback, this frame and the bomb would keep each other
     return value
 
 
@@ -182,17 +197,19 @@ class tasklet:
         "_context",
         "_greenlet",  # None: not started, dead, or to be entered with _wake
         "_hook",  # None, or the Hook that makes it special as a queue entry
+        "_later_alarms",  # those for the blocking points after that, or None
         "_next",  # neighbours in the ring or in a channel's queue
         "_prev",
         "_scheduler",
         "_waiting",  # the Wait it is parked in
-        "_wake",  # (greenlet, exception or None, args) with which gevent wants it resumed
+        "_wake",  # (greenlet, exception or None, args) with which gevent wants it resumed; foreign: the callback
         "block_trap",
         "name",
         "tempval",
     )
 
     _alarm: BaseException | None
+    _later_alarms: list[BaseException] | None
     _alive: bool
     _call: tuple[tuple[Any, ...], dict[str, Any]] | None
     _channel: channel | None
@@ -203,7 +220,7 @@ class tasklet:
     _prev: Any
     _scheduler: Scheduler
     _waiting: Wait | None
-    _wake: tuple[greenlet, BaseException | None, tuple[Any, ...]] | None
+    _wake: Any
     block_trap: bool
     name: str
     tempval: Any
@@ -265,6 +282,7 @@ class tasklet:
             raise RuntimeError("tasklet is alive")
         if self.tempval is None:
             raise RuntimeError("the tasklet was not bound to a function")
+        self._check_thread()
         self._make_alive(args, kwargs)
         self._scheduler.wake(self)
         return self
@@ -289,6 +307,7 @@ class tasklet:
             raise RuntimeError("You cannot remove a blocked tasklet.")
         if self.is_current:
             raise RuntimeError("The current tasklet cannot be removed.")
+        self._check_thread()
         if self._next is not None:
             self._scheduler.unlink(self)
         return self
@@ -306,18 +325,30 @@ class tasklet:
     def _check_runnable(self) -> None:
         if self.blocked:
             raise RuntimeError("You cannot run a blocked tasklet")
-        if not self._alive:
+        if not self.alive:
             raise RuntimeError("You cannot run an unbound(dead) tasklet")
+        if self._hook is _FOREIGN:
+            raise RuntimeError(f"{self!r} belongs to gevent, which runs it; use kill(), throw() or a channel")
+        self._check_thread()
+
+    def _check_thread(self) -> None:
+        if self._scheduler is not _thread.scheduler:
+            raise TaskletError(
+                f"{self.name or 'this tasklet'!r} belongs to another OS thread, and only code of that thread may "
+                "start, stop or interrupt it; hand over the wish by a queue.Queue, or use gevent's threadpool"
+            )
 
     def kill(self, pending: bool = False) -> None:
         """Raise TaskletExit in it: now, or (pending) when its turn comes. A tasklet that never ran just ends.
 
         It leaves the channel it waits on at once; its `finally` clauses run. Does nothing to a dead tasklet.
         """
+        self._check_thread()
         self._scheduler.throw_into(self, TaskletExit(), pending)
 
     def throw(self, exc: Any, val: Any = None, tb: Any = None, pending: bool = False) -> None:
         """Raise an exception in it, given as to the `raise` statement."""
+        self._check_thread()
         self._scheduler.throw_into(self, _make_exception(exc, val, tb), pending)
 
     def raise_exception(self, cls: type[BaseException], *args: Any) -> None:
@@ -329,6 +360,8 @@ class tasklet:
     @property
     def alive(self) -> bool:
         """True from `setup` to its end."""
+        if self._hook is _FOREIGN:
+            return self._greenlet is not None and not self._greenlet.dead
         return self._alive
 
     @property
@@ -344,7 +377,7 @@ class tasklet:
     @property
     def paused(self) -> bool:
         """True while it is alive, and neither in line nor blocked: somebody has to `insert()` it."""
-        return self._alive and not self.scheduled
+        return self._alive and self._hook is None and not self.scheduled
 
     @property
     def is_current(self) -> bool:
@@ -376,7 +409,7 @@ class tasklet:
     @property
     def frame(self) -> Any:
         """The innermost Python frame of a suspended tasklet; None when it runs, did not start or is dead."""
-        suspended = self._greenlet or (self._wake[0] if self._wake else None)
+        suspended = self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
         return suspended.gr_frame if suspended is not None else None
 
     def __repr__(self) -> str:
@@ -386,8 +419,8 @@ class tasklet:
             state = f"waits: {self.waits_for}"
         elif self._next is not None:
             state = "scheduled"
-        elif self._alive:
-            state = "paused"
+        elif self.alive:
+            state = "paused" if self._hook is None else "of gevent"
         else:
             state = "dead" if self.tempval is None else "bound"
         return f"<tasklet {self.name or hex(id(self))!r} {state}>"
@@ -396,7 +429,9 @@ class tasklet:
 def _make_blank(cls: type[tasklet], scheduler: Scheduler) -> tasklet:
     one: tasklet = object.__new__(cls)
     one._scheduler = scheduler
-    one._alarm = one._call = one._channel = one._context = one._greenlet = one._hook = None
+    one._alarm = one._later_alarms = one._call = one._channel = one._context = one._greenlet = one._hook = (
+        None
+    )
     one._next = one._prev = one._waiting = one._wake = one.tempval = None
     one._alive = one.block_trap = False
     one.name = ""
@@ -483,22 +518,32 @@ class channel:
         if me is None:
             me = scheduler.adopt()
         if self._balance < 0:
-            entry = self._shift()
+            entry = self._first
             if entry._hook is None:
+                if entry._scheduler is not scheduler:
+                    raise _two_threads(self)
+                # This is _shift, here and in `receive` without the call.
+                after = self._first = entry._next
+                if after is None:
+                    self._last = None
+                else:
+                    after._prev = entry._next = None
+                self._balance += 1
                 entry._channel = None
                 entry.tempval = value
-                partner = entry
+                scheduler.meet(self, me, entry, self._preference == -1)
             else:
+                self._shift()
                 partner = entry._hook.take(entry, value)
-            if partner is not None:
-                scheduler.meet(self, me, partner, self._preference == -1)
-            return
-        if self._buffer is not None and not self.closing and len(self._buffer) < self.capacity:
+                if partner is not None:
+                    scheduler.meet(self, me, partner, self._preference == -1)
+        elif self._buffer is not None and not self.closing and len(self._buffer) < self.capacity:
             self._buffer.append(value)
-            return
-        self._check_may_block(me, "send to")
-        me.tempval = value
-        scheduler.block(me, self, 1)
+        else:
+            if me.block_trap or self.closing:
+                self._refuse_to_block(me, "send to")
+            me.tempval = value
+            scheduler.block(me, self, 1)
 
     def receive(self) -> Any:
         """Take the next message. Blocks until there is one.
@@ -515,22 +560,34 @@ class channel:
             if self._balance > 0:
                 self._refill(scheduler)
         elif self._balance > 0:
-            entry = self._shift()
+            entry = self._first
             value = entry.tempval
             if entry._hook is None:
-                entry._channel = None
-                entry.tempval = None
-                partner = entry
+                if entry._scheduler is not scheduler:
+                    raise _two_threads(self)
+                after = self._first = entry._next
+                if after is None:
+                    self._last = None
+                else:
+                    after._prev = entry._next = None
+                self._balance -= 1
+                entry._channel = entry.tempval = None
+                scheduler.meet(self, me, entry, self._preference == 1)
             else:
+                self._shift()
                 partner = entry._hook.take(entry, None)
-            if partner is not None:
-                scheduler.meet(self, me, partner, self._preference == 1)
+                if partner is not None:
+                    scheduler.meet(self, me, partner, self._preference == 1)
         else:
-            self._check_may_block(me, "receive from")
+            if me.block_trap or self.closing:
+                self._refuse_to_block(me, "receive from")
             me.tempval = None
             return scheduler.block(me, self, -1)
         if value.__class__ is bomb:
-            raise value.value
+            try:
+                raise value.value
+            finally:
+                del value  # see _defuse
         return value
 
     def _refill(self, scheduler: Scheduler) -> None:
@@ -716,16 +773,26 @@ class channel:
             case.queued = False
             self._discard(case)
 
-    def _check_may_block(self, me: tasklet, verb: str) -> None:
+    def _refuse_to_block(self, me: tasklet, verb: str) -> None:
         if me.block_trap:
-            raise RuntimeError(
-                f"this tasklet does not like to be blocked. ({me!r} would have had to wait: {verb} {self!r})"
-            )
-        if self.closing:
-            raise ChannelClosed(self._closed_text(verb))
+            raise _block_trap(f"{verb} {self!r}")
+        raise ChannelClosed(self._closed_text(verb))
 
     def _closed_text(self, verb: str) -> str:
         return f"{CLOSED}: cannot {verb} {self!r}; look at .closing first, or iterate over it"
+
+
+def _two_threads(where: channel) -> TaskletError:
+    return TaskletError(
+        f"{where!r} is used by tasklets of two OS threads; a channel belongs to one thread. "
+        "Give each thread channels of its own, or use processes (net.open_place)"
+    )
+
+
+def _block_trap(wish: str) -> RuntimeError:
+    return RuntimeError(
+        f"this tasklet does not like to be blocked. (its block_trap is set, and it would have to wait: {wish})"
+    )
 
 
 class _Worker(greenlet):
@@ -738,12 +805,12 @@ class _Worker(greenlet):
         self.scheduler.leave_to_hub()
 
     def switch(self, *args: Any) -> Any:
-        if self.tasklet is not None and self.scheduler.hub_is_current():
+        if self.tasklet is not None and self.scheduler.current is None:
             return self.scheduler.wake_from_hub(self.tasklet, args)
         return _switch(self, *args)
 
     def throw(self, *args: Any) -> Any:
-        if self.tasklet is not None and self.scheduler.hub_is_current():
+        if self.tasklet is not None and self.scheduler.current is None:
             return self.scheduler.throw_from_hub(self.tasklet, args)
         return _throw(self, *args)
 
@@ -774,9 +841,13 @@ class Scheduler:
         # waits on a channel?
         self.sources: list[Callable[[], bool]] = []
         self.runners: list[tasklet] = []  # who called run(), outermost first
+        self.limits: dict[object, tasklet] = {}  # timeouts that are running -> whose wait they will end
         self.idle: list[_Worker] = []
         self.reactor: Reactor | None = None
-        self._switches_left = 1
+        self._successor: tuple[tasklet | None] | None = (
+            None  # a worker that retires tells the starter whom to run
+        )
+        self._switches_left = NO_HUB
         self._clock_seen = 0.0  # when the clock was last read
         self._hub_visit = 0.0  # when the event loop last had its turn
         self._last_blocked: tasklet | None = None
@@ -799,6 +870,7 @@ class Scheduler:
         else:  # begun by a gevent greenlet: main waits in the hub
             main._waiting = _IN_HUB
             self.waiting = 1
+            self.get_reactor()
         self._starter = greenlet(self._start_workers, parent=root)
         _switch(self._starter, here)
 
@@ -841,34 +913,31 @@ class Scheduler:
 
     def switch_to(self, target: tasklet) -> None:
         """Give the turn to `target`, which is in the ring. Returns when the calling greenlet is resumed."""
-        self.head = self.current = target
         worker = target._greenlet
-        if worker is not None:
-            _switch(worker)
-        else:
-            self._enter(target)
-
-    def _enter(self, target: tasklet) -> None:
-        if target._wake is not None:  # it waits inside gevent, whose calls want their result
-            suspended, error, args = target._wake
-            target._wake = None
-            target._greenlet = suspended
-            if error is not None:
-                _throw(suspended, error)
-            else:
-                _switch(suspended, *args)
-        elif self.idle:
-            _switch(self.idle.pop())
-        else:
-            _switch(self._starter)
+        if worker is None:
+            if target._wake is not None:  # it waits inside gevent, whose calls want their result
+                worker, error, args = target._wake
+                target._greenlet = worker
+                target._wake = None
+                self.head = self.current = target
+                del target
+                if error is not None:
+                    _throw(worker, error)
+                else:
+                    _switch(worker, *args)
+                return
+            worker = self.idle.pop() if self.idle else self._starter
+        self.head = self.current = target
+        del target  # whoever is suspended here for long would keep it
+        _switch(worker)
 
     def give_way(self, me: tasklet) -> None:
         """Let others run; `me` has left the ring.
 
         Returns when it is resumed. Raises DeadlockError when nobody ever could.
         """
-        if me._hook is _FOREIGN:
-            self._enter_hub()
+        if me._hook is not None:
+            self._wait_as_foreign(me)
             return
         following = self.head
         if following is None:
@@ -880,13 +949,33 @@ class Scheduler:
         else:
             self.switch_to(following)
 
+    def _regain(self, me: tasklet, error: BaseException) -> None:
+        """`error` has come out of a switch or out of our own code, and `me` runs whatever the books say."""
+        if me.blocked:
+            self._unblock(me)
+        # The collector ends a greenlet in the middle of somebody else's turn.
+        if me._hook is None and not isinstance(error, GreenletExit):
+            if me._next is None:
+                self.append(me)
+            self.head = self.current = me
+
+    def _pause(self, me: tasklet) -> Any:
+        """Leave the ring, and return what `me` is resumed with."""
+        try:
+            self.unlink(me)
+            self.give_way(me)
+        except BaseException as error:
+            self._regain(me, error)
+            raise
+        return self._result(me)
+
     def _when_empty(self, me: tasklet | None) -> tasklet | None:
         """Who goes on when the ring is empty: a tasklet (put into the ring), or None for the event loop.
 
         `me` just blocked; None: it ended.
         """
         runner = self.runners[-1] if self.runners else None
-        if runner is not None and self.waiting == 0 and not any(source() for source in self.sources):
+        if runner is not None and not self._may_go_on():
             self.append(runner)
             return runner
         if runner is None and self.main.paused:
@@ -898,9 +987,15 @@ class Scheduler:
         if me is None:
             self._interrupt(self.main, self._main_is_stuck())
             return self.main
-        self._unblock(me)
-        self.append(me)
         raise DeadlockError(_with_report(DEADLOCK, me))
+
+    def _may_go_on(self) -> bool:
+        """With an empty ring: will time, I/O or another process make a tasklet runnable?"""
+        return (
+            self.waiting > 0
+            or any(one.blocked for one in self.limits.values())
+            or any(source() for source in self.sources)
+        )
 
     def _main_is_stuck(self) -> DeadlockError:
         stuck = self.main._channel
@@ -915,35 +1010,60 @@ class Scheduler:
         value = me.tempval
         me.tempval = None
         if value.__class__ is bomb:
-            raise value.value
+            try:
+                raise value.value
+            finally:
+                del value  # see _defuse
         return value
 
     def block(self, me: tasklet, where: channel, direction: int) -> Any:
         """Queue `me` (its tempval is ready) on a channel, and return what the partner hands over."""
-        self.check_alarm(me)
-        if me._next is not None:
-            self.unlink(me)
+        if me._alarm is not None:
+            self.check_alarm(me)
+        following = me._next
+        if following is not None:
+            # This is unlink and _push, without the calls: for speed, and so that Ctrl-C finds both done or none.
+            if following is me:
+                following = self.head = None
+            else:
+                before = me._prev
+                before._next = self.head = following
+                following._prev = before
+            self.count -= 1
         me._channel = where
-        where._push(me, direction)
+        me._next = None
+        last = me._prev = where._last
+        where._last = me
+        if last is None:
+            where._first = me
+        else:
+            last._next = me
+        where._balance += direction
+        self._switches_left -= 1
         try:
-            self.give_way(me)
-        except BaseException:
-            # Thrown in by somebody who went round the scheduler (a deadlock, gevent.kill on a foreign
-            # greenlet, the collector).
-            if me._channel is where:
-                where._discard(me)
-                me._channel = None
+            if following is None or self._switches_left <= 0:
+                self.give_way(me)
+            else:
+                worker = following._greenlet
+                if worker is None:
+                    self.switch_to(following)
+                else:
+                    self.head = self.current = following
+                    _switch(worker)
+        except BaseException as error:
+            # A deadlock, Ctrl-C, gevent.kill of a foreign greenlet, the collector.
+            self._regain(me, error)
             raise
-        return self._result(me)
+        value = me.tempval
+        if value.__class__ is bomb:
+            del value
+            return self._result(me)
+        me.tempval = None
+        return value
 
     def meet(self, where: channel, me: tasklet, partner: tasklet, partner_first: bool) -> None:
         """After a channel action with a partner that waited: decide who goes on."""
-        if partner._scheduler is not self:
-            raise TaskletError(
-                f"{where!r} is used by tasklets of two OS threads; a channel belongs to one thread. "
-                "Give each thread channels of its own, or use processes (net.open_place)"
-            )
-        if me._hook is _FOREIGN:
+        if me._hook is not None:
             self.wake(partner)
         elif where.schedule_all:
             self.append(partner)
@@ -956,10 +1076,20 @@ class Scheduler:
             me._next = partner
             after._prev = partner
             self.count += 1
-            self.switch_to(partner)
-            self._result(me)
+            worker = partner._greenlet
+            if worker is None:
+                self.switch_to(partner)
+            else:
+                self.head = self.current = partner
+                _switch(worker)
+            if me.tempval is not None:
+                self._result(me)
         else:
-            self.append(partner)
+            head = self.head  # me: the end of the line is just before it
+            last = partner._prev = me._prev
+            partner._next = head
+            last._next = me._prev = partner
+            self.count += 1
 
     def park(self, wait: Wait) -> Any:
         """Block the current tasklet until `wait` is over."""
@@ -967,63 +1097,62 @@ class Scheduler:
         try:
             self.check_alarm(me)
             if me.block_trap:
-                raise RuntimeError(
-                    f"this tasklet does not like to be blocked. (it would have had to wait: {wait.what})"
-                )
-        except BaseException:
-            wait._interrupted()  # what was asked for is not wanted any more
-            raise
-        if me._next is not None:
-            self.unlink(me)
-        wait.adopt(me)
-        try:
+                raise _block_trap(wait.what)
+            if me._next is not None:
+                self.unlink(me)
+            wait.adopt(me)
             self.give_way(me)
-        except BaseException:
-            if me._waiting is wait:
-                self._unblock(me)
+        except BaseException as error:
+            if me._waiting is not wait and not wait.over:
+                wait._interrupted()  # it never came to wait; a timer or a case of a select is to be withdrawn
+            self._regain(me, error)
             raise
         return self._result(me)
 
     def end_wait(self, one: tasklet, value: Any) -> None:
+        wait = one._waiting
         one._waiting = None
         one.tempval = value
-        if one._hook is _FOREIGN:
+        if one._hook is not None:
             self.wake_foreign(one)
         else:
-            self.waiting -= 1
+            if wait is not None and wait.outside:
+                self.waiting -= 1
             self.wake(one)
 
     def schedule(self, retval: Any) -> Any:
         """Let every other runnable tasklet run once."""
         me = self.current or self.adopt()
         self.check_alarm(me)
-        if me._hook is _FOREIGN:
+        if me._hook is not None:
             self.wake_foreign(me)
-            self._enter_hub()
+            self._wait_as_foreign(me)
             return retval
         following = me._next
         due = self._hub_is_due()
         if following is me and not due:
             return retval
         me.tempval = retval
-        self.head = following
-        if due:
-            self._enter_hub()
-        else:
-            self.switch_to(following)
+        try:
+            if due:
+                self.head = following
+                self._enter_hub()
+            else:
+                self.switch_to(following)
+        except BaseException as error:
+            self._regain(me, error)
+            raise
         return self._result(me)
 
     def schedule_remove(self, retval: Any) -> Any:
         """Leave the ring, paused."""
         me = self.current or self.adopt()
-        if me._hook is _FOREIGN:
+        if me._hook is not None:
             raise RuntimeError(
                 "a gevent greenlet is in no ring, so it cannot be removed from one; use gevent's own waiting"
             )
         me.tempval = retval
-        self.unlink(me)
-        self.give_way(me)
-        return self._result(me)
+        return self._pause(me)
 
     def run_now(self, target: tasklet, leave: bool = False) -> Any:
         me = self.current
@@ -1034,7 +1163,8 @@ class Scheduler:
         if target._next is None:
             self.append(target)
         if leave:
-            self.unlink(me)
+            self.head = target  # so that it is who goes on
+            return self._pause(me)
         self.switch_to(target)
         return self._result(me)
 
@@ -1048,17 +1178,17 @@ class Scheduler:
             raise RuntimeError(
                 "run() is for tasklets and the main program, not for a gevent greenlet: there the tasklets run anyway"
             )
-        self.unlink(me)
         depth = len(self.runners)
-        self.runners.append(me)
         try:
-            self.give_way(me)
-            self._result(me)
+            self.runners.append(me)
+            self._pause(me)
         finally:
-            for above in self.runners[depth + 1 :]:
-                if above.paused:
-                    self.append(above)
-            del self.runners[depth:]
+            # Unless an outer run() that returned first has ended this one already.
+            if len(self.runners) > depth and self.runners[depth] is me:
+                for above in self.runners[depth + 1 :]:
+                    if above.paused:
+                        self.append(above)
+                del self.runners[depth:]
 
     # -- interrupting ----------------------------------------------------------------------------------------
 
@@ -1069,7 +1199,7 @@ class Scheduler:
         elif one._waiting is not None:
             wait = one._waiting
             one._waiting = None
-            if one._hook is not _FOREIGN:
+            if one._hook is None and wait.outside:
                 self.waiting -= 1
             if wait is not _IN_HUB:
                 wait._interrupted()
@@ -1078,6 +1208,11 @@ class Scheduler:
         """Make `one` raise `error` when it next runs, wherever it is now; it is in the ring afterwards."""
         in_hub = one._waiting is _IN_HUB
         self._unblock(one)
+        if one._hook is not None:
+            if isinstance(error, TaskletExit):  # gevent takes any other SystemExit for the end of the program
+                error = GreenletExit()
+            self.get_reactor().call_soon(_throw_unless_dead, one._greenlet, error)
+            return
         if in_hub or one._wake is not None:
             suspended = one._wake[0] if one._wake is not None else one._greenlet
             assert suspended is not None
@@ -1085,22 +1220,24 @@ class Scheduler:
             one._greenlet = None
         else:
             one.tempval = bomb(error)
-        if one._hook is _FOREIGN:
-            self.wake_foreign(one)
-        elif one._next is None:
+        if one._next is None:
             self.wake(one)
 
     def throw_into(self, target: tasklet, error: BaseException, pending: bool) -> None:
         me = self.current
-        if target is me and me is not None:
-            raise error
-        if not target._alive:
-            if isinstance(error, TaskletExit):
+        if target is me or (target._hook is not None and target._greenlet is current_greenlet()):
+            try:
+                raise error
+            finally:
+                del error
+        if not target.alive:
+            if not isinstance(error, TaskletExit):
+                raise RuntimeError("You cannot throw to a dead tasklet")
+            if target._hook is None:
                 target.bind(None)
-                return
-            raise RuntimeError("You cannot throw to a dead tasklet")
+            return
         self._interrupt(target, error)
-        if not pending and me is not None and target._hook is not _FOREIGN:
+        if not pending and me is not None and target._hook is None:
             self.switch_to(target)
             self._result(me)
 
@@ -1109,46 +1246,83 @@ class Scheduler:
 
         If it has what it waited for already, that is not lost: `error` comes at its next wait.
         """
-        if one.blocked:
+        # A gevent greenlet that waits, but for nothing of ours, waits inside gevent.
+        if one.blocked or (one._hook is not None and one._wake is None):
             self._interrupt(one, error)
-        else:
-            one._alarm = error
+        elif one._alive:
+            if one._alarm is None:
+                one._alarm = error
+            else:
+                one._later_alarms = [*(one._later_alarms or ()), error]
+
+    def cancel_alarm(self, one: tasklet, error: BaseException) -> None:
+        """Take back an alarm that has not been raised yet."""
+        if one._later_alarms is not None:
+            one._later_alarms = [other for other in one._later_alarms if other is not error] or None
+        if one._alarm is error:
+            self._next_alarm(one)
+
+    def _next_alarm(self, one: tasklet) -> None:
+        later = one._later_alarms
+        one._alarm = later[0] if later is not None else None
+        one._later_alarms = later[1:] or None if later is not None else None
 
     def check_alarm(self, me: tasklet) -> None:
         error = me._alarm
-        if error is not None:
-            me._alarm = None
-            raise error
+        while error is not None:
+            self._next_alarm(me)
+            if self.reactor is None or not self.reactor.is_closed_timeout(error):
+                try:
+                    raise error
+                finally:
+                    del error  # see _defuse
+            error = me._alarm
 
     # -- workers ---------------------------------------------------------------------------------------------
 
     def _start_workers(self, first: greenlet) -> None:
+        """The life of the starter: begin a worker whenever somebody switches here.
+
+        Workers are its children, so a worker that returns comes here too. It has left word in `_successor`.
+        """
         _switch(first)
         while True:
-            worker = _Worker(self._work)
-            worker.scheduler = self
-            _switch(worker)
+            try:
+                successor, self._successor = self._successor, None
+                if successor is None:
+                    worker = _Worker(self._work)
+                    worker.scheduler = self
+                    _switch(worker)
+                elif successor[0] is None:
+                    self._enter_hub()
+                else:
+                    self.head, successor = successor[0], None
+                    self.switch_to(self.head)
+            except BaseException as error:  # noqa: BLE001  Ctrl-C here or in _work, outside of any tasklet
+                self._successor = (self._report_failure(error),)
 
     def _work(self) -> None:
         """The life of a worker: run the current tasklet, then the next unstarted one, or wait for one."""
         worker = current_greenlet()
         assert isinstance(worker, _Worker)
         while True:
-            failure = self._run_current(worker)
-            target = self._after_end(failure)
-            failure = None
+            target = self._after_end(self._run_current(worker))
+            # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
+            if self.reactor is not None and getweakrefcount(worker):
+                self._successor = (target,)
+                return
             if target is not None and target._greenlet is None and target._wake is None:
                 self.head = self.current = target
                 continue
-            if len(self.idle) >= MAX_IDLE_WORKERS and target is not None and target._greenlet is not None:
-                self.head = self.current = target
-                worker.parent = target._greenlet
+            if len(self.idle) >= MAX_IDLE_WORKERS:
+                self._successor = (target,)
                 return
             self.idle.append(worker)
             if target is None:
                 self._enter_hub()
             else:
-                self.switch_to(target)
+                self.head, target = target, None  # an idle worker keeps nobody alive
+                self.switch_to(self.head)
 
     def _run_current(self, worker: _Worker) -> BaseException | None:
         me = self.current
@@ -1157,29 +1331,30 @@ class Scheduler:
         worker.tasklet = me
         failure: BaseException | None = None
         try:
-            worker.gr_context = me._context
             function = me.tempval
             me.tempval = None
             if function.__class__ is bomb:
                 raise function.value
-            call = me._call
-            assert call is not None
-            args, kwargs = call
-            me._call = call = None
-            function(*args, **kwargs)
+            if me._call is not None:  # else Ctrl-C came at its end, below: only that is left to do
+                worker.gr_context = me._context
+                args, kwargs = me._call
+                me._call = None
+                function(*args, **kwargs)
         except TaskletExit:
             pass
         except GreenletExit:
-            if (
-                self.current is not me
-            ):  # nobody refers to it any more: the collector ends it, in the middle of somebody else's turn
+            if self.current is not me:
+                # Nobody refers to it any more: the collector ends it, in the middle of somebody else's turn.
                 me._alive = False
                 raise
         except BaseException as error:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
-            failure = error
+            # Without this frame, which would keep the exception alive, and the exception this frame.
+            below = error.__traceback__.tb_next if error.__traceback__ is not None else None
+            failure = error.with_traceback(below)
         worker.tasklet = None
+        worker.gr_context = None
         me._alive = False
-        me._greenlet = me._context = me._alarm = me.tempval = None
+        me._greenlet = me._call = me._context = me._alarm = me._later_alarms = me.tempval = None
         if me._next is not None:
             self.unlink(me)
         return failure
@@ -1213,18 +1388,17 @@ class Scheduler:
             from tasklets._reactor import Reactor
 
             self.reactor = Reactor(self)
+            self._switches_left = 1
             if self.current is None and self.head is not None:
                 self.reactor.arm()
         return self.reactor
 
-    def hub_is_current(self) -> bool:
-        return current_greenlet() is self.get_reactor().hub
-
     def _hub_is_due(self) -> bool:
-        if self.reactor is None:
-            return False
         self._switches_left -= 1
         if self._switches_left > 0:
+            return False
+        if self.reactor is None:
+            self._switches_left = NO_HUB
             return False
         now = monotonic()
         # Tasklets that compute long between their switches are looked at after each of them.
@@ -1236,15 +1410,16 @@ class Scheduler:
         """Give control to the event loop. Returns when the calling greenlet is resumed."""
         reactor = self.reactor
         assert reactor is not None
-        self.current = None
         self._hub_visit = monotonic()
         if self.head is not None:
             reactor.arm()
+        self.current = None
         _switch(reactor.hub)
 
     def turn(self) -> None:
         """Called by the event loop: lend the hub's turn to the ring."""
         if self.current is None and self.head is not None:
+            self._last_blocked = None
             self.switch_to(self.head)
 
     def reconsider(self) -> None:
@@ -1265,16 +1440,18 @@ class Scheduler:
         reactor = self.get_reactor()
         self.check_alarm(me)
         if me.block_trap:
-            raise RuntimeError(
-                "this tasklet does not like to be blocked. (it would have had to wait for I/O)"
-            )
-        self.unlink(me)
-        me._waiting = _IN_HUB
-        self.waiting += 1
-        self.current = None
-        self._hub_visit = monotonic()
-        if self.head is not None:
-            reactor.arm()
+            raise _block_trap("for I/O")
+        try:
+            self.unlink(me)
+            me._waiting = _IN_HUB
+            self.waiting += 1
+            self._hub_visit = monotonic()
+            if self.head is not None:
+                reactor.arm()
+            self.current = None
+        except BaseException as error:
+            self._regain(me, error)
+            raise
 
     def wake_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
         """gevent wants a waiting tasklet back, with the result of its wait."""
@@ -1288,37 +1465,35 @@ class Scheduler:
         self.wake(one)
 
     def throw_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
-        self.alarm(one, _make_exception(*(*args, None, None, None)[:3]))
+        self.alarm(one, _make_exception(*(*(args or (GreenletExit,)), None, None)[:3]))
 
     def _switch_main(self, *args: Any) -> Any:
-        if self.hub_is_current():
+        if self.current is None:
             return self.wake_from_hub(self.main, args)
         return _switch(self._root, *args)
 
     def _throw_main(self, *args: Any) -> Any:
-        if not self.hub_is_current():
+        if self.current is not None:
             return _throw(self._root, *args)
-        error = _make_exception(*(*args, None, None, None)[:3])
+        error = _make_exception(*(*(args or (GreenletExit,)), None, None)[:3])
         if self.get_reactor().is_loop_exit(error):
-            self._loop_is_empty(error)
-        elif isinstance(error, Exception):
-            self.throw_from_hub(self.main, (error,))
-        else:  # KeyboardInterrupt, SystemExit: nothing may hold it up
-            hearer = self._report_failure(error)
-            if self.current is None:
-                self.switch_to(hearer)
+            self._loop_is_empty()
+        elif isinstance(error, (KeyboardInterrupt, SystemExit)):  # nothing may hold it up
+            self.switch_to(self._report_failure(error))
+        else:
+            self.alarm(self.main, error)
         return None
 
-    def _loop_is_empty(self, error: BaseException) -> None:
+    def _loop_is_empty(self) -> None:
         """The event loop has nothing left to wait for: whoever waits, waits for ever."""
         last, self._last_blocked = self._last_blocked, None
+        loop_exit = self.get_reactor().DeadlockError
         if self.main._waiting is _IN_HUB:
-            self._interrupt(self.main, error)
+            text = "Deadlock: the main tasklet waits inside gevent, and no timer or I/O is left to wait for."
+            self._interrupt(self.main, loop_exit(_with_report(text, self.main)))
         elif self.runners:
-            self._interrupt(
-                self.runners[-1],
-                DeadlockError(_with_report("Deadlock: no timer or I/O is left to wait for.", None)),
-            )
+            text = "Deadlock: no timer or I/O is left to wait for."
+            self._interrupt(self.runners[-1], loop_exit(_with_report(text, None)))
         elif last is not None and last.blocked:
             self._interrupt(last, DeadlockError(_with_report(DEADLOCK, last)))
         else:
@@ -1346,7 +1521,23 @@ class Scheduler:
         return known
 
     def wake_foreign(self, one: tasklet) -> None:
-        self.get_reactor().call_soon(_switch, one._greenlet)
+        if one._wake is None:
+            one._wake = self.get_reactor().call_soon(_switch, one._greenlet)
+
+    def _wait_as_foreign(self, me: tasklet) -> None:
+        try:
+            self._enter_hub()
+        finally:
+            # gevent may have resumed it first (a kill, gevent.Timeout): being resumed twice, it would
+            # come back too early from whatever it waits for next.
+            callback, me._wake = me._wake, None
+            if callback is not None:
+                callback.stop()
+
+
+def _throw_unless_dead(target: greenlet, error: BaseException) -> None:
+    if not target.dead:  # else the error would go to its parent, the hub
+        _throw(target, error)
 
 
 def _with_report(text: str, victim: tasklet | None) -> str:

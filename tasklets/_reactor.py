@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gevent import get_hub
+from gevent import Timeout, get_hub, timeout as gevent_timeout
 from gevent.exceptions import LoopExit
+
+from tasklets import _errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +18,17 @@ if TYPE_CHECKING:
     from tasklets._core import Scheduler
 
 
+class DeadlockError(_errors.DeadlockError, LoopExit):
+    """Ours, and still what gevent's own code catches when its loop has nothing left to wait for."""
+
+
+DeadlockError.__module__ = "tasklets"
+
+
 class Reactor:
     """The hub of one OS thread, seen from its scheduler."""
+
+    DeadlockError = DeadlockError
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.hub = get_hub()
@@ -36,16 +47,16 @@ class Reactor:
     def arm(self) -> None:
         """Make the loop give the ring a turn soon."""
         if not self._armed:
-            self._armed = True
             self.loop.run_callback(self._turn)
+            self._armed = True  # after it: Ctrl-C between the two costs an idle turn, not the turn
 
     def _turn(self) -> None:
         self._armed = False
         self._scheduler.turn()
 
-    def call_soon(self, function: Callable[..., object], *args: Any) -> None:
-        """Let the loop call a function in its next round."""
-        self.loop.run_callback(function, *args)
+    def call_soon(self, function: Callable[..., object], *args: Any) -> Any:
+        """Let the loop call a function in its next round; returns the callback, which has a `stop()`."""
+        return self.loop.run_callback(function, *args)
 
     def call_later(self, seconds: float, function: Callable[..., object], *args: Any) -> Callable[[], None]:
         """Let the loop call a function after `seconds`; returns what cancels it."""
@@ -67,3 +78,8 @@ class Reactor:
     def is_loop_exit(self, error: BaseException) -> bool:
         """True when the loop says that nothing is left that could happen."""
         return isinstance(error, LoopExit)
+
+    def is_closed_timeout(self, error: BaseException) -> bool:
+        """True for a gevent.Timeout whose `with` block was left before it could be raised."""
+        fake = getattr(gevent_timeout, "_FakeTimer", None)
+        return isinstance(error, Timeout) and error.seconds is not None and error.timer is fake

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasklets._core import Wait, get_scheduler, getcurrent
-from tasklets._errors import Timeout
+from tasklets._errors import TaskletError, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,8 @@ class timeout:
 
     When `seconds` are over, the wait in which the tasklet is then raises `Timeout`; if it is not waiting, its
     next wait does. A message that was received by then is not lost. A tasklet that computes without ever
-    waiting is not interrupted. None sets no limit.
+    waiting is not interrupted. None sets no limit. While it may still end a tasklet's wait, `run()` does not
+    return.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -38,30 +39,49 @@ class timeout:
         self._tasklet: tasklet | None = None
         self._cancel: Callable[[], None] | None = None
         self._error: Timeout | None = None
+        self._expired = False
 
     def __enter__(self) -> timeout:
+        if self._tasklet is not None:
+            raise TaskletError(
+                f"this timeout({self.seconds}) limits a block already; every block needs one of its own: "
+                "with timeout(seconds): ..."
+            )
+        self._expired = False
         if self.seconds is not None:
-            self._tasklet = getcurrent()
             self._error = Timeout(f"not done within {self.seconds:g} s")
-            self._cancel = get_scheduler().get_reactor().call_later(self.seconds, self._expire)
+            self._tasklet = one = getcurrent()
+            scheduler = one._scheduler
+            self._cancel = scheduler.get_reactor().call_later(self.seconds, self._expire)
+            if one._hook is None:
+                scheduler.limits[self] = one
         return self
 
     def _expire(self) -> None:
+        one, error = self._tasklet, self._error
+        if one is None or error is None:
+            return
         self._cancel = None
-        assert self._tasklet is not None
-        assert self._error is not None
-        self._tasklet._scheduler.alarm(self._tasklet, self._error)
+        self._expired = True
+        one._scheduler.limits.pop(self, None)
+        one._scheduler.alarm(one, error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
+        one, self._tasklet = self._tasklet, None
         if self._cancel is not None:
-            self._cancel()  # and it stays: `expired` is asked afterwards, too
-        if self._tasklet is not None and self._tasklet._alarm is self._error:
-            self._tasklet._alarm = None
-        self._tasklet = None
+            self._cancel()
+            self._cancel = None
+        if one is not None and self._error is not None:
+            one._scheduler.limits.pop(self, None)
+            one._scheduler.cancel_alarm(one, self._error)
+
+    def raised(self, error: BaseException) -> bool:
+        """True when `error` is this limit's own Timeout, and not that of a block around it or inside."""
+        return error is self._error
 
     @property
     def expired(self) -> bool:
-        """True when the time is over."""
-        return self._error is not None and self._cancel is None
+        """True when the time was over before the block was."""
+        return self._expired

@@ -6,7 +6,7 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
-from tasklets._core import tasklet
+from tasklets._core import get_scheduler, tasklet
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -17,11 +17,17 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def waiting() -> list[tasklet]:
-    """Every tasklet that waits now.
+    """Every tasklet of this OS thread that waits now.
 
     Searches the collector's lists, so that running tasklets pay nothing for it.
     """
-    return [found for found in gc.get_objects() if isinstance(found, tasklet) and found.blocked]
+    mine = get_scheduler()
+    return [
+        found
+        for found in gc.get_objects()
+        # Not isinstance: it asks proxies for their __class__, and dead ones raise.
+        if issubclass(type(found), tasklet) and found._scheduler is mine and found.blocked
+    ]
 
 
 def where(one: tasklet) -> str:

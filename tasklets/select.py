@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasklets._core import Wait, bomb, channel
+from tasklets._core import Wait, _defuse, channel
 from tasklets._errors import Timeout
 from tasklets.clock import timeout as limit
 
@@ -29,20 +29,27 @@ def select(
     case is ready. Raises ChannelClosed when the case that is ready is one on a closed channel.
     """
     parsed = [_parse(case) for case in cases]
-    for index, (where, sending, value) in enumerate(parsed):
-        if _is_ready(where, sending):
-            if not sending:
-                return index, where.receive()
-            where.send(value)
-            return index, None
-    if default is not _NO_DEFAULT:
-        return (-1, default)
-    if not parsed and timeout is None:
+    _check_directions(parsed)
+    if not parsed and timeout is None and default is _NO_DEFAULT:
         raise ValueError("select() without a case and without a timeout would wait for ever")
+    limited = limit(timeout)
     try:
-        with limit(timeout):
-            return _Selection(parsed).wait()
-    except Timeout:
+        with limited:
+            while True:
+                for index, (where, sending, value) in enumerate(parsed):
+                    if _is_ready(where, sending):
+                        if not sending:
+                            return index, where.receive()
+                        where.send(value)
+                        return index, None
+                if default is not _NO_DEFAULT:
+                    return (-1, default)
+                selection = _Selection(parsed)
+                if selection.enter():
+                    return selection.wait()
+    except Timeout as error:
+        if not limited.raised(error):
+            raise  # somebody else's: of an outer block, or sent as a message
         raise Timeout(f"none of {len(parsed)} cases became ready within {timeout:g} s") from None
 
 
@@ -55,6 +62,17 @@ def _parse(case: Any) -> tuple[channel, bool, Any]:
         f"a case of select() is a channel (receive) or a pair (channel, value) (send), not {case!r}.\n"
         "    select([orders, (log, 'idle')])"
     )
+
+
+def _check_directions(parsed: list[tuple[channel, bool, Any]]) -> None:
+    """A channel's queue holds senders or receivers, never both."""
+    sent_to = {id(where) for where, sending, _ in parsed if sending}
+    for where, sending, _ in parsed if sent_to else ():
+        if not sending and id(where) in sent_to:
+            raise ValueError(
+                f"select() cannot both send to and receive from {where!r}, it would be its own partner; "
+                "use two channels, or two tasklets"
+            )
 
 
 def _is_ready(where: channel, sending: bool) -> bool:
@@ -89,28 +107,37 @@ class _Selection:
 
     def __init__(self, parsed: list[tuple[channel, bool, Any]]) -> None:
         self.waiting = Wait(
-            "select on " + ", ".join(repr(where) for where, _, _ in parsed), cancel=self._withdraw
+            "select on " + ", ".join(repr(where) for where, _, _ in parsed),
+            cancel=self._withdraw,
+            # A reference to a channel elsewhere enters cases in its own way. For local ones run() need not wait.
+            outside=any(type(where)._enter_case is not channel._enter_case for where, _, _ in parsed),
         )
         self.cases = [_Case(self, index, *each) for index, each in enumerate(parsed)]
 
-    def wait(self) -> tuple[int, Any]:
+    def enter(self) -> bool:
+        """Queue the cases. False: nothing is queued, the world has changed; look again what is ready."""
         for case in self.cases:
             if case.sending and case._channel._freeze is not None:
                 case.tempval = case._channel._freeze(case.tempval)
         try:
             for case in self.cases:
-                case._channel._enter_case(case)
-                if self.waiting.over:  # entering a case elsewhere may have let others run
+                # Entering a case elsewhere may have let others run.
+                if self.waiting.over:
                     self._withdraw()
                     break
+                if _is_ready(case._channel, case.sending):
+                    self._withdraw()
+                    return False
+                case._channel._enter_case(case)
         except BaseException as error:  # a channel elsewhere may be out of reach
             self._withdraw()
             if not (self.waiting.over and isinstance(error, Exception)):  # else one case has happened already
                 raise
+        return True
+
+    def wait(self) -> tuple[int, Any]:
         index, value = self.waiting.park()
-        if value.__class__ is bomb:
-            raise value.value
-        return index, value
+        return index, _defuse(value)
 
     def take(self, entry: _Case, value: Any) -> None:
         """A partner has taken `entry` out of its queue: that case happens."""
