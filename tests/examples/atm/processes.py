@@ -21,7 +21,13 @@ class Process(subprocess.Popen[str]):
 
     def __init__(self, *arguments: str, cwd: Path) -> None:
         self.mark = uuid4().hex
-        environment = os.environ | {MARK: self.mark, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+        self.cwd = cwd  # also for its temporary files
+        environment = os.environ | {
+            MARK: self.mark,
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "100",
+            "TMPDIR": str(cwd),
+        }
         super().__init__(
             [sys.executable, "-m", *arguments],
             cwd=cwd,
@@ -52,10 +58,10 @@ class Process(subprocess.Popen[str]):
             raise
         return self.returncode, stdout, stderr
 
-    def interrupt(self) -> tuple[int, str, float]:
+    def interrupt(self, by: int = signal.SIGINT) -> tuple[int, str, float]:
         """Press Ctrl-C, for the whole group, as a terminal does; return exit code, stderr and seconds."""
         began = time.monotonic()
-        os.killpg(self.pid, signal.SIGINT)
+        os.killpg(self.pid, by)
         code, _, stderr = self.finish(timeout=10)
         return code, stderr, time.monotonic() - began
 

@@ -133,25 +133,27 @@ def test_ctrl_c_ends_the_bank_within_a_second(ledger_path: Path) -> None:
     assert seconds < 1
 
 
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("place", ["here", "processes:2"])
-def test_ctrl_c_ends_the_demo_and_all_its_processes_within_a_second(tmp_path: Path, place: str) -> None:
-    ledger = tmp_path / "bank.sqlite"
-    arguments = ("demo", "--on", place, "--transactions", "1000000", "--accounts", str(ledger))
-    with running("examples.atm", *arguments, cwd=tmp_path) as demo:
-        wait_until_busy(demo, ledger)
-        code, stderr, seconds = demo.interrupt()
+def test_the_demo_can_be_stopped_within_a_second_and_leaves_nothing(
+    tmp_path: Path, place: str, by: int
+) -> None:
+    with running("examples.atm", "demo", "--on", place, "--transactions", "1000000", cwd=tmp_path) as demo:
+        wait_until_busy(demo)
+        code, stderr, seconds = demo.interrupt(by)
         assert demo.survivors() == []
 
     assert (code, stderr) == (130, "")
     assert seconds < 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["the bank's", "the other"])
 def test_a_killed_process_of_the_demo_is_one_line_and_the_end(tmp_path: Path, victim: int) -> None:
-    ledger = tmp_path / "bank.sqlite"
-    arguments = ("demo", "--on", "processes:2", "--transactions", "1000000", "--accounts", str(ledger))
-    with running("examples.atm", *arguments, cwd=tmp_path) as demo:
-        wait_until_busy(demo, ledger)
+    with running(
+        "examples.atm", "demo", "--on", "processes:2", "--transactions", "1000000", cwd=tmp_path
+    ) as demo:
+        wait_until_busy(demo)
         children = sorted(pid for pid in demo.survivors() if pid != demo.pid)
         os.kill(children[victim], signal.SIGKILL)
         code, _, stderr = demo.finish(timeout=10)
@@ -162,10 +164,9 @@ def test_a_killed_process_of_the_demo_is_one_line_and_the_end(tmp_path: Path, vi
     assert "the demo cannot go on without one of its processes" in stderr
 
 
-def wait_until_busy(demo: Process, ledger: Path) -> None:
+def wait_until_busy(demo: Process) -> None:
     """Customers are being served once the journal beside the ledger has grown beyond opening the accounts."""
-    journal = ledger.with_name(ledger.name + "-wal")
-    while not (journal.exists() and journal.stat().st_size > 1_500_000):
+    while not any(journal.stat().st_size > 1_500_000 for journal in demo.cwd.glob("*/*-wal")):
         assert demo.poll() is None, demo.communicate()
         time.sleep(0.01)
 
