@@ -6,9 +6,7 @@ The places are this process, two child processes, and two nodes over TCP, which 
 ends itself. The exit code is 0 only when every place gives the same answer, and the right one.
 """
 
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,7 +48,7 @@ class Row:
 @debug_option
 def main() -> None:
     """Run the prime search and the ATM network in one process, in two processes and on two nodes over TCP."""
-    with _ended_by_sigterm(), open_nodes(2) as addresses:
+    with open_nodes(2) as addresses:
         places = ["here", "processes:2", f"hosts:{','.join(addresses)}"]
         out.print(f"Prime search: how many primes are there in [{LO}, {HI})?")
         rows = [search(place) for place in places]
@@ -132,16 +130,6 @@ def check_books(books: Mapping[str, Comparison]) -> None:
     faults = [f"{place}: {fault}" for place, one in books.items() for fault in one.faults]
     if faults:
         raise Disagreement(f"the books do not balance: {'; '.join(faults)}; please report this")
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the program as Ctrl-C does, so that the nodes are ended too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
