@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 
 from net.addresses import UnixAddress
 from net.node import Node, set_node
@@ -20,7 +21,9 @@ LIFELINE = 0  # the file descriptor whose end is ours
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business, which ends us
+    # Ctrl-C is the parent's business, which ends us. Until here the parent had it blocked.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     config = json.loads(_read_line())
     if config["pythonpath"] is None:
         os.environ.pop("PYTHONPATH", None)
@@ -33,7 +36,12 @@ def main() -> None:
     parent = node.adopt(socket.socket(fileno=config["socket"]), "the parent process")
     over = Wait("the parent process to end")
     parent.at_end(over.wake)
-    over.park()
+    try:
+        over.park()
+    except BaseException as error:  # noqa: BLE001  a tasklet failed that nobody joins; no failure disappears
+        traceback.print_exc()
+        parent.close(f"a tasklet failed there: {type(error).__name__}: {error}")
+        _end(1)
     _end()
 
 
@@ -53,12 +61,12 @@ def _hold_lifeline() -> None:
     _end()
 
 
-def _end() -> None:
+def _end(code: int = 0) -> None:
     # Not sys.exit: the main thread may be deep in somebody's computation, and is not asked.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 if __name__ == "__main__":

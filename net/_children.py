@@ -12,16 +12,20 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from net.errors import NetError, PeerLost
 from tasklets import Timeout, timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from net._link import Link
     from net.node import Node
 
@@ -35,9 +39,10 @@ class Child:
     def __init__(self, node: Node, name: str, folder: str) -> None:
         self.name = name
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _ctrl_c_blocked():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "net._child"],
+                # -P: the working folder is where the parent finds modules, or it is not.
+                [sys.executable, "-P", "-m", "net._child"],
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
@@ -53,17 +58,17 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # it died at once; its link will say so
             self._lifeline.write(json.dumps(config).encode() + b"\n")
             self._lifeline.flush()
-        self.link: Link = node.adopt(ours, f"{name} (pid {self._process.pid})")
+        self.link: Link = node.adopt(ours, f"pid {self._process.pid}")
 
     def cut_lifeline(self) -> None:
         """Let the child end."""
         with contextlib.suppress(BrokenPipeError):
             self._lifeline.close()
 
-    def reap(self) -> None:
+    def reap(self, deadline: float) -> None:
         """Wait until it has ended; end it by force when it does not do so by itself."""
         try:
-            self._process.wait(END_SECONDS)
+            self._process.wait(max(0.0, deadline - monotonic()))
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -106,9 +111,23 @@ class Children:
         for child in self._all:
             child.link.close()
             child.cut_lifeline()
+        deadline = monotonic() + END_SECONDS
         for child in self._all:
-            child.reap()
+            child.reap(deadline)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """Let a child be born with Ctrl-C blocked, or it would print a traceback while it still imports.
+
+    Blocked, not ignored: one that comes meanwhile reaches this process afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _import_path() -> list[str]:

@@ -12,10 +12,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
-from net._failures import error_of
 from net.errors import PeerLost
 from tasklets import ChannelClosed, NotSendable
-from tasklets._core import Wait, bomb, tasklet
+from tasklets._core import Wait, bomb, get_scheduler, tasklet
 
 if TYPE_CHECKING:
     from net._link import Link
@@ -51,6 +50,11 @@ class Sender:
         self._prev: Any = None
 
     @property
+    def in_line(self) -> bool:
+        """True while it stands in the queue of its channel; False while it is lent."""
+        return self._next is not None or self._prev is not None or self.channel._first is self
+
+    @property
     def _hook(self) -> Sender:
         return self
 
@@ -70,49 +74,54 @@ class Sender:
     def lost(self, error: PeerLost) -> None:
         log.warning("a message taken from %r may be lost: %s", self.channel, error)
 
-    def rejected(self, error: BaseException) -> None: ...
-
-    def queued(self) -> None: ...
+    def rejected(self, error: BaseException) -> None:
+        log.warning("a message that waited in %r was dropped: %s", self.channel, error)
 
 
 class RemoteSender(Sender):
     """A peer's message."""
 
-    __slots__ = ("channel_id", "link", "seqno")
+    __slots__ = ("channel_id", "link", "seqno", "withdrawn")
 
     def __init__(self, where: channel, value: Any, link: Link, channel_id: bytes, seqno: int) -> None:
         super().__init__(where, value)
         self.link = link
         self.channel_id = channel_id
-        self.seqno = seqno  # 0 on a channel with room: such a send has returned, and is not taken back
-
-    def queued(self) -> None:
-        if self.seqno:
-            self.link.waiting_sends[self.channel_id, self.seqno] = self
-
-    def _settled(self) -> None:
-        if self.seqno:
-            self.link.waiting_sends.pop((self.channel_id, self.seqno), None)
+        self.seqno = seqno
+        self.withdrawn = False
+        if where.capacity == 0:  # else its send has returned, and is not taken back
+            link.unsettled[seqno] = self
 
     def taken(self) -> None:
-        self._settled()
-        self.link.acknowledge(self.channel_id)
+        if self.channel.capacity:
+            self.link.found_room(self.channel_id)
+        else:
+            self._settle((wire.ACK, self.channel_id, self.seqno))
+
+    def refused(self) -> None:
+        if self.withdrawn:
+            self._settle((wire.DROPPED, self.channel_id, self.seqno))
+        else:
+            super().refused()
 
     def lost(self, error: PeerLost) -> None:
         self.rejected(error)
 
     def rejected(self, error: BaseException) -> None:
-        self._settled()
-        self.link.reject(self.channel_id, error)
+        self.link.unsettled.pop(self.seqno, None)
+        self.link.tell((wire.REJECT, self.channel_id, self.seqno), error)
 
     def withdraw(self) -> None:
-        """Its sender takes it back, or is lost.
-
-        Does nothing to a message that is lent just now: its verdict is under way.
-        """
-        if self.link.waiting_sends.pop((self.channel_id, self.seqno), None) is not None:
+        """Its sender takes it back, or is lost. If it is lent just now, that is decided by the verdict."""
+        if self.in_line:
             self.channel._discard(self)
-            self.link.dropped(self.channel_id, self.seqno)
+            self._settle((wire.DROPPED, self.channel_id, self.seqno))
+        else:
+            self.withdrawn = True
+
+    def _settle(self, verdict: wire.Frame) -> None:
+        self.link.unsettled.pop(self.seqno, None)
+        self.link.notify(verdict)
 
 
 class LocalSender(Sender):
@@ -134,7 +143,7 @@ class LocalSender(Sender):
         return self.wait.tasklet
 
     def _withdraw(self) -> None:
-        if self._next is not None or self._prev is not None or self.channel._first is self:
+        if self.in_line:
             self.channel._discard(self)
 
     def taken(self) -> None:
@@ -192,10 +201,16 @@ class RemoteReceiver:
         return None
 
     def take(self, entry: Any, value: Any) -> None:
-        """A tasklet here sends to the peer's receiver. Blocks it until the peer has taken the message."""
+        """A tasklet here sends to the peer's receiver.
+
+        With capacity 0 this blocks it until the peer has taken the message.
+        """
         self.link.requests.pop(self.op, None)
         if value.__class__ is bomb:
-            self.link.notify((wire.RAISE, self.op, error_of(value.value)))
+            self.link.tell((wire.RAISE, self.op), value.value)
+            return
+        if self.channel.capacity:
+            self.lend(Sender(self.channel, value))
             return
         sender = DirectSender(self.channel, value, self.link.name)
         self.lend(sender)
@@ -248,7 +263,6 @@ def deliver(sender: Sender, front: bool = False) -> None:
         sender.rejected(ChannelClosed(where._closed_text("send to")))
     else:
         (where._unshift if front else where._push)(sender, 1)
-        sender.queued()
 
 
 def give(receiver: Any, value: Any) -> None:
@@ -264,44 +278,43 @@ def give(receiver: Any, value: Any) -> None:
 
 
 def request(where: channel, link: Link, op: int) -> None:
-    """A peer asks for one message: lend it the first, or put the request in line."""
-    receiver = RemoteReceiver(where, link, op)
+    """A peer asks for one message: lend it the first that can travel, or put the request in line."""
+    while (sender := _first_message(where)) is not None:
+        if sender.tempval.__class__ is bomb:
+            link.tell((wire.RAISE, op), sender.tempval.value)
+            sender.taken()
+            return
+        try:
+            link.send((wire.ITEM, op, sender.tempval))
+        except NotSendable as error:
+            sender.rejected(error)
+        else:
+            link.loans[op] = sender
+            return
+    if where.closing:
+        link.tell((wire.RAISE, op), ChannelClosed(where._closed_text("receive from")))
+    else:
+        receiver = link.requests[op] = RemoteReceiver(where, link, op)
+        where._push(receiver, -1)
+
+
+def _first_message(where: channel) -> Sender | None:
+    """Take the first message out of a channel, if there is one."""
     if where._buffer:
         sender = Sender(where, where._buffer.popleft())
         if where._balance > 0:
-            where._refill(link.node.scheduler)
-    elif where._balance > 0:
-        sender = _lendable(where, where._shift())
-    elif where.closing:
-        link.notify((wire.RAISE, op, error_of(ChannelClosed(where._closed_text("receive from")))))
-        return
-    else:
-        where._push(receiver, -1)
-        link.requests[op] = receiver
-        return
-    if sender.tempval.__class__ is bomb:
-        link.notify((wire.RAISE, op, error_of(sender.tempval.value)))
-        sender.taken()
-        return
-    try:
-        link.send((wire.ITEM, op, sender.tempval))
-    except NotSendable as error:
-        sender.rejected(error)
-        request(where, link, op)
-    else:
-        link.loans[op] = sender
+            where._refill(get_scheduler())
+        return sender
+    return _lendable(where, where._shift()) if where._balance > 0 else None
 
 
 def _lendable(where: channel, entry: Any) -> Sender:
     """What a queue entry that wants to send becomes when its message is lent."""
-    if isinstance(entry, RemoteSender):
-        entry.link.waiting_sends.pop((entry.channel_id, entry.seqno), None)
     if isinstance(entry, Sender):
         return entry
-    if isinstance(entry, tasklet) and entry._hook is None:
+    if isinstance(entry, tasklet):
         return LocalSender(where, entry)
-    # A select or a gevent greenlet: it goes on as if the message had been taken; a refused message waits on
-    # its own then.
+    # A select: it goes on as if the message had been taken; a refused message waits on its own then.
     sender = Sender(where, entry.tempval)
     partner = entry._hook.take(entry, None)
     if partner is not None:

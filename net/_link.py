@@ -7,10 +7,12 @@ packs while the other unpacks. The reader never waits for the writer: it only qu
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 from weakref import WeakSet
 
@@ -18,6 +20,7 @@ from net import _wire as wire
 from net._failures import error_of
 from net._protocol import Protocol
 from net.errors import PeerLost, RemoteProtocolError
+from tasklets import NotSendable
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ FLUSH_LAST = 8 * 1024  # the lone request and the flood
 
 class Operation(Interface):
     """A question put to the peer, until it is answered."""
+
+    answered_by: int  # the type of frame that may hold the answer (RAISE may always come instead)
 
     def answer(self, value: Any) -> bool:
         """Take the answer; False when nobody wants it any more."""
@@ -78,19 +83,20 @@ class Link:
         self.loans: dict[int, Loan] = {}  # ITEMs on their way, by the peer's op
         self.grants: dict[bytes, Grant] = {}  # what the peer may use here, by channel id
         self.requests: dict[int, RemoteReceiver] = {}  # of the peer, in line at channels here, by its op
-        self.waiting_sends: dict[
-            tuple[bytes, int], RemoteSender
-        ] = {}  # in line here, by channel id and number
-        self.received_sends: dict[bytes, int] = {}  # channel id -> SENDs so far, for channels of capacity 0
+        # The peer's messages for channels of capacity 0, in line or lent, by their number.
+        self.unsettled: dict[int, RemoteSender] = {}
+        self.messages_received = 0  # SENDs and BOMBs: the number of the last one
         self.users: WeakSet[RemoteChannel] = WeakSet()  # references that work over this link
         self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
-        self._acks: dict[bytes, int] = {}  # channel id -> messages taken that the peer has not been told of
+        self._messages_sent = 0
+        self._room: dict[bytes, int] = {}  # channel id -> messages that found room, to be told to the peer
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
         self._unsent: memoryview | None = None  # of a batch that the kernel took in part
+        self._writing_failed = False
         self._end_of_turn_armed = False
         self._protocol = Protocol(node.hello, node.codec)
         self._socket = sock
@@ -99,9 +105,8 @@ class Link:
         self._run_callback = loop.run_callback
         self._read_watcher = loop.io(sock.fileno(), 1)
         self._write_watcher = loop.io(sock.fileno(), 2)
+        self._read_watcher.start(self._on_readable)
         self._write(self._protocol.opening())
-        if self.lost is None:
-            self._read_watcher.start(self._on_readable)
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "open" if self.peer else "opening"
@@ -133,10 +138,24 @@ class Link:
             self._flush()
         self._arm_end_of_turn()
 
+    def send_message(self, frame: wire.Frame) -> int:
+        """Queue a SEND or BOMB like `send`. Returns its number."""
+        self.send(frame)
+        self._messages_sent += 1
+        return self._messages_sent
+
     def notify(self, frame: wire.Frame) -> None:
         """Queue a frame that carries no value of a program's; a lost link does not matter."""
         if self.lost is None:
             self.send(frame)
+
+    def tell(self, frame: wire.Frame, error: BaseException) -> None:
+        """Queue a frame that lacks its last field, what failed; a lost link does not matter."""
+        told = error_of(error)
+        try:
+            self.notify((*frame, told))
+        except NotSendable:  # the arguments of the exception are too large
+            self.notify((*frame, told[:3]))
 
     def ask(self, operation: Operation, build: Callable[[int], wire.Frame]) -> int:
         """Send a frame with a fresh op number, and register who hears the answer. Returns the number."""
@@ -145,25 +164,15 @@ class Link:
         self.operations[op] = operation
         return op
 
-    def acknowledge(self, channel_id: bytes) -> None:
-        """Tell the peer, with the next batch, that its oldest unanswered message on a channel was taken."""
-        self._acks[channel_id] = self._acks.get(channel_id, 0) + 1
+    def found_room(self, channel_id: bytes) -> None:
+        """Tell the peer, with the next batch, that one more of its messages found room in a channel."""
+        self._room[channel_id] = self._room.get(channel_id, 0) + 1
         self._arm_end_of_turn()
 
-    def reject(self, channel_id: bytes, error: BaseException) -> None:
-        """Tell the peer that its oldest unanswered message on a channel failed."""
-        self._send_acks()  # verdicts on one channel keep the order of its messages
-        self.notify((wire.REJECT, channel_id, error_of(error)))
-
-    def dropped(self, channel_id: bytes, seqno: int) -> None:
-        """Tell the peer that a message it withdrew had not been taken."""
-        self._send_acks()
-        self.notify((wire.DROPPED, channel_id, seqno))
-
-    def _send_acks(self) -> None:
-        if self._acks:
-            acks, self._acks = self._acks, {}
-            for channel_id, count in acks.items():
+    def _send_room(self) -> None:
+        if self._room:
+            room, self._room = self._room, {}
+            for channel_id, count in room.items():
                 self.notify((wire.ACK, channel_id, count))
 
     def _arm_end_of_turn(self) -> None:
@@ -174,11 +183,11 @@ class Link:
     def _end_turn(self) -> None:
         self._end_of_turn_armed = False
         self._threshold = FLUSH_FIRST
-        self._send_acks()
+        self._send_room()
         self._flush()
 
     def _flush(self) -> None:
-        if self._unsent is not None or not self._outbox or self.lost is not None:
+        if self._unsent is not None or not self._outbox or self.lost is not None or self._writing_failed:
             return
         batch = self._protocol.envelope(self._outbox)
         self._outbox = []
@@ -191,11 +200,18 @@ class Link:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.lose(f"writing failed: {error.strerror or error}")
+            # Not under the feet of whoever is sending: it is about to register who hears the answer.
+            self._writing_failed = True
+            self._run_callback(self._on_writing_failed, f"writing failed: {error.strerror or error}")
             return
         if sent < len(data):
             self._unsent = memoryview(data)[sent:]
             self._write_watcher.start(self._on_writable)
+
+    def _on_writing_failed(self, reason: str) -> None:
+        if self.lost is None:
+            self._on_readable()  # what arrived before it may hold answers, and say why the peer ended
+        self.lose(reason)
 
     def _on_writable(self) -> None:
         assert self._unsent is not None
@@ -223,6 +239,9 @@ class Link:
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
             self.lose(f"it broke the protocol: {error}")
+        except Exception:  # a frame half acted on would leave somebody waiting for ever
+            log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
+            self.lose("a frame of it led to a fault here")
 
     def _dispatch(self, frame: wire.Frame) -> None:
         if self.lost is None:
@@ -248,10 +267,36 @@ class Link:
     def close(self, reason: str = "") -> None:
         """Say goodbye and close. Never blocks: what the kernel does not take at once is not sent."""
         if self.lost is None:
-            self._send_acks()
-            self.notify((wire.GOODBYE, reason))
+            self._send_room()
+            self.notify((wire.GOODBYE, reason[: wire.MAX_TEXT_CHARS]))
             self._flush()
             self.lose("it was closed here")
+
+    def finish(self, deadline: float) -> None:
+        """Say goodbye and close, but send first what is queued, and let it arrive. Blocks the process, at most
+        until `deadline`.
+        """
+        if self.lost is not None:
+            return
+        self._send_room()
+        self.notify((wire.GOODBYE, ""))
+        with contextlib.suppress(OSError):
+            if self._unsent is not None:
+                self._send_until(self._unsent, deadline)
+            self._send_until(self._protocol.envelope(self._outbox), deadline)
+            self._outbox = []
+            # To close with something unread would make the kernel throw away what the peer has not read yet.
+            self._socket.shutdown(socket.SHUT_WR)
+            while self._socket_before(deadline).recv(READ_BYTES):
+                pass
+        self.lose("it was closed here")
+
+    def _send_until(self, data: bytes | memoryview, deadline: float) -> None:
+        self._socket_before(deadline).sendall(data)
+
+    def _socket_before(self, deadline: float) -> socket.socket:
+        self._socket.settimeout(max(0.001, deadline - monotonic()))
+        return self._socket
 
     def lose(self, reason: str) -> None:
         """The connection is over: everything that waits for the peer fails."""
@@ -277,8 +322,9 @@ class Link:
         for request in list(self.requests.values()):
             request.withdraw()
         self.requests.clear()
-        for waiting in list(self.waiting_sends.values()):
-            waiting.withdraw()
+        for sender in list(self.unsettled.values()):
+            sender.withdraw()
+        self.unsettled.clear()
         self.grants.clear()
         spawned, self.spawned = self.spawned, {}
         for one in spawned.values():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
 from net._failures import error_of
+from net.errors import RemoteProtocolError
 from tasklets import ChannelClosed, channel
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
     from net._link import Link
     from net.node import Node
+
+log = logging.getLogger("net")
 
 MAX_WINDOW = (
     1024  # messages a node may run ahead on one channel; measured: 256 to 1024 is where throughput levels off
@@ -38,9 +42,9 @@ class RemoteChannel(channel):
         "_link",
         "_node",
         "_receiving",  # operations that wait for a message here
-        "_sent",
-        "_starved",  # Waits for credit
-        "_unanswered",  # (seqno, Wait) of rendezvous sends
+        "_starved",  # who waits for credit
+        "_unanswered",  # seqno -> the Wait of a rendezvous send
+        "_window",  # the credit there is when nothing is under way
     )
 
     def __init__(
@@ -60,10 +64,9 @@ class RemoteChannel(channel):
         self._addresses = addresses
         self._link: Link | None = None
         self._introducers: dict[Link, int] = {}
-        self._credit = min(capacity, MAX_WINDOW)
-        self._sent = 0
-        self._unanswered: deque[tuple[int, Wait]] = deque()
-        self._starved: deque[Wait] = deque()
+        self._credit = self._window = min(capacity, MAX_WINDOW)
+        self._unanswered: dict[int, Wait] = {}
+        self._starved: deque[_Room] = deque()
         self._receiving = 0
         self._late_error: BaseException | None = None
 
@@ -98,8 +101,9 @@ class RemoteChannel(channel):
 
     def link_lost(self, link: Link) -> None:
         """Fail what waits for the home."""
-        while self._unanswered:
-            self._unanswered.popleft()[1].fail(link.loss("unknown"))
+        unanswered, self._unanswered = self._unanswered, {}
+        for wait in unanswered.values():
+            wait.fail(link.loss("unknown"))
         while self._starved:
             self._starved.popleft().fail(link.loss("not taken"))
 
@@ -121,58 +125,77 @@ class RemoteChannel(channel):
         return (wire.SEND, self._id, value)
 
     def _send_ahead(self, link: Link, value: Any) -> None:
-        if self._credit == 0 or self._starved:
-            wait = Wait(f"room in {self!r}")
-            self._starved.append(wait)
-            wait.park()
-        else:
+        if self._credit:
             self._credit -= 1
+        else:
+            self._wait_for_credit()
         try:
-            link.send(self._frame(value))
+            link.send_message(self._frame(value))
         except BaseException:
             self._add_credit()
             raise
 
-    def _send_and_wait(self, link: Link, value: Any) -> None:
-        seqno = self._sent + 1
-        wait = Wait(f"send to {self!r}", cancel=lambda: link.notify((wire.RETRACT, self._id, seqno)))
-        link.send(self._frame(value))
-        self._sent = seqno
-        self._unanswered.append((seqno, wait))
-        wait.park()
+    def _wait_for_credit(self) -> None:
+        room = _Room(f"room in {self!r}", cancel=lambda: self._starved.remove(room))
+        self._starved.append(room)
+        try:
+            room.park()
+        except BaseException:
+            if room.granted:  # killed before it could use it
+                self._add_credit()
+            raise
 
     def _add_credit(self) -> None:
-        while self._starved:
-            wait = self._starved.popleft()
-            if not wait.over:
-                wait.wake()
-                return
-        self._credit += 1
+        if self._starved:
+            self._starved.popleft().grant()
+        else:
+            self._credit += 1
+
+    def _send_and_wait(self, link: Link, value: Any) -> None:
+        seqno = link.send_message(self._frame(value))
+        wait = self._unanswered[seqno] = Wait(f"send to {self!r}", cancel=lambda: self._retract(link, seqno))
+        wait.park()
+
+    def _retract(self, link: Link, seqno: int) -> None:
+        # Whatever the verdict will be, nobody waits for it.
+        if self._unanswered.pop(seqno, None) is not None:
+            link.notify((wire.RETRACT, self._id, seqno))
 
     def _raise_late_error(self) -> None:
         if self._late_error is not None:
             error, self._late_error = self._late_error, None
             raise error
 
-    def acknowledged(self, count: int) -> None:
-        """The home has taken (capacity 0) or found room for (capacity n) the oldest `count` messages."""
-        for _ in range(count):
-            if self.capacity:
-                self._add_credit()
-            elif self._unanswered:
-                self._unanswered.popleft()[1].wake()
-
-    def rejected(self, error: BaseException) -> None:
-        """The oldest unanswered message failed."""
-        if self.capacity:
-            self._late_error = error
+    def acknowledged(self, number: int) -> None:
+        """The home has given the message of that number away (capacity 0), or has room for so many more
+        (capacity n). Raises RemoteProtocolError.
+        """
+        if self.capacity == 0:
+            wait = self._unanswered.pop(number, None)
+            if wait is not None:
+                wait.wake()
+            return
+        if number > self._window - self._credit:
+            raise RemoteProtocolError(f"room for {number} messages, more than were sent to {self!r}")
+        for _ in range(number):
             self._add_credit()
-        elif self._unanswered:
-            self._unanswered.popleft()[1].fail(error)
 
-    def withdrawn(self, seqno: int) -> None:
-        """A message that was taken back had not been received."""
-        self._unanswered = deque(pair for pair in self._unanswered if pair[0] != seqno)
+    def rejected(self, seqno: int, error: BaseException) -> None:
+        """A message failed."""
+        if self.capacity:
+            log.warning("a message sent ahead to %r failed, the next send raises it: %s", self, error)
+            self._late_error = error
+            self.acknowledged(1)
+            return
+        wait = self._unanswered.pop(seqno, None)
+        if wait is not None:
+            wait.fail(error)
+
+    def closed_at_home(self) -> None:
+        """The channel was closed: who waits for room to send gives up."""
+        self.closing = True
+        while self._starved:
+            self._starved.popleft().fail(ChannelClosed(self._closed_text("send to")))
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -190,7 +213,7 @@ class RemoteChannel(channel):
         return False  # only the home knows; a select asks it by waiting
 
     def _send_is_ready(self) -> bool:
-        return self.closing or (self.capacity > 0 and self._credit > 0 and not self._starved)
+        return self.closing or self._credit > 0
 
     def _enter_case(self, case: Any) -> None:
         if case.sending:
@@ -210,7 +233,7 @@ class RemoteChannel(channel):
         """Close the channel at its home, for everybody."""
         if not self.closing:
             self._connected().notify((wire.CLOSE, self._id))
-            self.closing = True
+            self.closed_at_home()
 
     def open(self) -> None:
         raise NotImplementedError(f"{self!r} can be opened again only where it lives")
@@ -224,8 +247,20 @@ class RemoteChannel(channel):
         return self.closing
 
 
+class _Room(Wait):
+    """A sender's place in line for credit."""
+
+    granted = False
+
+    def grant(self) -> None:
+        self.granted = True
+        self.wake()
+
+
 class _Receiving:
     """A tasklet here waits for a message from the home."""
+
+    answered_by = wire.ITEM
 
     def __init__(self, where: RemoteChannel, link: Link) -> None:
         self._where = where
@@ -253,6 +288,8 @@ class _Receiving:
 
 class _CaseReceiving:
     """A case of a select waits for a message from the home."""
+
+    answered_by = wire.ITEM
 
     def __init__(self, where: RemoteChannel, link: Link, case: Any) -> None:
         self._case = case

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
 from net._codec import Undecodable
-from net._failures import error_of
 from net.errors import NetError, NotImportable
-from tasklets import NotSendable, TaskletExit, tasklet
+from tasklets import NotSendable, TaskletExit, getcurrent, tasklet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +43,8 @@ def name_function(function: Callable[..., object]) -> str:
         found = getattr(found, part, None)
     if found is None:
         raise NotImportable(f"the module {module} has no {qualname}; {_TOP_LEVEL}")
+    if found != function:  # a method of an object, or what a decorator replaced
+        raise NotImportable(f"{module}:{qualname} is not {function!r} but {found!r}; {_TOP_LEVEL}")
     return f"{module}:{qualname}"
 
 
@@ -71,7 +72,7 @@ def import_function(name: str, at: str) -> Callable[..., object]:
     """The function that `name_function` named. Raises NotImportable, saying where it failed."""
     module, _, qualname = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        found: Any = _import_module(module)
         for part in qualname.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
@@ -85,16 +86,49 @@ def import_function(name: str, at: str) -> Callable[..., object]:
     return function
 
 
+# Who imports a module for a peer now -> its name.
+_importing: dict[tasklet, str] = {}
+
+
+def _import_module(name: str) -> Any:
+    me = getcurrent()
+    _importing[me] = name
+    try:
+        return importlib.import_module(name)
+    finally:
+        del _importing[me]
+
+
+def check_not_importing(place: str) -> None:
+    """Stop a program that, imported by a node for one of its functions, would start itself there again.
+
+    Raises NotImportable.
+    """
+    module = _importing.get(getcurrent())
+    if module is not None:
+        raise NotImportable(
+            f"{module} opens the place {place!r} while it is imported; put what starts the program under\n"
+            '    if __name__ == "__main__":'
+        )
+
+
+def kill_spawned(one: tasklet) -> bool:
+    """Kill a tasklet that runs a spawned function; False when it never ran, so it will not tell of its end."""
+    started = one._call is None
+    one.kill(pending=True)
+    return started
+
+
 def run_spawned(node: Node, link: Link, frame: wire.Frame) -> None:
     """Start a tasklet for a peer, and tell it how that ends."""
     _, op, name, args, kwargs = frame
     if not node.accepts_spawn:
         refusal = NetError(f"{node.name} starts nothing for others; start one that does with: tasklets node")
-        link.notify((wire.RAISE, op, error_of(refusal)))
+        link.tell((wire.RAISE, op), refusal)
     elif isinstance(args, Undecodable) or isinstance(kwargs, Undecodable):
         reason = (args if isinstance(args, Undecodable) else kwargs).reason
         unread = NotSendable(f"the arguments of {name} cannot be read there: {reason}")
-        link.notify((wire.RAISE, op, error_of(unread)))
+        link.tell((wire.RAISE, op), unread)
     else:
         one = tasklet(_live)(node, link, op, name, args, kwargs)
         one.name = name
@@ -102,15 +136,17 @@ def run_spawned(node: Node, link: Link, frame: wire.Frame) -> None:
 
 
 def _live(node: Node, link: Link, op: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    error = None
     try:
         function = import_function(name, node.name)
         link.notify((wire.STARTED, op))
         function(*args, **kwargs)
     except TaskletExit:
         pass
+    except KeyboardInterrupt:  # it is meant for the whole process
+        raise
     except BaseException as failure:  # noqa: BLE001  whatever it is, it belongs to the one who spawned
-        error = error_of(failure)
+        link.tell((wire.EXITED, op), failure)
+        return
     finally:
         link.spawned.pop(op, None)
-    link.notify((wire.EXITED, op, error))
+    link.notify((wire.EXITED, op, None))

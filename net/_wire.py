@@ -72,8 +72,8 @@ def _row(name: str, /, **fields: str) -> FrameType:
 FRAMES: Final[dict[int, FrameType]] = {
     HELLO: _row("HELLO", features="map"),
     SEND: _row("SEND", channel_id="id", value="value"),
-    ACK: _row("ACK", channel_id="id", count="count"),
-    REJECT: _row("REJECT", channel_id="id", error="error"),
+    ACK: _row("ACK", channel_id="id", number="count"),
+    REJECT: _row("REJECT", channel_id="id", seqno="count", error="error"),
     RETRACT: _row("RETRACT", channel_id="id", seqno="count"),
     DROPPED: _row("DROPPED", channel_id="id", seqno="count"),
     RECEIVE: _row("RECEIVE", channel_id="id", op="uint"),

@@ -17,6 +17,8 @@ from net.node import Node, set_node
 from tasklets import TaskletError
 from tasklets._core import Wait
 
+log = logging.getLogger("net")
+
 SIGINT_EXIT = 130  # what a shell reports of a program that Ctrl-C ended
 
 
@@ -78,15 +80,32 @@ def node(address: str, name: str, insecure: bool) -> None:
     """
     ours = Node(name, accepts_spawn=True)
     set_node(ours)
+    signal.signal(signal.SIGTERM, _terminate)
     listener = ours.listen(parse_address(address), insecure=insecure)
-    ended = Wait("the end of this node")
-    signal.signal(signal.SIGTERM, lambda *_: ended.wake())
     click.echo(f"listening at {listener.address}")
     sys.stdout.flush()
     try:
-        ended.park()
+        _run_for_ever()
+    except _Terminated:
+        pass
     finally:
         ours.close()
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM. As with Ctrl-C, nothing holds it up, not even a tasklet that computes."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
+def _run_for_ever() -> None:
+    while True:
+        try:
+            Wait("the end of this node").park()
+        except Exception:  # a tasklet that somebody's function started failed; the others go on
+            log.exception("a tasklet failed")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ through `serve`, `connect` and `open_place`; the command line makes one that als
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import logging
@@ -14,23 +15,31 @@ import os
 import socket
 import stat
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
 from net import _exports, _wire as wire
 from net._codec import Codec, Description, Undecodable
-from net._failures import error_of, rebuild_exception
-from net._link import Link
+from net._failures import rebuild_exception
+from net._link import Link, Operation
 from net._protocol import Hello
 from net._references import RemoteChannel
-from net._spawning import run_spawned
+from net._spawning import kill_spawned, run_spawned
 from net.addresses import Address, UnixAddress, parse_address
-from net.errors import AddressInUse, BadAddress, NameNotFound, PeerLost, PeerUnreachable
+from net.errors import (
+    AddressInUse,
+    BadAddress,
+    NameNotFound,
+    PeerLost,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
 from tasklets import ChannelClosed, NotSendable, Timeout, channel, timeout
 from tasklets._core import Wait, bomb, get_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from net._protocol import Protocol
 
@@ -39,6 +48,8 @@ log = logging.getLogger("net")
 CONNECT_SECONDS = 5.0  # to reach an address and to be introduced
 MAX_CONNECTIONS = 4096  # accepted by one node; beyond it a stranger could take all file descriptors
 BACKLOG = 512  # connections that may wait to be accepted
+ACCEPT_PAUSE_SECONDS = 0.1  # when no connection can be accepted: to ask again at once would spin
+LAST_WORDS_SECONDS = 1.0  # for all peers to read what was queued for them when the process ends
 
 
 class Node:
@@ -66,7 +77,7 @@ class Node:
             wire.ACK: self._on_ack,
             wire.REJECT: self._on_reject,
             wire.RETRACT: self._on_retract,
-            wire.DROPPED: self._on_dropped,
+            wire.DROPPED: _ignore,  # whoever withdrew a message does not wait for the verdict
             wire.RECEIVE: self._on_receive,
             wire.ITEM: self._on_item,
             wire.RAISE: self._on_raise,
@@ -80,11 +91,13 @@ class Node:
             wire.HOLD: self._on_hold,
             wire.RELEASE: self._on_release,
             wire.SPAWN: self._on_spawn,
-            wire.STARTED: self._on_started,
+            wire.STARTED: _ignore,  # nobody waits for it: EXITED or RAISE tell how it ended
             wire.EXITED: self._on_exited,
             wire.KILL: self._on_kill,
         }
         self.scheduler.sources.append(self._may_wake_somebody)
+        # A send on a channel with room has returned before the message has left.
+        atexit.register(self.close)
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.id.hex()[:8]} links={len(self.links)}>"
@@ -124,26 +137,50 @@ class Node:
             self.links.add(link)
         return link
 
-    def connect(self, address: Address, seconds: float = CONNECT_SECONDS) -> Link:
-        """Open a session with the node at an address. Blocks. Raises PeerUnreachable."""
+    def dial(self, address: Address) -> Link:
+        """Open a session of its own with the node at an address. Blocks. Raises PeerUnreachable."""
+        with _answering(address, CONNECT_SECONDS):
+            return self._open(address)
+
+    def find(self, address: Address, name: str, seconds: float) -> channel:
+        """Get the channel that the node at an address publishes under a name. Blocks.
+
+        Raises PeerUnreachable, NameNotFound, PeerLost.
+        """
+        with _answering(address, seconds):
+            link, reused = self._session(address)
+            try:
+                return self._lookup(link, name)
+            except PeerLost:
+                if not reused:
+                    raise
+            # It had ended before, and the loop had no turn to notice. To ask again does no harm.
+            return self._lookup(self._session(address)[0], name)
+
+    def _session(self, address: Address) -> tuple[Link, bool]:
+        """The session with the node at an address that all who name the address share, and whether it is an
+        old one. Blocks to open it.
+        """
         where = str(address)
         known = self._dialled.get(where)
-        if known is not None and known.lost is None and known.peer is not None:
-            return known
+        if known is not None:
+            return known, True
+        link = self._open(address)
+        if link.lost is None:
+            self._dialled[where] = link
+        return link, False
+
+    def _open(self, address: Address) -> Link:
+        link = self.adopt(_dial(address), str(address))
         try:
-            with timeout(seconds):
-                link = self._dialled[where] = self.adopt(_dial(address), where)
-                link.opened.park()
-        except Timeout:
-            if where in self._dialled:
-                self._dialled.pop(where).lose("it did not introduce itself")
-            raise PeerUnreachable(
-                f"no answer from {address} within {seconds:g} s; is it up, and is the port right?"
-            ) from None
+            link.opened.park()
         except PeerLost as error:
             raise PeerUnreachable(
                 f"what answers at {address} is no node of ours ({error}); is the port right?"
             ) from None
+        except BaseException:
+            link.lose("it did not introduce itself")
+            raise
         return link
 
     def link_to(self, home: bytes, addresses: tuple[str, ...], label: str) -> Link:
@@ -154,8 +191,10 @@ class Node:
         reasons = []
         for text in addresses:
             try:
-                link = self.connect(parse_address(text))
-            except PeerUnreachable as error:
+                address = parse_address(text)
+                with _answering(address, CONNECT_SECONDS):
+                    link, _ = self._session(address)
+            except (BadAddress, PeerUnreachable) as error:
                 reasons.append(str(error))
                 continue
             if link.peer is not None and link.peer.node_id == home:
@@ -177,11 +216,14 @@ class Node:
             del self._dialled[link.where]
 
     def close(self) -> None:
-        """Say goodbye to every peer and stop listening."""
+        """Stop listening, and say goodbye to every peer. Sends what is queued for them; blocks the process for
+        that, for LAST_WORDS_SECONDS at most.
+        """
+        deadline = monotonic() + LAST_WORDS_SECONDS
         for listener in list(self.listeners):
-            listener.close()
+            listener.stop()
         for link in list(self.links):
-            link.close()
+            link.finish(deadline)
 
     # -- channels as values ----------------------------------------------------------------------------------
 
@@ -262,48 +304,49 @@ class Node:
         self._incoming(link, frame[1], bomb(rebuild_exception(*frame[2])))
 
     def _incoming(self, link: Link, channel_id: bytes, value: Any) -> None:
+        seqno = link.messages_received = link.messages_received + 1
         where = self._exports.get(channel_id)
         if where is None:
-            link.reject(channel_id, _gone())
-            return
-        seqno = 0
-        if where.capacity == 0:
-            seqno = link.received_sends[channel_id] = link.received_sends.get(channel_id, 0) + 1
-        if value.__class__ is Undecodable:
-            link.reject(channel_id, NotSendable(f"{where!r} cannot take the message: {value.reason}"))
-            return
-        _exports.deliver(_exports.RemoteSender(where, value, link, channel_id, seqno))
+            link.tell((wire.REJECT, channel_id, seqno), _gone())
+        elif value.__class__ is Undecodable:
+            unread = NotSendable(f"{where!r} cannot take the message: {value.reason}")
+            link.tell((wire.REJECT, channel_id, seqno), unread)
+        else:
+            _exports.deliver(_exports.RemoteSender(where, value, link, channel_id, seqno))
+
+    def _reference(self, link: Link, channel_id: bytes) -> RemoteChannel | None:
+        """Our reference to a channel whose home is behind a link; None when it was dropped meanwhile."""
+        reference = self._references.get(channel_id)
+        return reference if reference is not None and reference._link is link else None
 
     def _on_ack(self, link: Link, frame: wire.Frame) -> None:
-        reference = self._references.get(frame[1])
+        reference = self._reference(link, frame[1])
         if reference is not None:
             reference.acknowledged(frame[2])
 
     def _on_reject(self, link: Link, frame: wire.Frame) -> None:
-        reference = self._references.get(frame[1])
+        reference = self._reference(link, frame[1])
         if reference is not None:
-            reference.rejected(rebuild_exception(*frame[2]))
+            reference.rejected(frame[2], rebuild_exception(*frame[3]))
 
     def _on_retract(self, link: Link, frame: wire.Frame) -> None:
-        waiting = link.waiting_sends.get((frame[1], frame[2]))
-        if waiting is not None:  # else it was taken, and the verdict is under way
-            waiting.withdraw()
-
-    def _on_dropped(self, link: Link, frame: wire.Frame) -> None:
-        reference = self._references.get(frame[1])
-        if reference is not None:
-            reference.withdrawn(frame[2])
+        sender = link.unsettled.get(frame[2])
+        if sender is not None:  # else it was taken, and the verdict is under way
+            sender.withdraw()
 
     def _on_receive(self, link: Link, frame: wire.Frame) -> None:
-        where = self._exports.get(frame[1])
+        _, channel_id, op = frame
+        if op in link.requests or op in link.loans:
+            raise RemoteProtocolError(f"RECEIVE {op} is still in work")
+        where = self._exports.get(channel_id)
         if where is None:
-            link.notify((wire.RAISE, frame[2], error_of(_gone())))
+            link.tell((wire.RAISE, op), _gone())
         else:
-            _exports.request(where, link, frame[2])
+            _exports.request(where, link, op)
 
     def _on_item(self, link: Link, frame: wire.Frame) -> None:
         _, op, value = frame
-        operation = link.operations.pop(op, None)
+        operation = _pop_operation(link, op, wire.ITEM)
         if operation is None:
             link.notify((wire.REFUSED, op))
         elif value.__class__ is Undecodable:
@@ -333,6 +376,12 @@ class Node:
         request = link.requests.pop(frame[1], None)
         if request is not None:
             request.withdraw()
+            return
+        loan = link.loans.pop(frame[1], None)
+        if loan is not None:
+            # The two crossed, so the peer will refuse it. Putting it back now, before the peer's next request
+            # is read, keeps the order of messages.
+            loan.refused()
 
     def _on_lookup(self, link: Link, frame: wire.Frame) -> None:
         _, op, name = frame
@@ -341,13 +390,18 @@ class Node:
             link.send((wire.FOUND, op, found))
             return
         published = ", ".join(sorted(self.names)) or "nothing"
-        error = NameNotFound(f"no channel is published as {name!r} at {self.name}; published: {published}")
-        link.notify((wire.RAISE, op, error_of(error)))
+        link.tell(
+            (wire.RAISE, op),
+            NameNotFound(f"no channel is published as {name!r} at {self.name}; published: {published}"),
+        )
 
     def _on_found(self, link: Link, frame: wire.Frame) -> None:
-        operation = link.operations.pop(frame[1], None)
+        _, op, value = frame
+        if not isinstance(value, channel):
+            raise RemoteProtocolError(f"FOUND {op} holds no channel but {wire.shorten(value)}")
+        operation = _pop_operation(link, op, wire.FOUND)
         if operation is not None:
-            operation.answer(frame[2])
+            operation.answer(value)
 
     def _on_close(self, link: Link, frame: wire.Frame) -> None:
         where = self._exports.get(frame[1])
@@ -355,9 +409,9 @@ class Node:
             where.close()
 
     def _on_closed(self, link: Link, frame: wire.Frame) -> None:
-        reference = self._references.get(frame[1])
+        reference = self._reference(link, frame[1])
         if reference is not None:
-            reference.closing = True
+            reference.closed_at_home()
 
     def _on_hold(self, link: Link, frame: wire.Frame) -> None:
         held = self._exports.get(frame[1])
@@ -368,28 +422,28 @@ class Node:
         link.release(frame[1], frame[2])
 
     def _on_spawn(self, link: Link, frame: wire.Frame) -> None:
+        if frame[1] in link.spawned:
+            raise RemoteProtocolError(f"SPAWN {frame[1]} is still in work")
         run_spawned(self, link, frame)
-
-    def _on_started(self, link: Link, frame: wire.Frame) -> None:
-        pass  # the opener does not wait for it; EXITED or RAISE tell how it ended
 
     def _on_exited(self, link: Link, frame: wire.Frame) -> None:
         _, op, error = frame
-        operation = link.operations.pop(op, None)
+        operation = _pop_operation(link, op, wire.EXITED)
         if operation is not None and error is None:
             operation.answer(None)
         elif operation is not None:
             operation.fail(rebuild_exception(*error))
 
     def _on_kill(self, link: Link, frame: wire.Frame) -> None:
-        victim = link.spawned.get(frame[1])
-        if victim is not None:
-            victim.kill(pending=True)
+        op = frame[1]
+        victim = link.spawned.get(op)
+        if victim is not None and not kill_spawned(victim):
+            del link.spawned[op]
+            link.notify((wire.EXITED, op, None))
 
     # -- names -----------------------------------------------------------------------------------------------
 
-    def lookup(self, link: Link, name: str) -> channel:
-        """Ask a peer for a channel that it publishes. Blocks. Raises NameNotFound, PeerLost."""
+    def _lookup(self, link: Link, name: str) -> channel:
         lookup = _Lookup(f"{link.name} to look up {name!r}")
         link.ask(lookup, lambda op: (wire.LOOKUP, op, name))
         found = lookup.wait.park()
@@ -397,11 +451,41 @@ class Node:
         return found
 
 
+@contextlib.contextmanager
+def _answering(address: Address, seconds: float) -> Iterator[None]:
+    """Limit how long the node at an address may take to answer. Raises PeerUnreachable."""
+    limit = timeout(seconds)
+    try:
+        with limit:
+            yield
+    except Timeout:
+        if not limit.expired:  # the caller's own limit
+            raise
+        raise PeerUnreachable(
+            f"no answer from {address} within {seconds:g} s; is it up, and is the port right?"
+        ) from None
+
+
+def _ignore(link: Link, frame: wire.Frame) -> None:
+    pass
+
+
+def _pop_operation(link: Link, op: int, answered_by: int) -> Operation | None:
+    """Who waits for this answer; None when nobody does any more. Raises RemoteProtocolError."""
+    operation = link.operations.get(op)
+    if operation is not None and operation.answered_by != answered_by:
+        raise RemoteProtocolError(f"op {op} is answered by {wire.FRAMES[answered_by].name}")
+    link.operations.pop(op, None)
+    return operation
+
+
 def _gone() -> ChannelClosed:
     return ChannelClosed("the channel is gone: nobody at its home holds it any more")
 
 
 class _Lookup:
+    answered_by = wire.FOUND
+
     def __init__(self, what: str) -> None:
         self.wait = Wait(what)
 
@@ -439,8 +523,10 @@ class Listener:
             sock, peer = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
-        except OSError as error:
+        except OSError as error:  # no file descriptor is left, most likely
             log.warning("%s: a connection could not be accepted: %s", self.address, error)
+            self._watcher.stop()
+            self.node.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
             return
         if len(self.node.links) >= MAX_CONNECTIONS:
             log.warning("%s: more than %d connections, one is refused", self.address, MAX_CONNECTIONS)
@@ -452,18 +538,26 @@ class Listener:
         self._links.add(link)
         self.node.reactor.call_later(CONNECT_SECONDS, _expect_hello, link)
 
-    def close(self) -> None:
-        """Accept no more connections, and say goodbye on those that came in here."""
+    def _resume(self) -> None:
+        if self in self.node.listeners:
+            self._watcher.start(self._on_connection)
+
+    def stop(self) -> None:
+        """Accept no more connections."""
         if self in self.node.listeners:
             self.node.listeners.remove(self)
             self._watcher.stop()
             self._watcher.close()
             self._socket.close()
-            for link in list(self._links):
-                link.close()
             if isinstance(self.address, UnixAddress):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.address.path)
+
+    def close(self) -> None:
+        """Accept no more connections, and say goodbye on those that came in here."""
+        self.stop()
+        for link in list(self._links):
+            link.close()
 
 
 def _expect_hello(link: Link) -> None:
@@ -481,17 +575,20 @@ def _dial(address: Address) -> socket.socket:
     try:
         if isinstance(address, UnixAddress):
             dialled = waiting.socket(socket.AF_UNIX)
-            dialled.connect(address.path)
+            try:
+                dialled.connect(address.path)
+            except BaseException:
+                dialled.close()
+                raise
         else:
             dialled = waiting.create_connection((address.host, address.port))
     except (ConnectionRefusedError, FileNotFoundError):
         raise PeerUnreachable(
             f"nobody listens at {address}; start the other side first, or correct the address"
         ) from None
-    except socket.gaierror as error:
-        raise PeerUnreachable(
-            f"the host of {address} is unknown ({error.strerror}); correct the address"
-        ) from None
+    except (socket.gaierror, UnicodeError) as error:  # the latter: a host that no name server could know
+        why = getattr(error, "strerror", error)
+        raise PeerUnreachable(f"the host of {address} is unknown ({why}); correct the address") from None
     except OSError as error:
         raise PeerUnreachable(f"{address} cannot be reached: {error.strerror or error}") from None
     sock = socket.socket(fileno=dialled.detach())
@@ -503,19 +600,19 @@ def _bind(address: Address) -> socket.socket:
     if isinstance(address, UnixAddress):
         sock = socket.socket(socket.AF_UNIX)
         target: Any = address.path
-        _remove_stale(address)
     else:
         try:
             family, kind, proto, _, target = socket.getaddrinfo(
                 address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-        except socket.gaierror as error:
-            raise BadAddress(
-                f"the host of {address} is unknown ({error.strerror}); correct the address"
-            ) from None
+        except (socket.gaierror, UnicodeError) as error:
+            why = getattr(error, "strerror", error)
+            raise BadAddress(f"the host of {address} is unknown ({why}); correct the address") from None
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if isinstance(address, UnixAddress):
+            _remove_stale(address)
         sock.bind(target)
         sock.listen(BACKLOG)
     except OSError as error:

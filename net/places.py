@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol as Interface
 from net import _wire as wire
 from net._children import Children
 from net._failures import error_of, rebuild_exception
-from net._spawning import name_function
+from net._spawning import check_not_importing, kill_spawned, name_function
 from net.addresses import PlaceSpec, parse_place
 from net.errors import PeerLost
 from net.node import get_node
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 class Spawned:
     """A tasklet started by `Place.spawn`, here or elsewhere."""
+
+    answered_by = wire.EXITED
 
     def __init__(self, name: str, at: str) -> None:
         self.name = name
@@ -135,6 +137,7 @@ def open_place(spec: str) -> Place:
     where no node listens.
     """
     parsed = parse_place(spec)
+    check_not_importing(spec)
     return _Nodes(parsed) if parsed.processes or parsed.hosts else _Here(parsed)
 
 
@@ -177,7 +180,7 @@ class _Here(_PlaceBase):
         frozen = freeze(args), {key: freeze(value) for key, value in kwargs.items()}
         one = tasklet(self._live)(spawned, function, *frozen)
         one.name = spawned.name
-        spawned._end = lambda: one.kill(pending=True)
+        spawned._end = lambda: None if kill_spawned(one) else spawned._finish(None)
         return self._remember(spawned)
 
     @staticmethod
@@ -211,7 +214,7 @@ class _Nodes(_PlaceBase):
             self._links = []
             try:
                 for address in spec.hosts:
-                    self._links.append(node.connect(address))
+                    self._links.append(node.dial(address))  # not shared, since close() ends it
             except BaseException:
                 self.close()
                 raise

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from net.addresses import parse_address, parse_url
 from net.errors import NetError
 from net.node import CONNECT_SECONDS, get_node
+from tasklets import channel
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from tasklets import channel
 
 
 class Server:
@@ -20,6 +19,8 @@ class Server:
     def __init__(self, address: str, channels: dict[str, channel], *, insecure: bool) -> None:
         node = get_node()
         for name in channels:
+            if not isinstance(channels[name], channel):
+                raise TypeError(f"what is published is a channel; {name} is {channels[name]!r}")
             if name in node.names:
                 raise NetError(f"this process publishes a channel as {name!r} already; choose another name")
         self._listener = node.listen(parse_address(address), insecure=insecure)
@@ -70,8 +71,7 @@ def serve(address: str, /, *, insecure: bool = False, **channels: channel) -> Se
 def connect(url: str, /, *, timeout: float = CONNECT_SECONDS) -> channel:
     """Get a reference to a channel that is published at "tcp://HOST:PORT/NAME". Blocks.
 
-    Raises BadAddress, PeerUnreachable when nobody listens there, NameNotFound, PeerLost.
+    Raises BadAddress, PeerUnreachable when nobody listens there or answers in time, NameNotFound, PeerLost.
     """
     address, name = parse_url(url)
-    node = get_node()
-    return node.lookup(node.connect(address, timeout), name)
+    return get_node().find(address, name, timeout)
