@@ -52,7 +52,7 @@ def test_books_that_disagree_say_where(wrong: Outcome, fault: str) -> None:
 
 def test_the_customers_of_a_seed_are_the_same_ones_again(tmp_path: Path) -> None:
     first, again, other = (
-        run_demo("here", tmp_path / f"{number}.sqlite", 1, 60, seed, lambda served: None)
+        run_demo("here", tmp_path / f"{number}.sqlite", 1, 25, seed, lambda served: None)
         for number, seed in enumerate([5, 5, 6])
     )
 
@@ -63,7 +63,7 @@ def test_the_customers_of_a_seed_are_the_same_ones_again(tmp_path: Path) -> None
 def test_a_demo_on_an_old_ledger_counts_only_its_own(tmp_path: Path) -> None:
     path = tmp_path / "bank.sqlite"
     for seed in (1, 2):
-        outcome = run_demo("here", path, 1, 30, seed, lambda served: None)
+        outcome = run_demo("here", path, 1, 12, seed, lambda served: None)
 
     assert outcome.before.customers > 200_00 * 10
     assert Comparison(outcome).faults == []
@@ -77,11 +77,11 @@ def test_the_books_balance_in_every_place(tmp_path: Path, place: str) -> None:  
             node = ("net.cli", "node", "--listen", "127.0.0.1:0")
             nodes = [hosts.enter_context(running(*node, cwd=tmp_path)) for _ in range(2)]
             place = "hosts:" + ",".join(node.wait_for_line("listening at tcp://") for node in nodes)
-        code, stdout, stderr = run("demo", "--on", place, "--atms", "3", "--transactions", "40", cwd=tmp_path)
+        code, stdout, stderr = run("demo", "--on", place, "--atms", "3", "--transactions", "30", cwd=tmp_path)
 
     assert (code, stderr) == (0, "")
     assert "The books balance." in stdout
-    assert "120 customers at 3 machines" in stdout
+    assert "90 customers at 3 machines" in stdout
     assert list(tmp_path.iterdir()) == []
 
 
