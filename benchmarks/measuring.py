@@ -93,15 +93,22 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------- fresh interpreters
 
 
-def run_apart(script: str, *arguments: str, variables: dict[str, str] | None = None) -> Any:
+def run_apart(
+    script: str, *arguments: str, variables: dict[str, str] | None = None, patience: float | None = None
+) -> Any:
     """Run a script in a fresh interpreter and return what it printed, read as JSON.
 
-    Raises Missing when it ended by `say_missing`, and SystemExit when it failed.
+    Raises Missing when it ended by `say_missing` or took more than `patience` seconds, SystemExit when it failed.
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **(variables or {}), "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, env=environment, check=False, timeout=patience
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing(f"no result within {patience:g} s") from None
     if done.returncode == _MISSING:
         raise Missing(done.stdout.strip())
     if done.returncode:

@@ -1,0 +1,93 @@
+"""The measurements run, and say what was promised and what is missing. Their figures are nobody's business here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.real
+
+
+def run_benchmark(script: str, file: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / script),
+        "--rounds",
+        "1",
+        "--json",
+        str(file),
+        *arguments,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_tasklets_are_measured_beside_greenlet(tmp_path: Path) -> None:
+    arguments = ("--scale", "0.001", "--only", "ping-pong", "--only", "spawn", "--only", "pure")
+    table, record = run_benchmark("bench_tasklets.py", tmp_path / "figures.json", *arguments)
+
+    assert "ping-pong" in table
+    assert "pure: ping-pong against greenlet" in table
+    assert set(record["per_operation"]) | set(record["missing"]) == {"greenlet", "pure"}
+    for measured in record["per_operation"].values():
+        assert measured["spawn"]["median"] > 0
+
+
+def test_every_program_of_every_form_of_tasklets_ends(tmp_path: Path) -> None:
+    arguments = ("--scale", "0.002", "--only", "pure", "--only", "asyncio")
+    _, record = run_benchmark("bench_tasklets.py", tmp_path / "figures.json", *arguments)
+
+    programs = {name: set(measured) for name, measured in record["per_operation"].items()}
+    assert programs["pure"] == programs["greenlet"] == programs["asyncio"]
+    assert len(programs["pure"]) == 8
+
+
+def test_net_is_measured_beside_bare_sockets(tmp_path: Path) -> None:
+    arguments = ("--seconds", "0.02", "--large-bytes", "100000", "--placement", "free")
+    only = [word for name in ("net", "gevent", "pipe") for word in ("--only", name)]
+    table, record = run_benchmark("bench_net.py", tmp_path / "figures.json", *arguments, *only)
+
+    assert "free: round trip against gevent" in table
+    measured = record["placements"]["free"]
+    assert set(measured) == {"net", "gevent", "pipe"}
+    assert set(measured["net"]) >= {
+        "round_trip",
+        "requests",
+        "one_way",
+        "bulk",
+        "large_p99",
+        "per_connection",
+    }
+    assert record["targets"]["free: one way against Pipe"]["ratio"] > 0
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "execnet.py").write_text("raise ImportError('not here')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, str(ROOT / "benchmarks" / "bench_net.py"), "--quick", "--only", "execnet"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert "not measured: execnet: not here" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["bench_tasklets.py", "bench_net.py"])
+def test_results_name_no_machine(script: str, tmp_path: Path) -> None:
+    sizes = {
+        "bench_tasklets.py": ("--scale", "0.001", "--only", "ping-pong", "--only", "pure"),
+        "bench_net.py": ("--seconds", "0.02", "--placement", "free", "--only", "net", "--only", "round-trip"),
+    }
+    run_benchmark(script, tmp_path / "figures.json", *sizes[script])
+
+    text = (tmp_path / "figures.json").read_text()
+    assert os.uname().nodename not in text
+    assert str(ROOT) not in text
+    assert str(Path.home()) not in text
