@@ -186,6 +186,11 @@ def measure_apart(
     except Missing as reason:
         figures.missing.setdefault(system, str(reason))
         return
+    except SystemExit as failure:
+        if system == OURS:
+            raise
+        figures.missing.setdefault(system, str(failure))  # a peer's troubles do not end our measurement
+        return
     ours = figures.values[placement].setdefault(system, {})
     for metric, value in found.items():
         ours.setdefault(metric, []).append(value)

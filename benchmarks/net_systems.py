@@ -831,8 +831,14 @@ class Rpyc(System):
     def _open(self) -> Any:
         import rpyc
 
-        self._connections.append(rpyc.connect("127.0.0.1", self._port, config={"sync_request_timeout": 60}))
-        return self._connections[-1].root
+        config = {"sync_request_timeout": 60}
+        while True:
+            try:
+                self._connections.append(rpyc.connect("127.0.0.1", self._port, config=config))
+            except ConnectionRefusedError:  # its server begins to listen after it has told its port
+                sleep(0.01)
+            else:
+                return self._connections[-1].root
 
     def _caller(self) -> Callable[[], object]:
         echo = self._open().echo
