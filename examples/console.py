@@ -52,6 +52,8 @@ debug_option = click.option(
 
 def run_program(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a click command and end the process with its exit code; errors take one line on stderr."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see examples/atm/__main__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # As Ctrl-C: SIGTERM would otherwise leave temporary folders and other processes' work behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(exit_code(command, sys.argv[1:] if arguments is None else arguments))

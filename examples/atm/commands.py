@@ -1,0 +1,165 @@
+"""The commands: bank, atm, demo. See --help."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+import net
+from examples.atm.atm import Atm
+from examples.atm.bank import Bank
+from examples.atm.demo import run_demo
+from examples.atm.ledger import Ledger, open_ledger
+from examples.atm.money import format_amount, parse_amount
+from examples.atm.person import Dialogue
+from examples.atm.report import Comparison, make_tables
+from examples.atm.terminal import Terminal
+from examples.console import debug_option, err, on_option, out
+from tasklets import channel
+
+BANK = "tcp://127.0.0.1:7000"
+SAMPLES = (("alice", "1111", 500_00), ("bob", "2222", 250_00), ("carol", "3333", 0))
+
+
+NewAccount = tuple[str, str, int]  # name, pin, amount
+
+
+def parse_accounts(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[NewAccount, ...]:
+    """Take NAME:PIN:AMOUNT apart; the name may hold colons, the other two cannot."""
+    accounts = []
+    for value in values:
+        try:
+            name, pin, amount = value.rsplit(":", 2)
+            accounts.append((name, pin, parse_amount(amount)))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r} is not NAME:PIN:AMOUNT, such as alice:1111:500") from error
+    return tuple(accounts)
+
+
+@click.group()
+@debug_option
+def main() -> None:
+    """A bank and its cash machines.
+
+    \b
+    Try it in two terminals:
+      python -m examples.atm bank
+      python -m examples.atm atm
+    or let scripted customers do it:
+      python -m examples.atm demo --on here
+      python -m examples.atm demo --on processes:2
+    """
+
+
+@main.command()
+@click.option("--listen", metavar="ADDRESS", default=BANK, show_default=True, help="Port 0 takes a free one.")
+@click.option(
+    "--accounts",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default="atm.sqlite",
+    show_default=True,
+    help="The ledger; made when it is missing.",
+)
+@click.option(
+    "--open",
+    "new",
+    metavar="NAME:PIN:AMOUNT",
+    callback=parse_accounts,
+    multiple=True,
+    help="Open an account first; may be repeated.",
+)
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
+@debug_option
+def bank(listen: str, accounts: Path, new: tuple[NewAccount, ...], insecure: bool) -> None:
+    """Run the bank until Ctrl-C.
+
+    A new ledger gets three sample accounts, unless --open says which.
+    """
+    requests = channel(name="requests to the bank", copy=True)
+    with net.serve(listen, insecure=insecure, bank=requests) as server, open_ledger(accounts) as ledger:
+        open_accounts(ledger, new)
+        url = server.url("bank")
+        click.echo(f"The bank keeps its ledger in {accounts}.")
+        click.echo(f"The bank listens at {url}; Ctrl-C ends it.")
+        click.echo(f"A machine for it: python -m examples.atm atm {url}")
+        Bank(ledger).serve(requests)
+
+
+def open_accounts(ledger: Ledger, new: tuple[NewAccount, ...]) -> None:
+    """Open what was asked for, or samples when there is nothing at all; say what there is to try."""
+    for name, pin, amount in new or (() if ledger.names() else SAMPLES):
+        ledger.open_account(name, pin, amount)
+        click.echo(f"Opened account {name} with pin {pin} and {format_amount(amount)}.")
+
+
+@main.command()
+@click.argument("url", metavar="[URL]", default=f"{BANK}/bank")
+@click.option("--name", help="What the bank knows this machine by.  [default: one of its own]")
+@debug_option
+def atm(url: str, name: str | None) -> None:
+    """Use a cash machine.
+
+    URL is where its bank is; without it: tcp://127.0.0.1:7000/bank.
+
+    With a script instead of a person, answers come from a pipe, one per line:
+
+    \b
+      printf 'alice\\n1111\\nwithdraw\\n20\\nquit\\n' | python -m examples.atm atm
+    """
+    machine = Atm(name or f"atm-{uuid4().hex[:8]}", lambda: net.connect(url))
+    machine.connect()  # whoever got the address wrong should hear it before giving a pin
+    Dialogue(machine, Terminal()).run()
+
+
+@main.command()
+@on_option
+@click.option("--atms", type=click.IntRange(1, 1000), default=4, show_default=True, help="Machines.")
+@click.option(
+    "--transactions",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Customers per machine.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Draws the same customers again.")
+@click.option(
+    "--accounts",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="The ledger, as a path where the bank runs.  [default: a new one, removed afterwards]",
+)
+@debug_option
+def demo(on: str, atms: int, transactions: int, seed: int, accounts: Path | None) -> None:
+    """Let scripted customers use the machines, then compare the books.
+
+    Customers make mistakes, drawers jam, the line delivers some requests twice and loses some answers.
+    Exit code 0 says that every answer is in the ledger once and that no money was made or lost.
+    """
+    with TemporaryDirectory(prefix="atm-demo-") as folder, make_progress() as progress:
+        bar = progress.add_task("customers", total=atms * transactions)
+        path = (accounts or Path(folder) / "bank.sqlite").absolute()
+        outcome = run_demo(on, path, atms, transactions, seed, lambda served: progress.advance(bar, served))
+    comparison = Comparison(outcome)
+    out.print(*make_tables(comparison), sep="\n")
+    customers = atms * transactions
+    out.print(
+        f"{customers} customers at {atms} machines, {on}: {outcome.seconds:.2f} s, "
+        f"{customers / outcome.seconds:.0f} transactions/s"
+    )
+    if comparison.faults:
+        raise click.ClickException(f"the books do not balance: {'; '.join(comparison.faults)}")
+    out.print("[green]The books balance.[/green]")
+
+
+def make_progress() -> Progress:
+    """Make a bar for a person's screen; into a file it would only be noise."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty())
