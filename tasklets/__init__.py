@@ -35,12 +35,15 @@ from tasklets._errors import (
     TaskletExit as TaskletExit,
     Timeout as Timeout,
 )
+from tasklets.actor import Actor as Actor
 from tasklets.clock import sleep as sleep, timeout as timeout
 from tasklets.freezing import freeze as freeze
 from tasklets.messages import message as message, register as register
+from tasklets.nursery import nursery as nursery
 from tasklets.select import select as select
 
 __all__ = [
+    "Actor",
     "ChannelClosed",
     "DeadlockError",
     "InternalError",
@@ -56,6 +59,7 @@ __all__ = [
     "getmain",
     "getruncount",
     "message",
+    "nursery",
     "register",
     "run",
     "schedule",
