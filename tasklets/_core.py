@@ -1178,13 +1178,13 @@ class Scheduler:
             raise RuntimeError(
                 "run() is for tasklets and the main program, not for a gevent greenlet: there the tasklets run anyway"
             )
-        depth = len(self.runners)
         try:
-            self.runners.append(me)
+            # Everything runs on behalf of main, also a tasklet that called run() while main waited elsewhere.
+            self.runners.insert(0 if me is self.main else len(self.runners), me)
             self._pause(me)
         finally:
-            # Unless an outer run() that returned first has ended this one already.
-            if len(self.runners) > depth and self.runners[depth] is me:
+            if me in self.runners:  # else an outer run() that returned first has ended this one already
+                depth = self.runners.index(me)
                 for above in self.runners[depth + 1 :]:
                     if above.paused:
                         self.append(above)
