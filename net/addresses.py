@@ -15,6 +15,7 @@ from net.errors import BadAddress
 
 MAX_PROCESSES = 1024  # of one place; beyond it somebody mistyped a number
 
+_NO_HOST = frozenset("[] \t\r\n\0/")  # what no host name holds
 _SYNTAX = 'write it as "tcp://HOST:PORT", "HOST:PORT" or "unix:///PATH"'
 
 
@@ -61,6 +62,8 @@ def parse_address(text: str) -> Address:
     """Read an address. Raises BadAddress, which shows the syntax."""
     if text.startswith("unix://"):
         path = text.removeprefix("unix://")
+        if "\0" in path:
+            raise BadAddress(f"{text!r} is no address: a path holds no zero byte; {_SYNTAX}")
         if not path.startswith("/"):
             raise BadAddress(f"{text!r} is no address: the path of a Unix socket is absolute; {_SYNTAX}")
         return UnixAddress(path)
@@ -72,10 +75,11 @@ def parse_address(text: str) -> Address:
 
 def _parse_tcp(rest: str, text: str) -> TcpAddress:
     host, colon, port = rest.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or "/" in rest:
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]  # around an IPv6 address
+    if not colon or not host or not _NO_HOST.isdisjoint(host + port):
         raise BadAddress(f"{text!r} is no address; {_SYNTAX}")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65535:
         raise BadAddress(f"{text!r} is no address: {port!r} is no port (0 to 65535); {_SYNTAX}")
     return TcpAddress(host, int(port))
 
@@ -103,7 +107,7 @@ def parse_place(text: str) -> PlaceSpec:
     if text == "here":
         return PlaceSpec(text)
     if kind == "processes" and colon:
-        if not (rest.isascii() and rest.isdigit()) or not 1 <= int(rest) <= MAX_PROCESSES:
+        if not (rest.isascii() and rest.isdigit() and len(rest) <= 4) or not 1 <= int(rest) <= MAX_PROCESSES:
             raise BadAddress(f"{text!r}: the number of processes is 1 to {MAX_PROCESSES}, not {rest!r}")
         return PlaceSpec(text, processes=int(rest))
     if kind == "hosts" and colon:
