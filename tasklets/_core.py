@@ -1299,6 +1299,10 @@ class Scheduler:
                     self.head, successor = successor[0], None
                     self.switch_to(self.head)
             except BaseException as error:  # noqa: BLE001  Ctrl-C here or in _work, outside of any tasklet
+                ended = self.current
+                if ended is not None and not ended._alive and ended._next is not None:
+                    self.unlink(ended)  # it came just before _run_current did that
+                self.idle = [worker for worker in self.idle if not worker.dead]
                 self._successor = (self._report_failure(error),)
 
     def _work(self) -> None:
@@ -1335,11 +1339,12 @@ class Scheduler:
             me.tempval = None
             if function.__class__ is bomb:
                 raise function.value
-            if me._call is not None:  # else Ctrl-C came at its end, below: only that is left to do
-                worker.gr_context = me._context
-                args, kwargs = me._call
-                me._call = None
-                function(*args, **kwargs)
+            call = me._call
+            assert call is not None
+            worker.gr_context = me._context
+            args, kwargs = call
+            me._call = call = None
+            function(*args, **kwargs)
         except TaskletExit:
             pass
         except GreenletExit:

@@ -60,6 +60,19 @@ def check_invariants() -> None:
     assert scheduler._successor is None
 
 
+def end_all_tasklets() -> None:
+    scheduler = get_scheduler()
+    for _ in range(3):  # a tasklet may outlive a kill
+        left = [each for each in find_ours()[0] if each.alive and not each.is_main]
+        for each in left:
+            each.throw(TaskletExit, pending=True)
+        while scheduler.count > 1:
+            scheduler.schedule(None)
+        if not left:
+            break
+        check_invariants()
+
+
 def find_ours() -> tuple[list[tasklet], list[channel]]:
     scheduler = get_scheduler()
     mine, channels = [scheduler.main], []
@@ -92,13 +105,5 @@ def books_in_order() -> Iterator[None]:
     assert not scheduler.runners
     assert not scheduler.limits
     assert not scheduler.sources
-    for _ in range(3):  # a tasklet may outlive a kill
-        left = [each for each in find_ours()[0] if each.alive and not each.is_main]
-        for each in left:
-            each.throw(TaskletExit, pending=True)
-        while scheduler.count > 1:
-            scheduler.schedule(None)
-        if not left:
-            break
-        check_invariants()
+    end_all_tasklets()
     assert _IN_HUB.tasklet is None
