@@ -1278,6 +1278,16 @@ class Scheduler:
                     del error  # see _defuse
             error = me._alarm
 
+    def let_go(self) -> None:
+        """The thread ends: end the greenlets that hold no tasklet, and free its root."""
+        here = current_greenlet()
+        for each in (*self.idle, self._starter):
+            each.parent = here
+            _throw(each, GreenletExit)
+        self.idle.clear()
+        for name in ("switch_out", "switch", "throw"):
+            self._root.__dict__.pop(name, None)
+
     # -- workers ---------------------------------------------------------------------------------------------
 
     def _start_workers(self, first: greenlet) -> None:
@@ -1298,6 +1308,8 @@ class Scheduler:
                 else:
                     self.head, successor = successor[0], None
                     self.switch_to(self.head)
+            except GreenletExit:  # from let_go
+                raise
             except BaseException as error:  # noqa: BLE001  Ctrl-C here or in _work, outside of any tasklet
                 ended = self.current
                 if ended is not None and not ended._alive and ended._next is not None:
@@ -1334,6 +1346,8 @@ class Scheduler:
         me._greenlet = worker
         worker.tasklet = me
         failure: BaseException | None = None
+        args: Any
+        kwargs: Any
         try:
             function = me.tempval
             me.tempval = None
@@ -1353,16 +1367,21 @@ class Scheduler:
                 me._alive = False
                 raise
         except BaseException as error:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
-            # Without this frame, which would keep the exception alive, and the exception this frame.
+            # Its traceback shall not show this frame. The frames above still lead here, so what is left in the
+            # variables lives as long as the exception, itself included.
             below = error.__traceback__.tb_next if error.__traceback__ is not None else None
             failure = error.with_traceback(below)
+            function = args = kwargs = below = None
         worker.tasklet = None
         worker.gr_context = None
         me._alive = False
         me._greenlet = me._call = me._context = me._alarm = me._later_alarms = me.tempval = None
         if me._next is not None:
             self.unlink(me)
-        return failure
+        try:
+            return failure
+        finally:
+            del failure, me
 
     def _after_end(self, failure: BaseException | None) -> tasklet | None:
         """A tasklet ended: who goes on? None means the event loop."""
@@ -1553,13 +1572,29 @@ def _with_report(text: str, victim: tasklet | None) -> str:
 
 class _ThreadState(threading.local):
     scheduler: Scheduler
+    end: _ThreadEnd
 
     def __getattr__(self, name: str) -> Scheduler:
         # Only called when the attribute is missing: the first use in this thread.
         if name != "scheduler":
             raise AttributeError(name)
         self.scheduler = made = Scheduler()
+        if threading.current_thread() is not threading.main_thread():
+            self.end = _ThreadEnd(made)
         return made
+
+
+class _ThreadEnd:
+    """Deleted with the thread-local data, on the thread that ends: the last moment its greenlets can be ended.
+
+    Suspended greenlets keep what is on their stacks for ever, the scheduler for one.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    def __del__(self) -> None:
+        self.scheduler.let_go()
 
 
 _thread = _ThreadState()

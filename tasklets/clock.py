@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from tasklets._core import Wait, get_scheduler, getcurrent
 from tasklets._errors import TaskletError, Timeout
@@ -10,6 +11,7 @@ from tasklets._errors import TaskletError, Timeout
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from weakref import ReferenceType
 
     from tasklets._core import tasklet
 
@@ -38,7 +40,9 @@ class timeout:
         self.seconds = seconds
         self._tasklet: tasklet | None = None
         self._cancel: Callable[[], None] | None = None
-        self._error: Timeout | None = None
+        self._error: Timeout | None = None  # while the block lasts
+        # Weak: its traceback leads to the block's frame, whose variables often hold this object.
+        self._raises: ReferenceType[Timeout] | None = None
         self._expired = False
 
     def __enter__(self) -> timeout:
@@ -50,6 +54,7 @@ class timeout:
         self._expired = False
         if self.seconds is not None:
             self._error = Timeout(f"not done within {self.seconds:g} s")
+            self._raises = ref(self._error)
             self._tasklet = one = getcurrent()
             scheduler = one._scheduler
             self._cancel = scheduler.get_reactor().call_later(self.seconds, self._expire)
@@ -70,16 +75,17 @@ class timeout:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         one, self._tasklet = self._tasklet, None
+        mine, self._error = self._error, None
         if self._cancel is not None:
             self._cancel()
             self._cancel = None
-        if one is not None and self._error is not None:
+        if one is not None and mine is not None:
             one._scheduler.limits.pop(self, None)
-            one._scheduler.cancel_alarm(one, self._error)
+            one._scheduler.cancel_alarm(one, mine)
 
     def raised(self, error: BaseException) -> bool:
         """True when `error` is this limit's own Timeout, and not that of a block around it or inside."""
-        return error is self._error
+        return self._raises is not None and error is self._raises()
 
     @property
     def expired(self) -> bool:
