@@ -134,16 +134,22 @@ class Wait:
         """Block until `wake(value)`, and return the value; raise what `fail` or an interruption brings."""
         if self._outcome is None:
             return _thread.scheduler.park(self)
-        return _defuse(self._outcome[0])
+        value, self._outcome = self._outcome[0], (None,)
+        try:
+            return _defuse(value)
+        finally:
+            del value
 
     def wake(self, value: object = None) -> None:
         """End the wait. Never blocks; harmless when the wait is over."""
         if self._outcome is not None:
             return
-        self._outcome = (value,)
         waiter = self.tasklet
         if waiter is not None and waiter._waiting is self:
+            self._outcome = (None,)  # the value is the waiter's alone, and is not kept alive by its wait
             waiter._scheduler.end_wait(waiter, value)
+        else:
+            self._outcome = (value,)
 
     def fail(self, error: BaseException) -> None:
         """End the wait with an exception. Never blocks."""
