@@ -111,7 +111,8 @@ class nursery:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> bool:
-        if error is not None and self._is_being_collected(error):
+        assert self._owner is not None
+        if error is not None and is_collected(error, self._owner):
             return False
         self._state = "ending"
         if self._stop is not None and error is not self._stop:
@@ -122,7 +123,7 @@ class nursery:
             try:
                 next(iter(self._children)).join()
             except BaseException as interruption:
-                if self._is_being_collected(interruption):
+                if is_collected(interruption, self._owner):
                     raise
                 self._interrupted(interruption)
         self._state = "over"
@@ -150,15 +151,12 @@ class nursery:
         except BaseException as interruption:  # noqa: BLE001  raised at the end of the block, or `stop`
             self._interrupted(interruption)
 
-    def _is_being_collected(self, error: BaseException) -> bool:
-        """True when the collector ends the owner's greenlet, in the middle of somebody else's turn."""
-        current = get_scheduler().current
-        return isinstance(error, GreenletExit) and current is not None and current is not self._owner
-
     def _interrupted(self, error: BaseException) -> None:
         """The block raised something, or the wait for the children did."""
         if error is self._stop:
             return
+        if self._stop is not None:
+            self.kill()  # once more: a child may have outlived the first one
         if isinstance(error, _KILLS):
             self._kill = self._kill or error
             self._bring_down()
@@ -237,10 +235,11 @@ class nursery:
         self._bring_down()
 
     def _bring_down(self) -> None:
-        if self._stop is None:
-            self._stop = _Stop(f"{self!r} has a failure to report")
-            if self._state == "open":
-                self._interrupt_owner(self._stop)
+        if self._stop is not None:
+            return
+        self._stop = _Stop(f"{self!r} has a failure to report")
+        if self._state == "open":
+            self._interrupt_owner(self._stop)
         self.kill()
 
     def _interrupt_owner(self, stop: _Stop) -> None:
@@ -360,8 +359,8 @@ class Child(tasklet, Generic[T]):
                 schedule()  # one that fails at once must not keep the others waiting
             self._value = self._work()
         except BaseException as error:
-            if isinstance(error, GreenletExit) and get_scheduler().current is not self:
-                raise  # nobody refers to it any more: the collector ends it, in somebody else's turn
+            if is_collected(error, self):
+                raise
             # Without this frame, which would keep the exception alive, and the exception this frame.
             return error.with_traceback(
                 error.__traceback__.tb_next if error.__traceback__ is not None else None
@@ -388,3 +387,13 @@ class Child(tasklet, Generic[T]):
 
 def _group(failures: list[BaseException]) -> BaseException:
     return BaseExceptionGroup(f"{len(failures)} failures in a nursery", failures)
+
+
+def is_collected(error: BaseException, one: tasklet) -> bool:
+    """True when nobody refers to `one` any more: the collector ends its greenlet, in somebody else's turn.
+
+    Nothing may be waited for then.
+    """
+    return isinstance(error, GreenletExit) and get_scheduler().current is not (
+        one if one._hook is None else None
+    )

@@ -274,6 +274,49 @@ def test_a_kill_while_the_block_is_ending_waits_for_the_children_too() -> None:
     assert log == ["child", "owner"]
 
 
+def test_a_child_that_outlives_a_kill_is_killed_by_the_next_one() -> None:
+    kills: list[int] = []
+
+    def stubborn() -> None:
+        while True:
+            try:
+                wait_for_ever()
+            except TaskletExit:
+                kills.append(1)
+                if len(kills) == 3:
+                    raise
+
+    def owner() -> None:
+        with nursery() as home:
+            home.start(stubborn)
+
+    one = tasklet(owner)()
+    for _ in range(3):
+        schedule()
+        schedule()
+        assert one.alive
+        one.kill()
+    run()
+    assert not one.alive
+    assert len(kills) == 3
+
+
+def test_a_thousand_failures_are_one_group() -> None:
+    with pytest.raises(ExceptionGroup, match="1000 failures") as caught, nursery() as home:
+        for number in range(1000):
+            home.start(fails_when_killed, str(number))
+        schedule()
+        home.kill()
+    assert [str(each) for each in caught.value.exceptions] == [str(number) for number in range(1000)]
+
+
+def fails_when_killed(text: str) -> None:
+    try:
+        wait_for_ever()
+    finally:
+        fail(text)
+
+
 def test_a_timeout_around_the_block_kills_the_children() -> None:
     children = []
     with pytest.raises(Timeout), timeout(0.001), nursery() as home:
