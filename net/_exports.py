@@ -145,19 +145,22 @@ class LocalSender(Sender):
     def _withdraw(self) -> None:
         if self.in_line:
             self.channel._discard(self)
+        self.wait.cancel = None  # end the cycle, which would keep the message until the collector comes
 
     def taken(self) -> None:
         self.wait.wake()
+        self.wait.cancel = None
 
     def refused(self) -> None:
         if not self.wait.over:  # else it was withdrawn while it was lent
             deliver(self, front=True)
 
     def lost(self, error: PeerLost) -> None:
-        self.wait.fail(error)
+        self.rejected(error)
 
     def rejected(self, error: BaseException) -> None:
         self.wait.fail(error)
+        self.wait.cancel = None
 
 
 class DirectSender(Sender):

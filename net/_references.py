@@ -37,7 +37,7 @@ class RemoteChannel(channel):
         "_credit",  # how many messages may be sent ahead (capacity > 0)
         "_home",
         "_id",
-        "_introducers",  # link -> how often the reference came over it, to be told when it is dropped
+        "_introducers",  # link that keeps it alive -> how often it came over it; told when it is dropped
         "_late_error",  # why a message failed whose send had returned
         "_link",
         "_node",
@@ -65,7 +65,7 @@ class RemoteChannel(channel):
         self._link: Link | None = None
         self._introducers: dict[Link, int] = {}
         self._credit = self._window = min(capacity, MAX_WINDOW)
-        self._unanswered: dict[int, Wait] = {}
+        self._unanswered: dict[int, _Sending] = {}
         self._starved: deque[_Room] = deque()
         self._receiving = 0
         self._late_error: BaseException | None = None
@@ -136,7 +136,7 @@ class RemoteChannel(channel):
             raise
 
     def _wait_for_credit(self) -> None:
-        room = _Room(f"room in {self!r}", cancel=lambda: self._starved.remove(room))
+        room = _Room(self)
         self._starved.append(room)
         try:
             room.park()
@@ -153,13 +153,8 @@ class RemoteChannel(channel):
 
     def _send_and_wait(self, link: Link, value: Any) -> None:
         seqno = link.send_message(self._frame(value))
-        wait = self._unanswered[seqno] = Wait(f"send to {self!r}", cancel=lambda: self._retract(link, seqno))
+        wait = self._unanswered[seqno] = _Sending(self, link, seqno)
         wait.park()
-
-    def _retract(self, link: Link, seqno: int) -> None:
-        # Whatever the verdict will be, nobody waits for it.
-        if self._unanswered.pop(seqno, None) is not None:
-            link.notify((wire.RETRACT, self._id, seqno))
 
     def _raise_late_error(self) -> None:
         if self._late_error is not None:
@@ -247,41 +242,65 @@ class RemoteChannel(channel):
         return self.closing
 
 
+# A wait that is interrupted tells the home. These are subclasses and not Waits with a `cancel`, which would be
+# cycles, and so keep what was received until the next run of the collector.
+
+
+class _Sending(Wait):
+    """A tasklet here waits until its message is taken."""
+
+    def __init__(self, where: RemoteChannel, link: Link, seqno: int) -> None:
+        super().__init__(f"send to {where!r}")
+        self._where = where
+        self._link = link
+        self._seqno = seqno
+
+    def _interrupted(self) -> None:
+        super()._interrupted()
+        # Whatever the verdict will be, nobody waits for it.
+        if self._where._unanswered.pop(self._seqno, None) is not None:
+            self._link.notify((wire.RETRACT, self._where._id, self._seqno))
+
+
 class _Room(Wait):
     """A sender's place in line for credit."""
 
-    granted = False
+    def __init__(self, where: RemoteChannel) -> None:
+        super().__init__(f"room in {where!r}")
+        self._where = where
+        self.granted = False
 
     def grant(self) -> None:
         self.granted = True
         self.wake()
 
+    def _interrupted(self) -> None:
+        super()._interrupted()
+        self._where._starved.remove(self)
 
-class _Receiving:
+
+class _Receiving(Wait):
     """A tasklet here waits for a message from the home."""
 
     answered_by = wire.ITEM
 
     def __init__(self, where: RemoteChannel, link: Link) -> None:
+        super().__init__(f"receive from {where!r}")
         self._where = where
         self._link = link
-        self._wait = Wait(f"receive from {where!r}", cancel=self._cancel)
         self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
         where._receiving += 1
 
-    def park(self) -> Any:
-        return self._wait.park()
-
     def answer(self, value: Any) -> bool:
         self._where._receiving -= 1
-        self._wait.wake(value)
+        self.wake(value)
         return True
 
     def fail(self, error: BaseException) -> None:
-        self._where._receiving -= 1
-        self._wait.fail(error)
+        self.answer(bomb(error))
 
-    def _cancel(self) -> None:
+    def _interrupted(self) -> None:
+        super()._interrupted()
         self._where._receiving -= 1
         _cancel(self._link, self._op)
 

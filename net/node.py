@@ -112,8 +112,8 @@ class Node:
         return Hello(self.id, self.addresses[: wire.MAX_ADDRESSES], self.name[: wire.MAX_TEXT_CHARS])
 
     def _may_wake_somebody(self) -> bool:
-        """True when a tasklet here waits on a channel that others can reach: run() goes on waiting then."""
-        if self.listeners and any(_exports.is_awaited(named) for named in self.names.values()):
+        """True when others may still call on something here: run() goes on waiting then."""
+        if self.listeners and self.names:
             return True
         return any(
             _exports.is_awaited(grant.channel) for link in self.links for grant in link.grants.values()
@@ -267,11 +267,16 @@ class Node:
             self._references[channel_id] = reference
         if reference._link is None and link.peer.node_id == home:
             reference.bind(link)
-        reference._introducers[link] = reference._introducers.get(link, 0) + 1
+        introducers = reference._introducers
+        if link in introducers or all(other.lost is not None for other in introducers):
+            introducers[link] = introducers.get(link, 0) + 1
+        else:
+            # One node keeps it alive for us. Two that were given it by each other would do so for ever.
+            self._return_grant(channel_id)
         return reference
 
     def _return_grant(self, channel_id: bytes) -> None:
-        """A reference came home: the peer counted it as given to us, and we keep none."""
+        """The peer counted a reference as given to us, which we do not count."""
         assert self._decoding is not None
         self.reactor.call_soon(self._decoding.notify, (wire.RELEASE, channel_id, 1))
 
