@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from typing import Any
@@ -72,12 +73,14 @@ def node(address: str, name: str, insecure: bool) -> None:
         tasklets node --listen 127.0.0.1:7102
         python -m examples.primes 1 2000000 --on hosts:127.0.0.1:7101,127.0.0.1:7102
 
-    The node imports the functions it is asked to run, so start it where they are found. It prints its address
-    when it is ready, and ends on Ctrl-C or SIGTERM.
+    The node imports the functions it is asked to run, so start it where they are found: the working folder
+    comes first. It prints its address when it is ready, and ends on Ctrl-C or SIGTERM.
 
     Whoever can connect can make it run any function that it can import. So it listens at this machine only,
     unless --insecure says that everybody who can reach the address is trusted.
     """
+    if os.getcwd() not in sys.path:  # an installed command has its own folder there instead
+        sys.path.insert(0, os.getcwd())
     ours = Node(name, accepts_spawn=True)
     set_node(ours)
     signal.signal(signal.SIGTERM, _terminate)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+COMMAND = Path(sys.executable).with_name("tasklets")
 PROGRAMS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
@@ -52,7 +53,7 @@ def test_the_first_program_runs_on_two_nodes(tmp_path: Path) -> None:
         for _ in range(2):
             node = nodes.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "net.cli", "node", "--listen", "127.0.0.1:0"],
+                    [str(COMMAND), "node", "--listen", "127.0.0.1:0"],
                     cwd=tmp_path,
                     stdout=subprocess.PIPE,
                     text=True,
