@@ -133,7 +133,7 @@ class Wait:
     def park(self) -> Any:
         """Block until `wake(value)`, and return the value; raise what `fail` or an interruption brings."""
         if self._outcome is None:
-            return _thread.scheduler.park(self)
+            return get_scheduler().park(self)
         value, self._outcome = self._outcome[0], (None,)
         try:
             return _defuse(value)
@@ -233,7 +233,7 @@ class tasklet:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> tasklet:
         # Here, not in __init__: a subclass may have an __init__ of its own, as Stackless programs do.
-        return _make_blank(cls, _thread.scheduler)
+        return _make_blank(cls, get_scheduler())
 
     def __init__(
         self,
@@ -338,7 +338,7 @@ class tasklet:
         self._check_thread()
 
     def _check_thread(self) -> None:
-        if self._scheduler is not _thread.scheduler:
+        if self._scheduler is not get_scheduler():
             raise TaskletError(
                 f"{self.name or 'this tasklet'!r} belongs to another OS thread, and only code of that thread may "
                 "start, stop or interrupt it; hand over the wish by a queue.Queue, or use gevent's threadpool"
@@ -519,7 +519,10 @@ class channel:
         self._send(value)
 
     def _send(self, value: Any) -> None:
-        scheduler = _thread.scheduler
+        try:
+            scheduler = _thread.scheduler
+        except AttributeError:
+            scheduler = get_scheduler()
         me = scheduler.current
         if me is None:
             me = scheduler.adopt()
@@ -557,7 +560,10 @@ class channel:
         Raises ChannelClosed when the channel is closed and no message waits, and whatever exception was sent
         instead of a message.
         """
-        scheduler = _thread.scheduler
+        try:
+            scheduler = _thread.scheduler
+        except AttributeError:
+            scheduler = get_scheduler()
         me = scheduler.current
         if me is None:
             me = scheduler.adopt()
@@ -1580,15 +1586,6 @@ class _ThreadState(threading.local):
     scheduler: Scheduler
     end: _ThreadEnd
 
-    def __getattr__(self, name: str) -> Scheduler:
-        # Only called when the attribute is missing: the first use in this thread.
-        if name != "scheduler":
-            raise AttributeError(name)
-        self.scheduler = made = Scheduler()
-        if threading.current_thread() is not threading.main_thread():
-            self.end = _ThreadEnd(made)
-        return made
-
 
 class _ThreadEnd:
     """Deleted with the thread-local data, on the thread that ends: the last moment its greenlets can be ended.
@@ -1608,23 +1605,29 @@ _thread = _ThreadState()
 
 def get_scheduler() -> Scheduler:
     """The scheduler of the calling OS thread."""
-    return _thread.scheduler
+    try:
+        return _thread.scheduler
+    except AttributeError:  # the first use in this thread; a __getattr__ would cost 100 ns at every later one
+        _thread.scheduler = made = Scheduler()
+        if threading.current_thread() is not threading.main_thread():
+            _thread.end = _ThreadEnd(made)
+        return made
 
 
 def getcurrent() -> tasklet:
     """The tasklet that is running (main counts as one)."""
-    scheduler = _thread.scheduler
+    scheduler = get_scheduler()
     return scheduler.current or scheduler.adopt()
 
 
 def getmain() -> tasklet:
     """The main tasklet of this OS thread: its own flow of control."""
-    return _thread.scheduler.main
+    return get_scheduler().main
 
 
 def getruncount() -> int:
     """How many tasklets are in line, the running one included."""
-    return _thread.scheduler.count
+    return get_scheduler().count
 
 
 _CURRENT: Any = object()
@@ -1632,7 +1635,7 @@ _CURRENT: Any = object()
 
 def schedule(retval: Any = _CURRENT) -> Any:
     """Let every other runnable tasklet run once. Returns `retval` (by default the current tasklet)."""
-    scheduler = _thread.scheduler
+    scheduler = get_scheduler()
     return scheduler.schedule(getcurrent() if retval is _CURRENT else retval)
 
 
@@ -1641,7 +1644,7 @@ def schedule_remove(retval: Any = _CURRENT) -> Any:
 
     Returns its `tempval`, by default `retval`.
     """
-    scheduler = _thread.scheduler
+    scheduler = get_scheduler()
     return scheduler.schedule_remove(getcurrent() if retval is _CURRENT else retval)
 
 
@@ -1651,4 +1654,4 @@ def run() -> None:
     Raises the exception that leaves a tasklet, at once; the others stay in line for the next `run()`.
     Tasklets that are blocked on channels for good do not keep it: it returns, and they stay blocked.
     """
-    _thread.scheduler.run()
+    get_scheduler().run()
