@@ -153,11 +153,36 @@ class Patient:
         one.kill(pending=True)
 
 
+def run_out(limit: timeout, begun: threading.Event) -> None:
+    """Let the time be over, as soon as a coroutine has begun."""
+    while not begun.is_set():
+        sleep(0.001)
+    assert limit._cancel is not None
+    limit._cancel()
+    limit._expire()
+
+
 def test_a_timeout_cancels_the_task_and_waits_for_its_end(portal: aio.Portal) -> None:
     patient = Patient()
-    with pytest.raises(Timeout), timeout(0.01):
+    with nursery() as home, pytest.raises(Timeout), timeout(1000) as limit:
+        home.start(run_out, limit, patient.begun)
         portal.run(patient.wait())
     assert patient.end == "cancelled"
+
+
+def test_a_timeout_before_the_coroutine_begins_cancels_it_too(portal: aio.Portal) -> None:
+    async def never() -> None:
+        raise AssertionError
+
+    held, released = threading.Event(), threading.Event()
+    portal._to_asyncio(lambda: (held.set(), released.wait()))
+    begun = threading.Event()
+    begun.set()
+    with nursery() as home:
+        home.start(lambda: (schedule(), schedule(), released.set()))
+        with pytest.raises(Timeout), timeout(1000) as limit:
+            home.start(run_out, limit, begun)
+            portal.run(never())
 
 
 def test_a_kill_cancels_the_task_and_waits_for_its_end(portal: aio.Portal) -> None:
@@ -179,18 +204,28 @@ def test_a_gevent_kill_cancels_the_task(portal: aio.Portal) -> None:
 
 
 def test_a_failure_while_being_cancelled_is_raised(portal: aio.Portal) -> None:
+    begun = threading.Event()
+
     async def stubborn() -> None:
+        begun.set()
         try:
             await asyncio.sleep(1000)
         finally:
             raise OSError("in finally")
 
-    with pytest.raises(OSError, match="in finally"), timeout(0.01):
+    with nursery() as home, pytest.raises(OSError, match="in finally"), timeout(1000) as limit:
+        home.start(run_out, limit, begun)
         portal.run(stubborn())
 
 
-def test_a_result_that_comes_despite_the_timeout_counts_and_the_timeout_comes_next() -> None:
+@pytest.mark.parametrize("waits_again", [True, False])
+def test_a_result_that_comes_despite_the_timeout_counts_and_the_timeout_comes_next(
+    portal: aio.Portal, waits_again: bool
+) -> None:
+    begun = threading.Event()
+
     async def late() -> str:
+        begun.set()
         try:
             await asyncio.sleep(1000)
         except asyncio.CancelledError:
@@ -198,14 +233,17 @@ def test_a_result_that_comes_despite_the_timeout_counts_and_the_timeout_comes_ne
         return "late"
 
     results = []
-    with aio.portal() as portal:
-        with pytest.raises(Timeout), timeout(0.01):
-            results.append(portal.run(late()))
-            schedule()
-        with timeout(0.01):
-            results.append(portal.run(late()))
+    with nursery() as home:
+        try:
+            with timeout(1000) as limit:
+                home.start(run_out, limit, begun)
+                results.append(portal.run(late()))
+                if waits_again:
+                    schedule()
+        except Timeout:
+            results.append("timeout")
         schedule()
-    assert results == ["late", "late"]
+    assert results == (["late", "timeout"] if waits_again else ["late"])
 
 
 def test_a_second_interruption_does_not_wait_for_the_cancelled_task(portal: aio.Portal) -> None:
