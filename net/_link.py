@@ -209,8 +209,9 @@ class Link:
             self._write_watcher.start(self._on_writable)
 
     def _on_writing_failed(self, reason: str) -> None:
-        if self.lost is None:
-            self._on_readable()  # what arrived before it may hold answers, and say why the peer ended
+        # What arrived before may hold answers, and say why the peer ended.
+        while self.lost is None and self._on_readable():
+            pass
         self.lose(reason)
 
     def _on_writable(self) -> None:
@@ -222,17 +223,18 @@ class Link:
 
     # -- receiving -------------------------------------------------------------------------------------------
 
-    def _on_readable(self) -> None:
+    def _on_readable(self) -> bool:
+        """Act on what has arrived; False when there was nothing."""
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self.lose(f"the connection broke: {error.strerror or error}")
-            return
+            return False
         if not data:
             self.lose("its connection ended")
-            return
+            return False
         try:
             for frame in self.node.decode(self, self._protocol, data):
                 self._dispatch(frame)
@@ -242,6 +244,7 @@ class Link:
         except Exception:  # a frame half acted on would leave somebody waiting for ever
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
             self.lose("a frame of it led to a fault here")
+        return True
 
     def _dispatch(self, frame: wire.Frame) -> None:
         if self.lost is None:
@@ -276,9 +279,11 @@ class Link:
         """Say goodbye and close, but send first what is queued, and let it arrive. Blocks the process, at most
         until `deadline`.
         """
-        if self.lost is not None:
-            return
         self._send_room()
+        ahead = any(user.is_ahead for user in self.users)
+        if self.lost is not None or not (ahead or self.loans or self._outbox or self._unsent):
+            self.close()
+            return
         self.notify((wire.GOODBYE, ""))
         with contextlib.suppress(OSError):
             if self._unsent is not None:

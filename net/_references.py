@@ -192,6 +192,11 @@ class RemoteChannel(channel):
         while self._starved:
             self._starved.popleft().fail(ChannelClosed(self._closed_text("send to")))
 
+    @property
+    def is_ahead(self) -> bool:
+        """True while messages are under way that the home has not confirmed, although their sends have returned."""
+        return self._credit < self._window
+
     # -- receiving -------------------------------------------------------------------------------------------
 
     def receive(self) -> Any:

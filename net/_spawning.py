@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from greenlet import GreenletExit
+
 from net import _wire as wire
 from net._codec import Undecodable
 from net.errors import NetError, NotImportable
@@ -142,7 +144,7 @@ def _live(node: Node, link: Link, op: int, name: str, args: tuple[Any, ...], kwa
         function(*args, **kwargs)
     except TaskletExit:
         pass
-    except KeyboardInterrupt:  # it is meant for the whole process
+    except (KeyboardInterrupt, GreenletExit):  # meant for the whole process; by the collector
         raise
     except BaseException as failure:  # noqa: BLE001  whatever it is, it belongs to the one who spawned
         link.tell((wire.EXITED, op), failure)

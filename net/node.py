@@ -49,7 +49,7 @@ CONNECT_SECONDS = 5.0  # to reach an address and to be introduced
 MAX_CONNECTIONS = 4096  # accepted by one node; beyond it a stranger could take all file descriptors
 BACKLOG = 512  # connections that may wait to be accepted
 ACCEPT_PAUSE_SECONDS = 0.1  # when no connection can be accepted: to ask again at once would spin
-LAST_WORDS_SECONDS = 1.0  # for all peers to read what was queued for them when the process ends
+LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
 class Node:
@@ -575,18 +575,18 @@ def _expect_hello(link: Link) -> None:
 
 def _dial(address: Address) -> socket.socket:
     """A connected socket. Blocks only the calling tasklet. Raises PeerUnreachable."""
-    from gevent import socket as waiting
-
     try:
-        if isinstance(address, UnixAddress):
-            dialled = waiting.socket(socket.AF_UNIX)
+        *others, last = _targets(address)
+        for family, target in others:
             try:
-                dialled.connect(address.path)
-            except BaseException:
-                dialled.close()
+                return _connected(family, target)
+            except Timeout:  # is an OSError, and meant for the caller
                 raise
-        else:
-            dialled = waiting.create_connection((address.host, address.port))
+            except OSError:
+                continue
+        return _connected(*last)
+    except Timeout:
+        raise
     except (ConnectionRefusedError, FileNotFoundError):
         raise PeerUnreachable(
             f"nobody listens at {address}; start the other side first, or correct the address"
@@ -596,7 +596,24 @@ def _dial(address: Address) -> socket.socket:
         raise PeerUnreachable(f"the host of {address} is unknown ({why}); correct the address") from None
     except OSError as error:
         raise PeerUnreachable(f"{address} cannot be reached: {error.strerror or error}") from None
-    sock = socket.socket(fileno=dialled.detach())
+
+
+def _targets(address: Address) -> list[tuple[int, Any]]:
+    """What to connect to, best first: (family, address for the system)."""
+    from gevent import socket as waiting
+
+    if isinstance(address, UnixAddress):
+        return [(socket.AF_UNIX, address.path)]
+    found = waiting.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return [(family, target) for family, _, _, _, target in found]
+
+
+def _connected(family: int, target: Any) -> socket.socket:
+    from gevent import socket as waiting
+
+    with waiting.socket(family) as dialled:
+        dialled.connect(target)
+        sock = socket.socket(fileno=dialled.detach())
     _tune(sock)
     return sock
 

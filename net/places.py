@@ -11,6 +11,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
+from greenlet import GreenletExit
+
 from net import _wire as wire
 from net._children import Children
 from net._failures import error_of, rebuild_exception
@@ -18,8 +20,9 @@ from net._spawning import check_not_importing, kill_spawned, name_function
 from net.addresses import PlaceSpec, parse_place
 from net.errors import PeerLost
 from net.node import get_node
-from tasklets import TaskletExit, channel, freeze, tasklet
+from tasklets import TaskletExit, channel, tasklet
 from tasklets._core import Wait, get_scheduler
+from tasklets.freezing import freeze_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +180,7 @@ class _Here(_PlaceBase):
 
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
         spawned = Spawned(name_function(function), "here")
-        frozen = freeze(args), {key: freeze(value) for key, value in kwargs.items()}
+        frozen = freeze_named(args, "args"), freeze_named(kwargs, "kwargs")
         one = tasklet(self._live)(spawned, function, *frozen)
         one.name = spawned.name
         spawned._end = lambda: None if kill_spawned(one) else spawned._finish(None)
@@ -191,7 +194,9 @@ class _Here(_PlaceBase):
             function(*args, **kwargs)
         except TaskletExit:
             spawned.answer(None)
-        except Exception as error:  # noqa: BLE001  it goes where a remote one would
+        except (KeyboardInterrupt, GreenletExit):  # meant for the whole process; by the collector
+            raise
+        except BaseException as error:  # noqa: BLE001  it goes where a remote one would
             kind, message, _, extra = error_of(error)
             arrived = rebuild_exception(kind, message, extra=extra)
             arrived.__cause__ = error
