@@ -218,6 +218,23 @@ def tell_outcome(where: channel, reply: channel) -> None:
         reply.send(error.outcome)
 
 
+def test_the_verdict_on_a_later_message_is_not_given_to_an_earlier_one() -> None:
+    with open_place("processes:2") as place:
+        local, outcomes = channel(), place.channel()
+        place.spawn(stop_as_soon_as_asked, local, channel())  # at the first
+        until(lambda: local.balance == -1)
+        place.spawn(tell_outcome, local, outcomes)  # at the second: lent to the first
+        until(lambda: any(link.loans for link in get_node().links))
+        place._turn.__next__()  # type: ignore[attr-defined]
+        later = place.spawn(peers.send_all, local, "later")  # at the second, too
+        assert local.receive() == "later"
+        later.join()
+        (stopped,) = [link for link in get_node().links if link.loans]
+        os.kill(int(stopped.where.removeprefix("pid ")), signal.SIGKILL)
+        with timeout(PROMISED):
+            assert outcomes.receive() == "unknown"
+
+
 # -------------------------------------------------------------------------------------------------- servers elsewhere
 
 SERVER = """

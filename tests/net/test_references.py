@@ -172,3 +172,29 @@ def test_a_channel_that_everybody_dropped_is_gone(place: Place) -> None:
     chan._link.notify((wire.RELEASE, chan._id, 1))  # although it is used on
     with pytest.raises(ChannelClosed, match="the channel is gone: nobody at its home holds it any more"):
         chan.receive()
+
+
+def hand_out(requests: channel) -> None:
+    """Keep one channel; send it to whoever asks, and tell how many wait on it."""
+    kept = channel()
+    for reply in requests:
+        reply.send((kept, kept.balance))
+
+
+def test_a_send_is_withdrawn_although_the_reference_was_dropped_and_given_again(place: Place) -> None:
+    requests = channel()
+    place.spawn(hand_out, requests)
+
+    def ask_for_it() -> tuple[channel, int]:
+        requests.send(reply := channel())
+        chan, balance = reply.receive()
+        return chan, balance
+
+    for _ in range(3):
+        chan, _ = ask_for_it()
+        with pytest.raises(TimeoutError), timeout(0.005):
+            chan.send("late")
+        del chan
+        until(lambda: held() == 0)
+    until(lambda: ask_for_it()[1] == 0)
+    requests.close()
