@@ -270,9 +270,8 @@ def test_what_cannot_travel_is_refused_to_the_sender(place: Place, make: Make, c
         assert chan.receive() == value
 
 
+@pytest.mark.parametrize("place", ["processes", "hosts"], indirect=True)  # within a process nothing is packed
 def test_a_message_over_the_limit_is_refused_to_the_sender(place: Place, make: Make) -> None:
-    if place.spec == "here":
-        pytest.skip("within a process nothing is packed")
     chan = make()
     with pytest.raises(NotSendable, match="over the limit of 16777216 bytes; send it in parts"):
         chan.send(bytes(16 * 1024 * 1024))
