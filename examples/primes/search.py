@@ -10,9 +10,8 @@ One tasklet decides, the others only carry:
     feed       one for each worker: hands over the chunks that lead put into the worker's box
     collect    one for each worker: takes the results from it
     watch      one for each worker: waits for its end
-    lead       owns the backlog and gives each worker its chunks. It waits for whichever comes first: a report
-    of
-               the others, the reader who takes the next answer, or the end of a lease
+    lead       owns the backlog and gives each worker its chunks. It waits for whichever comes first: a
+               report of the others, the reader who takes the next answer, or the end of a lease
 
 Feed and collect talk over channels that live at the worker, so they are the ones that notice when it dies.
 Nothing here depends on where the workers are.
