@@ -5,6 +5,7 @@ The one module here that imports gevent, and only when a tasklet first sleeps or
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent import Timeout, get_hub, timeout as gevent_timeout
@@ -29,6 +30,7 @@ class Reactor:
     """The hub of one OS thread, seen from its scheduler."""
 
     DeadlockError = DeadlockError
+    monotonic = staticmethod(monotonic)  # a virtual clock has its own
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.hub = get_hub()

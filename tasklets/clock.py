@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from weakref import ReferenceType
 
     from tasklets._core import tasklet
+
+
+def monotonic() -> float:
+    """Seconds of the clock that `sleep` and `timeout` follow: a virtual one inside `testing.virtual_clock()`."""
+    reactor = get_scheduler().reactor
+    return reactor.monotonic() if reactor is not None else time.monotonic()
 
 
 def sleep(seconds: float) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 20  # of a report; a thousand blocked tasklets are mostly the same story
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def waiting() -> list[tasklet]:
@@ -33,7 +33,7 @@ def waiting() -> list[tasklet]:
 def where(one: tasklet) -> str:
     """File and line at which a suspended tasklet stands, outside this package; empty when unknown."""
     frame: FrameType | None = one.frame
-    while frame is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == _HERE:
+    while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_HERE):
         frame = frame.f_back
     return (
         f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame is not None else ""

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from greenlet import GreenletExit
 
 from tasklets._core import channel, get_scheduler, getcurrent, schedule, tasklet
 from tasklets._errors import ChannelClosed, TaskletError, TaskletExit
+from tasklets.clock import monotonic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
