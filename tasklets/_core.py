@@ -39,12 +39,13 @@ by `tempval` puts the books right first (`Scheduler._regain`).
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from contextvars import Context, copy_context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import getweakrefcount
+from weakref import WeakSet, getweakrefcount
 
 from greenlet import GreenletExit, getcurrent as current_greenlet, greenlet
 
@@ -67,6 +68,7 @@ NO_HUB = (
 )  # switches before somebody looks whether there is an event loop now; the largest cheap int or so
 
 DEADLOCK = "Deadlock: the last runnable tasklet cannot be blocked."
+BLOCK_TRAP = "this tasklet does not like to be blocked."
 CLOSED = "Send/receive operation on a closed channel"
 
 
@@ -75,8 +77,15 @@ class bomb:
 
     __slots__ = ("value",)
 
-    def __init__(self, value: BaseException) -> None:
-        self.value = value
+    value: BaseException
+
+    def __init__(self, type: Any = None, value: Any = None, traceback: Any = None) -> None:
+        """Given an exception, or the type, value and traceback of one, or these three in a tuple."""
+        if value is None and isinstance(type, BaseException):
+            self.value = type
+        elif type is not None:
+            given = type if isinstance(type, tuple) else (type, value, traceback)
+            self.value = _make_exception(*given)
 
     @property
     def type(self) -> type[BaseException]:
@@ -198,11 +207,13 @@ class tasklet:
         "__weakref__",
         "_alarm",  # exception to raise at the next blocking point, or None
         "_alive",
+        "_atomic",
         "_call",  # (args, kwargs) until started
         "_channel",  # the channel it is blocked on
         "_context",
         "_greenlet",  # None: not started, dead, or to be entered with _wake
         "_hook",  # None, or the Hook that makes it special as a queue entry
+        "_ignore_nesting",
         "_later_alarms",  # those for the blocking points after that, or None
         "_next",  # neighbours in the ring or in a channel's queue
         "_prev",
@@ -217,11 +228,13 @@ class tasklet:
     _alarm: BaseException | None
     _later_alarms: list[BaseException] | None
     _alive: bool
+    _atomic: bool
     _call: tuple[tuple[Any, ...], dict[str, Any]] | None
     _channel: channel | None
     _context: Context | None
     _greenlet: greenlet | None
     _hook: Hook | None
+    _ignore_nesting: bool
     _next: Any
     _prev: Any
     _scheduler: Scheduler
@@ -368,7 +381,7 @@ class tasklet:
         """True from `setup` to its end."""
         if self._hook is _FOREIGN:
             return self._greenlet is not None and not self._greenlet.dead
-        return self._alive
+        return self._alive and self._scheduler.thread_id != -1
 
     @property
     def blocked(self) -> bool:
@@ -414,9 +427,150 @@ class tasklet:
 
     @property
     def frame(self) -> Any:
-        """The innermost Python frame of a suspended tasklet; None when it runs, did not start or is dead."""
+        """The innermost Python frame of a tasklet, for the running one its caller's; None when it did not
+        start or is dead.
+        """
+        if self.is_current and self._scheduler is get_scheduler():
+            return sys._getframe(1)
         suspended = self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
         return suspended.gr_frame if suspended is not None else None
+
+    @property
+    def thread_id(self) -> int:
+        """The `threading.get_ident()` of its OS thread; -1 when that has ended."""
+        return self._scheduler.thread_id
+
+    @property
+    def recursion_depth(self) -> int:
+        """How many Python calls are on its stack."""
+        frame, depth = self.frame, 0
+        while frame is not None:
+            if frame.f_globals is not globals():
+                depth += 1
+            frame = frame.f_back
+        return depth
+
+    @property
+    def nesting_level(self) -> int:
+        """1 when it has started (its C stack is part of it then), else 0."""
+        return int(self._has_begun and not self.is_main)
+
+    @property
+    def cstate(self) -> None:
+        """Stackless's picture of a C stack. There is none here."""
+        return None
+
+    @property
+    def restorable(self) -> bool:
+        """True when it can be pickled: it did not start yet."""
+        return not self._has_begun
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._greenlet is not None or self._wake is not None or (self._alive and self._call is None)
+
+    @property
+    def atomic(self) -> bool:
+        """True while a `run(n)` must not interrupt it."""
+        return self._atomic
+
+    @property
+    def ignore_nesting(self) -> bool:
+        """What `set_ignore_nesting` set. Nesting never keeps a `run(n)` from interrupting here."""
+        return self._ignore_nesting
+
+    def set_atomic(self, flag: int) -> bool:
+        """Set the flag `atomic`, return the old one."""
+        self._atomic, old = _as_flag(flag), self._atomic
+        return old
+
+    def set_ignore_nesting(self, flag: int) -> bool:
+        """Set the flag `ignore_nesting`, return the old one."""
+        self._ignore_nesting, old = _as_flag(flag), self._ignore_nesting
+        return old
+
+    # -- context variables -----------------------------------------------------------------------------------
+
+    def set_context(self, context: Context) -> tasklet:
+        """Let it run in this context (of context variables) from now on."""
+        if not isinstance(context, Context):
+            raise TypeError(f"a contextvars.Context is required, not {type(context).__name__}")
+        if self.is_current:
+            raise RuntimeError(
+                "the current tasklet cannot change its context; run a function in it: context.run(f)"
+            )
+        self._check_thread()
+        if self._greenlet is not None and self._next is None and not self.is_main and not self.blocked:
+            self._greenlet.gr_context = context
+        elif self._has_begun:
+            suspended = self._greenlet if self._greenlet is not None else self._wake[0]
+            suspended.gr_context = context
+        self._context = context
+        return self
+
+    def _get_context(self) -> Context:
+        if self.is_current and self._scheduler is get_scheduler():
+            return _running_context()
+        suspended = self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
+        found = suspended.gr_context if suspended is not None else self._context
+        if found is None:
+            found = Context()
+            if suspended is not None:
+                suspended.gr_context = found
+            else:
+                self._context = found
+        return found
+
+    def context_run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function in the context of this tasklet, and return its result."""
+        if self.is_current:
+            return function(*args, **kwargs)
+        return self._get_context().run(function, *args, **kwargs)
+
+    @property
+    def context_id(self) -> int:
+        """The `id()` of its context."""
+        return id(self._get_context())
+
+    # -- threads and pickles ---------------------------------------------------------------------------------
+
+    def bind_thread(self, thread_id: int = -1) -> None:
+        """Move a tasklet that did not start to the calling OS thread, or to that of the given id."""
+        if thread_id < -1:
+            raise OverflowError("can't convert negative int to unsigned")
+        if self._has_begun:
+            raise RuntimeError("tasklet has C state on its stack")
+        if self.scheduled:
+            raise RuntimeError("can't (re)bind a runnable tasklet")
+        if thread_id == -1:
+            self._scheduler = get_scheduler()
+            return
+        found = [each for each in set(_schedulers) if each.thread_id == thread_id]
+        if not found:
+            raise ValueError("bad thread")
+        self._scheduler = found[0]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self._has_begun:
+            raise TypeError(
+                f"cannot pickle {self!r}: it has started, and its stack cannot leave this process. "
+                "Keep what is to be saved in an object, and make a new tasklet from it"
+            )
+        state = (
+            self.tempval,
+            self._call,
+            self.block_trap,
+            self._atomic,
+            self._ignore_nesting,
+            dict(self.__dict__),
+        )
+        return _make_unpickled, (type(self),), state
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        function, call, self.block_trap, self._atomic, self._ignore_nesting, attributes = state
+        self.__dict__.update(attributes)
+        if function is not None:
+            self.bind(function, *(call or ()))
 
     def __repr__(self) -> str:
         if self.is_current:
@@ -439,12 +593,31 @@ def _make_blank(cls: type[tasklet], scheduler: Scheduler) -> tasklet:
         None
     )
     one._next = one._prev = one._waiting = one._wake = one.tempval = None
-    one._alive = one.block_trap = False
+    one._alive = one.block_trap = one._atomic = one._ignore_nesting = False
     one.name = ""
     return one
 
 
-def _make_exception(exc: Any, val: Any, tb: Any) -> BaseException:
+def _make_unpickled(cls: type[tasklet]) -> tasklet:
+    return _make_blank(cls, get_scheduler())
+
+
+def _as_flag(value: Any) -> bool:
+    if not isinstance(value, int):
+        raise TypeError(f"a flag is an int or a bool, not {type(value).__name__}")
+    return bool(value)
+
+
+def _running_context() -> Context:
+    here = current_greenlet()
+    if here.gr_context is None:
+        here.gr_context = Context()
+    found = here.gr_context
+    assert found is not None
+    return found
+
+
+def _make_exception(exc: Any, val: Any = None, tb: Any = None) -> BaseException:
     if isinstance(exc, type) and issubclass(exc, BaseException):
         if isinstance(val, exc):
             made: BaseException = val
@@ -709,6 +882,30 @@ class channel:
             raise TypeError("preference must be -1, 0 or 1")
         self._preference = max(-1, min(1, value))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        known_elsewhere = (
+            self._observer is not None or type(self)._receive_is_ready is not channel._receive_is_ready
+        )
+        if self._balance or self._freeze is not None or known_elsewhere:
+            raise TypeError(
+                f"cannot pickle {self!r}: tasklets wait in it, or it is known to other processes. "
+                "Pickle it while nobody waits, or send it over a channel of `net`"
+            )
+        state = (
+            self._preference,
+            self.schedule_all,
+            self.closing,
+            tuple(self._buffer or ()),
+            dict(self.__dict__),
+        )
+        return type(self), (self.capacity, self.name), state
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._preference, self.schedule_all, self.closing, messages, attributes = state
+        if self._buffer is not None:
+            self._buffer.extend(messages)
+        self.__dict__.update(attributes)
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self.closing else "open"
         label = repr(self.name) if self.name else hex(id(self))
@@ -787,7 +984,7 @@ class channel:
 
     def _refuse_to_block(self, me: tasklet, verb: str) -> None:
         if me.block_trap:
-            raise _block_trap(f"{verb} {self!r}")
+            raise wording.block_trap(f"{verb} {self!r}")
         raise ChannelClosed(self._closed_text(verb))
 
     def _closed_text(self, verb: str) -> str:
@@ -801,10 +998,47 @@ def _two_threads(where: channel) -> TaskletError:
     )
 
 
-def _block_trap(wish: str) -> RuntimeError:
-    return RuntimeError(
-        f"this tasklet does not like to be blocked. (its block_trap is set, and it would have to wait: {wish})"
-    )
+class Wording:
+    """Makes the errors whose text Stackless fixed. In compatibility mode another one makes them."""
+
+    def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
+        return kind(_with_report(text, victim))
+
+    def block_trap(self, wish: str) -> Exception:
+        return RuntimeError(f"{BLOCK_TRAP} (its block_trap is set, and it would have to wait: {wish})")
+
+
+class Watch:
+    """What somebody wants to be told; the same for all threads. Change it by `change_watch`.
+
+    While any of it is set, and while a switch_trap is, schedulers are of the class in `_watched`, and channels have
+    its methods. So it costs nothing while nobody watches.
+    """
+
+    # f(previous, next) before each switch; both are tasklets, previous may be None
+    switched: tuple[Callable[[tasklet | None, tasklet], object], ...] = ()
+    # f(channel, tasklet, sending, will_block) before each action on a channel, the value being in tasklet.tempval
+    acting: tuple[Callable[[channel, tasklet, int, int], object], ...] = ()
+    # f(type, value, traceback) when an exception leaves a tasklet, in that tasklet; nobody else hears of it then
+    failed: Callable[[type[BaseException], BaseException, Any], object] | None = None
+    active = False  # schedulers and channels are watched ones
+    traps = 0  # threads whose switch_trap is set
+
+
+watch = Watch()
+wording = Wording()
+
+
+def change_watch(**changes: Any) -> None:
+    """Set fields of `watch`, and let schedulers and channels be of the kind that heeds them."""
+    for name, value in changes.items():
+        setattr(watch, name, value)
+    wanted = bool(watch.switched or watch.acting or watch.traps)
+    if wanted != watch.active:
+        from tasklets import _watched
+
+        watch.active = wanted
+        _watched.install(wanted, list(_schedulers))
 
 
 class _Worker(greenlet):
@@ -863,6 +1097,9 @@ class Scheduler:
         self._clock_seen = 0.0  # when the clock was last read
         self._hub_visit = 0.0  # when the event loop last had its turn
         self._last_blocked: tasklet | None = None
+        self.thread_id = threading.get_ident()  # -1 when the thread has ended
+        self.trap = 0  # switch_trap: while not 0, no switch is allowed
+        self.last_run: tasklet | None = None  # who ran last; only a watched scheduler keeps it up to date
         here = current_greenlet()
         root = here
         while root.parent is not None:
@@ -885,6 +1122,12 @@ class Scheduler:
             self.get_reactor()
         self._starter = greenlet(self._start_workers, parent=root)
         _switch(self._starter, here)
+
+        _schedulers.add(self)
+        if watch.active:
+            from tasklets import _watched
+
+            _watched.begin(self)
 
     # -- the ring --------------------------------------------------------------------------------------------
 
@@ -999,7 +1242,7 @@ class Scheduler:
         if me is None:
             self._interrupt(self.main, self._main_is_stuck())
             return self.main
-        raise DeadlockError(_with_report(DEADLOCK, me))
+        raise wording.deadlock(DEADLOCK, me)
 
     def _may_go_on(self) -> bool:
         """With an empty ring: will time, I/O or another process make a tasklet runnable?"""
@@ -1009,14 +1252,14 @@ class Scheduler:
             or any(source() for source in self.sources)
         )
 
-    def _main_is_stuck(self) -> DeadlockError:
+    def _main_is_stuck(self) -> Exception:
         stuck = self.main._channel
         verb = (
             "sending without a receiver"
             if stuck is not None and stuck._balance > 0
             else "receiving without a sender"
         )
-        return DeadlockError(_with_report(f"the main tasklet is {verb} available.", self.main))
+        return wording.deadlock(f"the main tasklet is {verb} available.", self.main)
 
     def _result(self, me: tasklet) -> Any:
         value = me.tempval
@@ -1109,7 +1352,7 @@ class Scheduler:
         try:
             self.check_alarm(me)
             if me.block_trap:
-                raise _block_trap(wait.what)
+                raise wording.block_trap(wait.what)
             if me._next is not None:
                 self.unlink(me)
             wait.adopt(me)
@@ -1384,6 +1627,8 @@ class Scheduler:
             below = error.__traceback__.tb_next if error.__traceback__ is not None else None
             failure = error.with_traceback(below)
             function = args = kwargs = below = None
+            if watch.failed is not None:
+                failure = _handled(failure)
         worker.tasklet = None
         worker.gr_context = None
         me._alive = False
@@ -1476,7 +1721,7 @@ class Scheduler:
         reactor = self.get_reactor()
         self.check_alarm(me)
         if me.block_trap:
-            raise _block_trap("for I/O")
+            raise wording.block_trap("for I/O")
         try:
             self.unlink(me)
             me._waiting = _IN_HUB
@@ -1526,12 +1771,12 @@ class Scheduler:
         loop_exit = self.get_reactor().DeadlockError
         if self.main._waiting is _IN_HUB:
             text = "Deadlock: the main tasklet waits inside gevent, and no timer or I/O is left to wait for."
-            self._interrupt(self.main, loop_exit(_with_report(text, self.main)))
+            self._interrupt(self.main, wording.deadlock(text, self.main, loop_exit))
         elif self.runners:
             text = "Deadlock: no timer or I/O is left to wait for."
-            self._interrupt(self.runners[-1], loop_exit(_with_report(text, None)))
+            self._interrupt(self.runners[-1], wording.deadlock(text, None, loop_exit))
         elif last is not None and last.blocked:
-            self._interrupt(last, DeadlockError(_with_report(DEADLOCK, last)))
+            self._interrupt(last, wording.deadlock(DEADLOCK, last))
         else:
             self._interrupt(self.main, self._main_is_stuck())
         self.turn()
@@ -1571,6 +1816,19 @@ class Scheduler:
                 callback.stop()
 
 
+def _handled(failure: BaseException) -> BaseException | None:
+    """Give an exception that leaves the current tasklet to the error handler; what that raises counts instead."""
+    handler = watch.failed
+    assert handler is not None
+    try:
+        handler(type(failure), failure, failure.__traceback__)
+    except TaskletExit:
+        return None
+    except BaseException as error:  # noqa: BLE001  it goes where the failure would have gone
+        return error
+    return None
+
+
 def _throw_unless_dead(target: greenlet, error: BaseException) -> None:
     if not target.dead:  # else the error would go to its parent, the hub
         _throw(target, error)
@@ -1597,10 +1855,12 @@ class _ThreadEnd:
         self.scheduler = scheduler
 
     def __del__(self) -> None:
+        self.scheduler.thread_id = -1
         self.scheduler.let_go()
 
 
 _thread = _ThreadState()
+_schedulers: WeakSet[Scheduler] = WeakSet()  # of all threads
 
 
 def get_scheduler() -> Scheduler:
@@ -1623,6 +1883,18 @@ def getcurrent() -> tasklet:
 def getmain() -> tasklet:
     """The main tasklet of this OS thread: its own flow of control."""
     return get_scheduler().main
+
+
+def switch_trap(change: int = 0) -> int:
+    """Add to a counter of this OS thread; while it is not 0, a switch raises RuntimeError instead. Returns the old
+    value.
+    """
+    scheduler = get_scheduler()
+    old, new = scheduler.trap, scheduler.trap + change
+    scheduler.trap = new
+    if bool(old) != bool(new):
+        change_watch(traps=watch.traps + (1 if new else -1))
+    return old
 
 
 def getruncount() -> int:
