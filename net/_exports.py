@@ -38,6 +38,37 @@ class Export:
                 link.notify((wire.CLOSED, self.channel_id))
 
 
+class Grant:
+    """A channel that a peer holds `count` references to; it lives as long as this.
+
+    With capacity n the peer may have so many messages under way, its window. It is told about the room that they
+    found when it has used up half of it: before that it can go on without, and a frame of its own for each message
+    would cost as much as the message. Whoever has no credit left has used up more than half.
+    """
+
+    __slots__ = ("_half", "channel", "channel_id", "count", "link", "room", "used")
+
+    def __init__(self, granted: channel, channel_id: bytes, link: Link) -> None:
+        self.channel = granted
+        self.channel_id = channel_id
+        self.link = link
+        self.count = 0
+        self.used = 0  # messages that the peer does not know to have found room
+        self.room = 0  # how many of them have found room
+        self._half = max(1, wire.window_size(granted.capacity) // 2)
+
+    def tell_room(self) -> None:
+        """See to it that the peer hears of room when it should. To be called when `used` or `room` has grown."""
+        if self.room and (self.used >= self._half or self.count <= 0):  # a dropped window is to be over
+            self.link.tell_room(self)
+
+    def take_room(self) -> int:
+        """How many messages found room that the peer is told of now."""
+        room, self.room = self.room, 0
+        self.used -= room
+        return room
+
+
 class Sender:
     """A message in line, or lent, and what is to be done when its fate is known. The base: nobody cares."""
 
@@ -81,26 +112,27 @@ class Sender:
 class RemoteSender(Sender):
     """A peer's message."""
 
-    __slots__ = ("channel_id", "link", "seqno", "withdrawn")
+    __slots__ = ("grant", "seqno", "withdrawn")
 
-    def __init__(self, where: channel, value: Any, link: Link, channel_id: bytes, seqno: int) -> None:
-        super().__init__(where, value)
-        self.link = link
-        self.channel_id = channel_id
+    def __init__(self, grant: Grant, value: Any, seqno: int) -> None:
+        super().__init__(grant.channel, value)
+        self.grant = grant
         self.seqno = seqno
         self.withdrawn = False
-        if where.capacity == 0:  # else its send has returned, and is not taken back
-            link.unsettled[seqno] = self
+        if self.channel.capacity == 0:  # else its send has returned, and is not taken back
+            grant.link.unsettled[seqno] = self
 
     def taken(self) -> None:
+        grant = self.grant
         if self.channel.capacity:
-            self.link.found_room(self.channel_id)
+            grant.room += 1
+            grant.tell_room()
         else:
-            self._settle((wire.ACK, self.channel_id, self.seqno))
+            self._settle(wire.ACK)
 
     def refused(self) -> None:
         if self.withdrawn:
-            self._settle((wire.DROPPED, self.channel_id, self.seqno))
+            self._settle(wire.DROPPED)
         else:
             super().refused()
 
@@ -108,20 +140,24 @@ class RemoteSender(Sender):
         self.rejected(error)
 
     def rejected(self, error: BaseException) -> None:
-        self.link.unsettled.pop(self.seqno, None)
-        self.link.tell((wire.REJECT, self.channel_id, self.seqno), error)
+        grant = self.grant
+        if self.channel.capacity:
+            grant.used -= 1
+        grant.link.unsettled.pop(self.seqno, None)
+        grant.link.tell((wire.REJECT, grant.channel_id, self.seqno), error)
 
     def withdraw(self) -> None:
         """Its sender takes it back, or is lost. If it is lent just now, that is decided by the verdict."""
         if self.in_line:
             self.channel._discard(self)
-            self._settle((wire.DROPPED, self.channel_id, self.seqno))
+            self._settle(wire.DROPPED)
         else:
             self.withdrawn = True
 
-    def _settle(self, verdict: wire.Frame) -> None:
-        self.link.unsettled.pop(self.seqno, None)
-        self.link.notify(verdict)
+    def _settle(self, verdict: int) -> None:
+        link = self.grant.link
+        link.unsettled.pop(self.seqno, None)
+        link.notify((verdict, self.grant.channel_id, self.seqno))
 
 
 class LocalSender(Sender):
@@ -266,6 +302,30 @@ def deliver(sender: Sender, front: bool = False) -> None:
         sender.rejected(ChannelClosed(where._closed_text("send to")))
     else:
         (where._unshift if front else where._push)(sender, 1)
+
+
+def accept(grant: Grant, value: Any, seqno: int) -> None:
+    """A peer's message has arrived. Nearly all go straight to a receiver or into the buffer."""
+    where = grant.channel
+    buffer = where._buffer
+    if buffer is None:
+        if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
+            give(where._shift(), value)
+            grant.link.notify((wire.ACK, grant.channel_id, seqno))
+        else:
+            deliver(RemoteSender(grant, value, seqno))
+        return
+    grant.used += 1
+    if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
+        give(where._shift(), value)
+        grant.room += 1
+    elif where._balance == 0 and len(buffer) < where.capacity and not where.closing:
+        buffer.append(value)
+        grant.room += 1
+    else:
+        deliver(RemoteSender(grant, value, seqno))
+    if grant.room:
+        grant.tell_room()
 
 
 def give(receiver: Any, value: Any) -> None:

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol as Interface
 from weakref import WeakSet
 
 from net import _wire as wire
+from net._exports import Grant
 from net._failures import error_of
 from net._protocol import Protocol
+from net._window import Window
 from net.errors import PeerLost, RemoteProtocolError
 from tasklets import NotSendable
 from tasklets._core import Wait
@@ -61,16 +63,6 @@ class Loan(Interface):
     def lost(self, error: PeerLost) -> None: ...
 
 
-class Grant:
-    """A channel that the peer holds `count` references to; it lives as long as this."""
-
-    __slots__ = ("channel", "count")
-
-    def __init__(self, granted: channel) -> None:
-        self.channel = granted
-        self.count = 0
-
-
 class Link:
     """One end of a connection. Made by a Node; `opened` is over when the peer has introduced itself."""
 
@@ -91,7 +83,8 @@ class Link:
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
         self._messages_sent = 0
-        self._room: dict[bytes, int] = {}  # channel id -> messages that found room, to be told to the peer
+        self.windows: dict[bytes, Window] = {}  # how far we are ahead of the peer's channels, by channel id
+        self._roomy: set[Grant] = set()  # whose room is to be told to the peer
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
@@ -164,16 +157,16 @@ class Link:
         self.operations[op] = operation
         return op
 
-    def found_room(self, channel_id: bytes) -> None:
-        """Tell the peer, with the next batch, that one more of its messages found room in a channel."""
-        self._room[channel_id] = self._room.get(channel_id, 0) + 1
+    def tell_room(self, grant: Grant) -> None:
+        """Tell the peer, with the next batch, what room its messages found in a channel."""
+        self._roomy.add(grant)
         self._arm_end_of_turn()
 
     def _send_room(self) -> None:
-        if self._room:
-            room, self._room = self._room, {}
-            for channel_id, count in room.items():
-                self.notify((wire.ACK, channel_id, count))
+        if self._roomy:
+            roomy, self._roomy = self._roomy, set()
+            for grant in roomy:
+                self.notify((wire.ACK, grant.channel_id, grant.take_room()))
 
     def _arm_end_of_turn(self) -> None:
         if not self._end_of_turn_armed:
@@ -280,7 +273,7 @@ class Link:
         until `deadline`.
         """
         self._send_room()
-        ahead = any(user.is_ahead for user in self.users)
+        ahead = any(window.under_way for window in self.windows.values())
         if self.lost is not None or not (ahead or self.loans or self._outbox or self._unsent):
             self.close()
             return
@@ -331,6 +324,7 @@ class Link:
             sender.withdraw()
         self.unsettled.clear()
         self.grants.clear()
+        self._roomy.clear()
         spawned, self.spawned = self.spawned, {}
         for one in spawned.values():
             one.kill(pending=True)
@@ -346,7 +340,7 @@ class Link:
         """
         channel_id = self.node.id_of(granted)
         if channel_id not in self.grants:
-            self.grants[channel_id] = Grant(granted)
+            self.grants[channel_id] = Grant(granted, channel_id, self)
         self.grants[channel_id].count += 1
 
     def release(self, channel_id: bytes, count: int) -> None:
@@ -356,4 +350,29 @@ class Link:
             grant.count -= count
             if grant.count <= 0:
                 del self.grants[channel_id]
+                grant.tell_room()
                 self.node.scheduler.reconsider()
+
+    # -- how far we may run ahead of what is there -----------------------------------------------------------
+
+    def window(self, channel_id: bytes, capacity: int) -> Window:
+        """The window of this node's messages to a channel of the peer."""
+        window = self.windows.get(channel_id)
+        if window is None:
+            window = self.windows[channel_id] = Window(capacity)
+        return window
+
+    def acknowledge(self, channel_id: bytes, number: int) -> None:
+        """So many messages to a channel of the peer found room. Raises RemoteProtocolError."""
+        window = self.windows.get(channel_id)
+        if window is not None:
+            window.acknowledge(number)
+            if window.is_idle:
+                del self.windows[channel_id]
+
+    def forget_window(self, channel_id: bytes) -> None:
+        """A reference that used it was dropped."""
+        window = self.windows[channel_id]
+        window.references -= 1
+        if window.is_idle:
+            del self.windows[channel_id]

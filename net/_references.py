@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
 from net._failures import error_of
-from net.errors import RemoteProtocolError
 from tasklets import ChannelClosed, channel
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
     from net._link import Link
+    from net._window import Window
     from net.node import Node
 
 log = logging.getLogger("net")
-
-MAX_WINDOW = (
-    1024  # messages a node may run ahead on one channel; measured: 256 to 1024 is where throughput levels off
-)
 
 
 class RemoteChannel(channel):
@@ -34,7 +29,6 @@ class RemoteChannel(channel):
 
     __slots__ = (
         "_addresses",
-        "_credit",  # how many messages may be sent ahead (capacity > 0)
         "_home",
         "_id",
         "_introducers",  # link that keeps it alive -> how often it came over it; told when it is dropped
@@ -42,9 +36,8 @@ class RemoteChannel(channel):
         "_link",
         "_node",
         "_receiving",  # operations that wait for a message here
-        "_starved",  # who waits for credit
         "_unanswered",  # seqno -> the Wait of a rendezvous send
-        "_window",  # the credit there is when nothing is under way
+        "_window",  # how far it may run ahead; None with capacity 0, and before it has a link
     )
 
     def __init__(
@@ -64,9 +57,8 @@ class RemoteChannel(channel):
         self._addresses = addresses
         self._link: Link | None = None
         self._introducers: dict[Link, int] = {}
-        self._credit = self._window = min(capacity, MAX_WINDOW)
+        self._window: Window | None = None
         self._unanswered: dict[int, _Sending] = {}
-        self._starved: deque[_Room] = deque()
         self._receiving = 0
         self._late_error: BaseException | None = None
 
@@ -76,7 +68,9 @@ class RemoteChannel(channel):
         return f"<channel {label} at {where} {'closed' if self.closing else 'open'}>"
 
     def __del__(self) -> None:
-        self._node.drop(self._id, self._introducers)
+        user_of = self._link if self._window is not None else None
+        if self._introducers or user_of is not None:
+            self._node.drop(self._id, self._introducers, user_of)
 
     # -- the link --------------------------------------------------------------------------------------------
 
@@ -84,6 +78,9 @@ class RemoteChannel(channel):
         """Work over this link from now on."""
         self._link = link
         link.users.add(self)
+        if self.capacity:
+            self._window = link.window(self._id, self.capacity)
+            self._window.references += 1
 
     def _connected(self) -> Link:
         """The link to the home.
@@ -104,8 +101,8 @@ class RemoteChannel(channel):
         unanswered, self._unanswered = self._unanswered, {}
         for wait in unanswered.values():
             wait.fail(link.loss("unknown"))
-        while self._starved:
-            self._starved.popleft().fail(link.loss("not taken"))
+        if self._window is not None:
+            self._window.fail(lambda: link.loss("not taken"))
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -114,8 +111,8 @@ class RemoteChannel(channel):
         self._raise_late_error()
         if self.closing:
             raise ChannelClosed(self._closed_text("send to"))
-        if self.capacity:
-            self._send_ahead(link, value)
+        if self._window is not None:
+            self._send_ahead(link, self._window, value)
         else:
             self._send_and_wait(link, value)
 
@@ -124,32 +121,16 @@ class RemoteChannel(channel):
             return (wire.BOMB, self._id, error_of(value.value))
         return (wire.SEND, self._id, value)
 
-    def _send_ahead(self, link: Link, value: Any) -> None:
-        if self._credit:
-            self._credit -= 1
+    def _send_ahead(self, link: Link, window: Window, value: Any) -> None:
+        if window.credit:
+            window.credit -= 1
         else:
-            self._wait_for_credit()
+            window.wait_for_credit(f"room in {self!r}")
         try:
             link.send_message(self._frame(value))
         except BaseException:
-            self._add_credit()
+            window.give_back()
             raise
-
-    def _wait_for_credit(self) -> None:
-        room = _Room(self)
-        self._starved.append(room)
-        try:
-            room.park()
-        except BaseException:
-            if room.granted:  # killed before it could use it
-                self._add_credit()
-            raise
-
-    def _add_credit(self) -> None:
-        if self._starved:
-            self._starved.popleft().grant()
-        else:
-            self._credit += 1
 
     def _send_and_wait(self, link: Link, value: Any) -> None:
         seqno = link.send_message(self._frame(value))
@@ -161,26 +142,17 @@ class RemoteChannel(channel):
             error, self._late_error = self._late_error, None
             raise error
 
-    def acknowledged(self, number: int) -> None:
-        """The home has given the message of that number away (capacity 0), or has room for so many more
-        (capacity n). Raises RemoteProtocolError.
-        """
-        if self.capacity == 0:
-            wait = self._unanswered.pop(number, None)
-            if wait is not None:
-                wait.wake()
-            return
-        if number > self._window - self._credit:
-            raise RemoteProtocolError(f"room for {number} messages, more than were sent to {self!r}")
-        for _ in range(number):
-            self._add_credit()
+    def taken(self, seqno: int) -> None:
+        """The home has given a message away (capacity 0)."""
+        wait = self._unanswered.pop(seqno, None)
+        if wait is not None:
+            wait.wake()
 
     def rejected(self, seqno: int, error: BaseException) -> None:
         """A message failed."""
         if self.capacity:
             log.warning("a message sent ahead to %r failed, the next send raises it: %s", self, error)
             self._late_error = error
-            self.acknowledged(1)
             return
         wait = self._unanswered.pop(seqno, None)
         if wait is not None:
@@ -189,13 +161,8 @@ class RemoteChannel(channel):
     def closed_at_home(self) -> None:
         """The channel was closed: who waits for room to send gives up."""
         self.closing = True
-        while self._starved:
-            self._starved.popleft().fail(ChannelClosed(self._closed_text("send to")))
-
-    @property
-    def is_ahead(self) -> bool:
-        """True while messages are under way that the home has not confirmed, although their sends have returned."""
-        return self._credit < self._window
+        if self._window is not None:
+            self._window.fail(lambda: ChannelClosed(self._closed_text("send to")))
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -213,7 +180,7 @@ class RemoteChannel(channel):
         return False  # only the home knows; a select asks it by waiting
 
     def _send_is_ready(self) -> bool:
-        return self.closing or self._credit > 0
+        return self.closing or self._window is None or self._window.credit > 0
 
     def _enter_case(self, case: Any) -> None:
         if case.sending:
@@ -240,7 +207,8 @@ class RemoteChannel(channel):
 
     @property
     def balance(self) -> int:
-        return len(self._unanswered) + len(self._starved) - self._receiving
+        starved = len(self._window.starved) if self._window is not None else 0
+        return len(self._unanswered) + starved - self._receiving
 
     @property
     def closed(self) -> bool:
@@ -265,23 +233,6 @@ class _Sending(Wait):
         # Whatever the verdict will be, nobody waits for it.
         if self._where._unanswered.pop(self._seqno, None) is not None:
             self._link.notify((wire.RETRACT, self._where._id, self._seqno))
-
-
-class _Room(Wait):
-    """A sender's place in line for credit."""
-
-    def __init__(self, where: RemoteChannel) -> None:
-        super().__init__(f"room in {where!r}")
-        self._where = where
-        self.granted = False
-
-    def grant(self) -> None:
-        self.granted = True
-        self.wake()
-
-    def _interrupted(self) -> None:
-        super()._interrupted()
-        self._where._starved.remove(self)
 
 
 class _Receiving(Wait):

@@ -29,6 +29,9 @@ MAX_HELLO_BYTES: Final = 16 * 1024
 MAX_TEXT_CHARS: Final = 1024
 MAX_ADDRESSES: Final = 16  # a machine's interfaces, and each costs an attempt to connect
 
+# Messages of one node under way to one channel; measured: throughput levels off between 256 and 1024.
+MAX_WINDOW: Final = 1024
+
 BATCH: Final = struct.Struct(">IQ")  # bytes that follow the first field, number of the first frame
 SEQ_BYTES: Final = 8
 
@@ -56,6 +59,11 @@ KILL: Final = 20
 GOODBYE: Final = 21
 CLOSED: Final = 22
 BOMB: Final = 23
+
+
+def window_size(capacity: int) -> int:
+    """How many messages of one node may be under way to a channel of this capacity."""
+    return min(capacity, MAX_WINDOW)
 
 
 class FrameType(NamedTuple):

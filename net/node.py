@@ -268,10 +268,11 @@ class Node:
         if reference._link is None and link.peer.node_id == home:
             reference.bind(link)
         introducers = reference._introducers
-        if link in introducers or all(other.lost is not None for other in introducers):
+        given_up = all(other.lost is not None for other in introducers)
+        if link is reference._link or link in introducers or given_up:
             introducers[link] = introducers.get(link, 0) + 1
         else:
-            # One node keeps it alive for us. Two that were given it by each other would do so for ever.
+            # One node keeps it alive for us, and the home. Two that were given it by each other would do so for ever.
             self._return_grant(channel_id)
         return reference
 
@@ -280,16 +281,18 @@ class Node:
         assert self._decoding is not None
         self.reactor.call_soon(self._decoding.notify, (wire.RELEASE, channel_id, 1))
 
-    def drop(self, channel_id: bytes, introducers: dict[Link, int]) -> None:
+    def drop(self, channel_id: bytes, introducers: dict[Link, int], user_of: Link | None) -> None:
         """A reference was collected, on whatever thread: tell those that gave it."""
-        if introducers and threading.get_ident() == self._thread_id:
-            self.reactor.call_soon(self._release, channel_id, introducers)
-        elif introducers:
-            self.reactor.loop.run_callback_threadsafe(self._release, channel_id, introducers)
+        if threading.get_ident() == self._thread_id:
+            self.reactor.call_soon(self._release, channel_id, introducers, user_of)
+        else:
+            self.reactor.loop.run_callback_threadsafe(self._release, channel_id, introducers, user_of)
 
-    def _release(self, channel_id: bytes, introducers: dict[Link, int]) -> None:
+    def _release(self, channel_id: bytes, introducers: dict[Link, int], user_of: Link | None) -> None:
         for link, count in introducers.items():
             link.notify((wire.RELEASE, channel_id, count))
+        if user_of is not None:
+            user_of.forget_window(channel_id)
 
     # -- frames ----------------------------------------------------------------------------------------------
 
@@ -310,14 +313,14 @@ class Node:
 
     def _incoming(self, link: Link, channel_id: bytes, value: Any) -> None:
         seqno = link.messages_received = link.messages_received + 1
-        where = self._exports.get(channel_id)
-        if where is None:
+        grant = link.grants.get(channel_id)
+        if grant is None:
             link.tell((wire.REJECT, channel_id, seqno), _gone())
         elif value.__class__ is Undecodable:
-            unread = NotSendable(f"{where!r} cannot take the message: {value.reason}")
+            unread = NotSendable(f"{grant.channel!r} cannot take the message: {value.reason}")
             link.tell((wire.REJECT, channel_id, seqno), unread)
         else:
-            _exports.deliver(_exports.RemoteSender(where, value, link, channel_id, seqno))
+            _exports.accept(grant, value, seqno)
 
     def _reference(self, link: Link, channel_id: bytes) -> RemoteChannel | None:
         """Our reference to a channel whose home is behind a link; None when it was dropped meanwhile."""
@@ -325,11 +328,16 @@ class Node:
         return reference if reference is not None and reference._link is link else None
 
     def _on_ack(self, link: Link, frame: wire.Frame) -> None:
-        reference = self._reference(link, frame[1])
+        _, channel_id, number = frame
+        if channel_id in link.windows:
+            link.acknowledge(channel_id, number)
+            return
+        reference = self._reference(link, channel_id)
         if reference is not None:
-            reference.acknowledged(frame[2])
+            reference.taken(number)
 
     def _on_reject(self, link: Link, frame: wire.Frame) -> None:
+        link.acknowledge(frame[1], 1)
         reference = self._reference(link, frame[1])
         if reference is not None:
             reference.rejected(frame[2], rebuild_exception(*frame[3]))
@@ -343,11 +351,11 @@ class Node:
         _, channel_id, op = frame
         if op in link.requests or op in link.loans:
             raise RemoteProtocolError(f"RECEIVE {op} is still in work")
-        where = self._exports.get(channel_id)
-        if where is None:
+        grant = link.grants.get(channel_id)
+        if grant is None:
             link.tell((wire.RAISE, op), _gone())
         else:
-            _exports.request(where, link, op)
+            _exports.request(grant.channel, link, op)
 
     def _on_item(self, link: Link, frame: wire.Frame) -> None:
         _, op, value = frame
@@ -409,9 +417,9 @@ class Node:
             operation.answer(value)
 
     def _on_close(self, link: Link, frame: wire.Frame) -> None:
-        where = self._exports.get(frame[1])
-        if where is not None:
-            where.close()
+        grant = link.grants.get(frame[1])
+        if grant is not None:
+            grant.channel.close()
 
     def _on_closed(self, link: Link, frame: wire.Frame) -> None:
         reference = self._reference(link, frame[1])

@@ -272,6 +272,7 @@ def test_a_slow_reader_holds_up_nobody_and_gets_everything(
     with Stranger(server) as slow, Stranger(server) as quick:
         slow.introduce()
         quick.introduce()
+        slow.lookup("inbox")
         for op in range(3):
             slow.send((wire.RECEIVE, get_node().id_of(inbox), op + 1))
         until(lambda: inbox.balance == -3)

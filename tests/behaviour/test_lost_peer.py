@@ -84,7 +84,7 @@ def test_a_send_that_waits_for_room(place: Place, kill: Callable[[], None]) -> N
             chan.send(1)
 
     sending = [Doing(flood) for _ in range(2)]
-    until(lambda: len(chan._starved) == 2)
+    until(lambda: chan.balance == 2)
     until(lambda: balance(place, chan) >= WINDOW)
     kill()
     for each in sending:

@@ -137,7 +137,7 @@ def test_ten_thousand_fresh_reply_channels_leak_nothing(place: Place) -> None:
     until(lambda: granted() == 0)
     assert len(get_node()._exports) < 10
     for link in get_node().links:
-        tables = (link.operations, link.loans, link.requests, link.unsettled, link.spawned, link._room)
+        tables = (link.operations, link.loans, link.requests, link.unsettled, link.spawned, link.windows)
         assert not any(tables)
     for _ in range(place.size):
         until(lambda: ask(place, tell_tables) == (0, 0))
