@@ -120,8 +120,11 @@ class Codec:
         """
         if self.exported:
             self.exported = []
+        fields = list(frame)
+        if type(fields[-1]) is tuple:  # nearly every message; spares msgpack the question what to do with it
+            fields[-1] = list(fields[-1])
         try:
-            data = self._pack(list(frame))
+            data = self._pack(fields)
         except Exception:  # noqa: BLE001  the thorough way raises it again with its path, or cures it
             return self._encode_thoroughly(frame)
         size = len(data)

@@ -34,13 +34,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
-READ_BYTES = (
-    256 * 1024
-)  # one recv: a burst of small messages, and no more than the kernel's buffer usually holds
-FLUSH_FIRST = (
-    512  # bytes queued in one turn that leave before its end; measured: 512 doubling to 8 KiB serves both
-)
-FLUSH_LAST = 8 * 1024  # the lone request and the flood
+# One recv: a burst of small messages, and no more than the kernel's buffer usually holds.
+READ_BYTES = 256 * 1024
+# Bytes queued in one turn that leave before its end; measured: 512 doubling to 8 KiB serves both the lone request and
+# the flood.
+FLUSH_FIRST = 512
+FLUSH_LAST = 8 * 1024
+# One batch, or one frame that is larger: the peer reads it while the next is made. Measured: at 64 KiB messages of that
+# size go through four times as fast as with batches of all that waits.
+BATCH_BYTES = 64 * 1024
 
 
 class Operation(Interface):
@@ -180,12 +182,24 @@ class Link:
         self._flush()
 
     def _flush(self) -> None:
-        if self._unsent is not None or not self._outbox or self.lost is not None or self._writing_failed:
-            return
-        batch = self._protocol.envelope(self._outbox)
-        self._outbox = []
-        self._outbox_bytes = 0
-        self._write(batch)
+        while self._outbox and self._unsent is None and self.lost is None and not self._writing_failed:
+            self._write(self._protocol.envelope(self._take_batch()))
+
+    def _take_batch(self) -> list[bytes]:
+        """Take as many frames out of the outbox as should leave together."""
+        outbox = self._outbox
+        if self._outbox_bytes <= BATCH_BYTES:
+            self._outbox, self._outbox_bytes = [], 0
+            return outbox
+        size = count = 0
+        for packed in outbox:
+            if count and size + len(packed) > BATCH_BYTES:
+                break
+            size += len(packed)
+            count += 1
+        batch, self._outbox = outbox[:count], outbox[count:]
+        self._outbox_bytes -= size
+        return batch
 
     def _write(self, data: bytes | memoryview) -> None:
         try:
@@ -203,7 +217,7 @@ class Link:
 
     def _on_writing_failed(self, reason: str) -> None:
         # What arrived before may hold answers, and say why the peer ended.
-        while self.lost is None and self._on_readable():
+        while self.lost is None and self._read():
             pass
         self.lose(reason)
 
@@ -216,7 +230,27 @@ class Link:
 
     # -- receiving -------------------------------------------------------------------------------------------
 
-    def _on_readable(self) -> bool:
+    def _on_readable(self) -> None:
+        """Act on what has arrived, let those run who were woken by it, and send what they have to say.
+
+        That is one round of the loop instead of three: nobody need ask for the callbacks whose work is done here.
+        """
+        reactor = self.node.reactor
+        lends_turn, reactor._armed = not reactor._armed, True
+        ends_turn, self._end_of_turn_armed = not self._end_of_turn_armed, True
+        try:
+            self._read()
+            if lends_turn:
+                reactor._turn()
+            if ends_turn:
+                self._end_turn()
+        except BaseException as error:  # noqa: BLE001  Ctrl-C: if we raised it, gevent would not call us again
+            reactor._armed = self._end_of_turn_armed = False
+            reactor.arm()
+            self._arm_end_of_turn()
+            self._run_callback(_raise, error)
+
+    def _read(self) -> bool:
         """Act on what has arrived; False when there was nothing."""
         try:
             data = self._socket.recv(READ_BYTES)
@@ -376,3 +410,7 @@ class Link:
         window.references -= 1
         if window.is_idle:
             del self.windows[channel_id]
+
+
+def _raise(error: BaseException) -> None:
+    raise error
