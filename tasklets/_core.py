@@ -1577,7 +1577,9 @@ class Scheduler:
         worker = current_greenlet()
         assert isinstance(worker, _Worker)
         while True:
-            target = self._after_end(self._run_current(worker))
+            failure = self._run_current(worker)
+            target = self._after_end(failure)  # looked up now: since then somebody may watch, or not any more
+            failure = None
             # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
             if self.reactor is not None and getweakrefcount(worker):
                 self._successor = (target,)
