@@ -1,0 +1,26 @@
+"""A recording as text: a line per event, turns left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasklets.trace._recording import Event, Recording
+
+MAX_ROWS = 500
+TURNS = ("run", "yield")  # who had the turn is seen from who did something
+
+
+def as_text(recording: Recording) -> str:
+    rows = [event for event in recording.events if event.kind not in TURNS]
+    hidden = len(rows) - MAX_ROWS
+    lines = [repr(recording)]
+    if hidden > 0:
+        rows = rows[hidden:]
+        lines.append(f"... {hidden} earlier ones")
+    width = max((len(event.tasklet) for event in rows), default=0)
+    return "\n".join(lines + [_row(event, width) for event in rows])
+
+
+def _row(event: Event, width: int) -> str:
+    return f"{event.time * 1e3:12.3f} ms  {event.tasklet:{width}}  {event.describe()}"
