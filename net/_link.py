@@ -13,7 +13,7 @@ import logging
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol as Interface
+from typing import TYPE_CHECKING, Protocol as Interface
 from weakref import WeakSet
 
 from net import _wire as wire
@@ -26,7 +26,8 @@ from tasklets import NotSendable
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
-    from net._exports import RemoteReceiver, RemoteSender
+    from net._entries import RemoteReceiver, RemoteSender
+    from net._operations import Operation
     from net._protocol import Hello
     from net._references import RemoteChannel
     from net.node import Node
@@ -43,18 +44,6 @@ FLUSH_LAST = 8 * 1024
 # One batch, or one frame that is larger: the peer reads it while the next is made. Measured: at 64 KiB messages of that
 # size go through four times as fast as with batches of all that waits.
 BATCH_BYTES = 64 * 1024
-
-
-class Operation(Interface):
-    """A question put to the peer, until it is answered."""
-
-    answered_by: int  # the type of frame that may hold the answer (RAISE may always come instead)
-
-    def answer(self, value: Any) -> bool:
-        """Take the answer; False when nobody wants it any more."""
-
-    def fail(self, error: BaseException) -> None:
-        """Take the news that there will be no answer."""
 
 
 class Loan(Interface):
@@ -84,7 +73,7 @@ class Link:
         self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
-        self._messages_sent = 0
+        self.messages_sent = 0  # the number of the last one
         self.windows: dict[bytes, Window] = {}  # how far we are ahead of the peer's channels, by channel id
         self._roomy: set[Grant] = set()  # whose room is to be told to the peer
         self._outbox: list[bytes] = []
@@ -93,7 +82,9 @@ class Link:
         self._unsent: memoryview | None = None  # of a batch that the kernel took in part
         self._writing_failed = False
         self._end_of_turn_armed = False
-        self._protocol = Protocol(node.hello, node.codec)
+        self._codec = node.codec
+        self._protocol = Protocol(node.hello, self._codec)
+        self._pack = self._protocol.pack
         self._socket = sock
         sock.setblocking(False)
         loop = node.reactor.loop
@@ -123,21 +114,23 @@ class Link:
         """Queue a frame. Never blocks. Raises PeerLost, and NotSendable when a value in it cannot travel."""
         if self.lost is not None:
             raise self.loss("not taken")
-        packed = self._protocol.pack(frame)
-        for exported in self.node.codec.exported:
-            self.grant(exported)
+        packed = self._pack(frame)
+        if self._codec.exported:
+            for exported in self._codec.exported:
+                self.grant(exported)
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
             self._threshold = min(self._threshold * 2, FLUSH_LAST)
             self._flush()
-        self._arm_end_of_turn()
+        if not self._end_of_turn_armed:
+            self._arm_end_of_turn()
 
     def send_message(self, frame: wire.Frame) -> int:
         """Queue a SEND or BOMB like `send`. Returns its number."""
         self.send(frame)
-        self._messages_sent += 1
-        return self._messages_sent
+        self.messages_sent += 1
+        return self.messages_sent
 
     def notify(self, frame: wire.Frame) -> None:
         """Queue a frame that carries no value of a program's; a lost link does not matter."""
@@ -252,6 +245,7 @@ class Link:
 
     def _read(self) -> bool:
         """Act on what has arrived; False when there was nothing."""
+        handlers = self.node.handlers
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
@@ -264,7 +258,8 @@ class Link:
             return False
         try:
             for frame in self.node.decode(self, self._protocol, data):
-                self._dispatch(frame)
+                if self.lost is None:
+                    handlers[frame[0]](self, frame)
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
             self.lose(f"it broke the protocol: {error}")
@@ -272,16 +267,6 @@ class Link:
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
             self.lose("a frame of it led to a fault here")
         return True
-
-    def _dispatch(self, frame: wire.Frame) -> None:
-        if self.lost is None:
-            if frame[0] == wire.HELLO:
-                self.node.link_opened(self)
-                self.opened.wake()
-            elif frame[0] == wire.GOODBYE:
-                self.lose(f"it ended: {frame[1]}" if frame[1] else "it ended")
-            else:
-                self.node.handle(self, frame)
 
     # -- the end ---------------------------------------------------------------------------------------------
 

@@ -6,11 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
-from net._failures import error_of
+from net._failures import error_of, rebuild_exception
 from tasklets import ChannelClosed, channel
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from net._link import Link
     from net._window import Window
     from net.node import Node
@@ -105,6 +107,28 @@ class RemoteChannel(channel):
             self._window.fail(lambda: link.loss("not taken"))
 
     # -- sending ---------------------------------------------------------------------------------------------
+
+    def send(self, value: Any) -> None:
+        """Send a message. Blocks until it is taken (capacity 0), or while the window is used up."""
+        window = self._window
+        if (
+            window is None
+            or not window.credit
+            or self.closing
+            or self._late_error is not None
+            or value.__class__ is bomb
+        ):
+            self._send(value)
+            return
+        window.credit -= 1
+        link = self._link
+        assert link is not None  # there is a window
+        try:
+            link.send((wire.SEND, self._id, value))
+        except BaseException:
+            window.give_back()
+            raise
+        link.messages_sent += 1
 
     def _send(self, value: Any) -> None:
         link = self._connected()
@@ -289,3 +313,48 @@ class _CaseReceiving:
 def _cancel(link: Link, op: int) -> None:
     if link.operations.pop(op, None) is not None:
         link.notify((wire.CANCEL, op))
+
+
+# -- what the home says --------------------------------------------------------------------------------------
+
+
+def _find(link: Link, channel_id: bytes) -> RemoteChannel | None:
+    """Our reference to a channel whose home is behind a link; None when it was dropped meanwhile."""
+    reference = link.node.reference(channel_id)
+    return reference if reference is not None and reference._link is link else None
+
+
+def _on_ack(link: Link, frame: wire.Frame) -> None:
+    _, channel_id, number = frame
+    if channel_id in link.windows:
+        link.acknowledge(channel_id, number)
+        return
+    reference = _find(link, channel_id)
+    if reference is not None:
+        reference.taken(number)
+
+
+def _on_reject(link: Link, frame: wire.Frame) -> None:
+    _, channel_id, seqno, error = frame
+    link.acknowledge(channel_id, 1)
+    reference = _find(link, channel_id)
+    if reference is not None:
+        reference.rejected(seqno, rebuild_exception(*error))
+
+
+def _on_dropped(link: Link, frame: wire.Frame) -> None:
+    pass  # whoever withdrew a message does not wait for the verdict
+
+
+def _on_closed(link: Link, frame: wire.Frame) -> None:
+    reference = _find(link, frame[1])
+    if reference is not None:
+        reference.closed_at_home()
+
+
+HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {
+    wire.ACK: _on_ack,
+    wire.REJECT: _on_reject,
+    wire.DROPPED: _on_dropped,
+    wire.CLOSED: _on_closed,
+}

@@ -11,7 +11,7 @@ from greenlet import GreenletExit
 
 from net import _wire as wire
 from net._codec import Undecodable
-from net.errors import NetError, NotImportable
+from net.errors import NetError, NotImportable, RemoteProtocolError
 from tasklets import NotSendable, TaskletExit, getcurrent, tasklet
 
 if TYPE_CHECKING:
@@ -121,9 +121,12 @@ def kill_spawned(one: tasklet) -> bool:
     return started
 
 
-def run_spawned(node: Node, link: Link, frame: wire.Frame) -> None:
+def _on_spawn(link: Link, frame: wire.Frame) -> None:
     """Start a tasklet for a peer, and tell it how that ends."""
     _, op, name, args, kwargs = frame
+    node = link.node
+    if op in link.spawned:
+        raise RemoteProtocolError(f"SPAWN {op} is still in work")
     if not node.accepts_spawn:
         refusal = NetError(f"{node.name} starts nothing for others; start one that does with: tasklets node")
         link.tell((wire.RAISE, op), refusal)
@@ -152,3 +155,14 @@ def _live(node: Node, link: Link, op: int, name: str, args: tuple[Any, ...], kwa
     finally:
         link.spawned.pop(op, None)
     link.notify((wire.EXITED, op, None))
+
+
+def _on_kill(link: Link, frame: wire.Frame) -> None:
+    op = frame[1]
+    victim = link.spawned.get(op)
+    if victim is not None and not kill_spawned(victim):
+        del link.spawned[op]
+        link.notify((wire.EXITED, op, None))
+
+
+HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {wire.SPAWN: _on_spawn, wire.KILL: _on_kill}

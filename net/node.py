@@ -8,52 +8,37 @@ through `serve`, `connect` and `open_place`; the command line makes one that als
 from __future__ import annotations
 
 import atexit
-import contextlib
-import errno
-import logging
 import os
-import socket
-import stat
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet, WeakValueDictionary
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
-from net import _exports, _wire as wire
-from net._codec import Codec, Description, Undecodable
-from net._failures import rebuild_exception
-from net._link import Link, Operation
+from net import _exports, _operations, _references, _spawning, _wire as wire
+from net._codec import Codec, Description
+from net._entries import is_awaited
+from net._link import Link
 from net._protocol import Hello
 from net._references import RemoteChannel
-from net._spawning import kill_spawned, run_spawned
-from net.addresses import Address, UnixAddress, parse_address
-from net.errors import (
-    AddressInUse,
-    BadAddress,
-    NameNotFound,
-    PeerLost,
-    PeerUnreachable,
-    RemoteProtocolError,
-)
-from tasklets import ChannelClosed, NotSendable, Timeout, channel, timeout
-from tasklets._core import Wait, bomb, get_scheduler
+from net._sockets import CONNECT_SECONDS, Listener, answering, dial
+from net.addresses import Address, parse_address
+from net.errors import BadAddress, NameNotFound, PeerLost, PeerUnreachable
+from tasklets import channel
+from tasklets._core import Wait, get_scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import Callable
 
     from net._protocol import Protocol
 
-log = logging.getLogger("net")
-
-CONNECT_SECONDS = 5.0  # to reach an address and to be introduced
-MAX_CONNECTIONS = 4096  # accepted by one node; beyond it a stranger could take all file descriptors
-BACKLOG = 512  # connections that may wait to be accepted
-ACCEPT_PAUSE_SECONDS = 0.1  # when no connection can be accepted: to ask again at once would spin
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
 class Node:
     """One process (strictly: one OS thread) in the network."""
+
+    handlers: ClassVar[dict[int, Callable[[Link, wire.Frame], None]]]  # what to do about each type of frame
 
     def __init__(self, name: str = "", *, accepts_spawn: bool = False) -> None:
         self.id = os.urandom(wire.ID_BYTES)
@@ -71,30 +56,6 @@ class Node:
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
         self._references: WeakValueDictionary[bytes, RemoteChannel] = WeakValueDictionary()
         self._decoding: Link | None = None  # whose bytes are being decoded
-        self._handlers: dict[int, Callable[[Link, wire.Frame], None]] = {
-            wire.SEND: self._on_send,
-            wire.BOMB: self._on_bomb,
-            wire.ACK: self._on_ack,
-            wire.REJECT: self._on_reject,
-            wire.RETRACT: self._on_retract,
-            wire.DROPPED: _ignore,  # whoever withdrew a message does not wait for the verdict
-            wire.RECEIVE: self._on_receive,
-            wire.ITEM: self._on_item,
-            wire.RAISE: self._on_raise,
-            wire.TAKEN: self._on_taken,
-            wire.REFUSED: self._on_refused,
-            wire.CANCEL: self._on_cancel,
-            wire.LOOKUP: self._on_lookup,
-            wire.FOUND: self._on_found,
-            wire.CLOSE: self._on_close,
-            wire.CLOSED: self._on_closed,
-            wire.HOLD: self._on_hold,
-            wire.RELEASE: self._on_release,
-            wire.SPAWN: self._on_spawn,
-            wire.STARTED: _ignore,  # nobody waits for it: EXITED or RAISE tell how it ended
-            wire.EXITED: self._on_exited,
-            wire.KILL: self._on_kill,
-        }
         self.scheduler.sources.append(self._may_wake_somebody)
         # A send on a channel with room has returned before the message has left.
         atexit.register(self.close)
@@ -115,9 +76,7 @@ class Node:
         """True when others may still call on something here: run() goes on waiting then."""
         if self.listeners and self.names:
             return True
-        return any(
-            _exports.is_awaited(grant.channel) for link in self.links for grant in link.grants.values()
-        )
+        return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
     # -- links -----------------------------------------------------------------------------------------------
 
@@ -139,7 +98,7 @@ class Node:
 
     def dial(self, address: Address) -> Link:
         """Open a session of its own with the node at an address. Blocks. Raises PeerUnreachable."""
-        with _answering(address, CONNECT_SECONDS):
+        with answering(address, CONNECT_SECONDS):
             return self._open(address)
 
     def find(self, address: Address, name: str, seconds: float) -> channel:
@@ -147,7 +106,7 @@ class Node:
 
         Raises PeerUnreachable, NameNotFound, PeerLost.
         """
-        with _answering(address, seconds):
+        with answering(address, seconds):
             link, reused = self._session(address)
             try:
                 return self._lookup(link, name)
@@ -171,7 +130,7 @@ class Node:
         return link, False
 
     def _open(self, address: Address) -> Link:
-        link = self.adopt(_dial(address), str(address))
+        link = self.adopt(dial(address), str(address))
         try:
             link.opened.park()
         except PeerLost as error:
@@ -192,7 +151,7 @@ class Node:
         for text in addresses:
             try:
                 address = parse_address(text)
-                with _answering(address, CONNECT_SECONDS):
+                with answering(address, CONNECT_SECONDS):
                     link, _ = self._session(address)
             except (BadAddress, PeerUnreachable) as error:
                 reasons.append(str(error))
@@ -206,6 +165,7 @@ class Node:
     def link_opened(self, link: Link) -> None:
         assert link.peer is not None
         self._by_peer.setdefault(link.peer.node_id, link)
+        link.opened.wake()
 
     def link_lost(self, link: Link) -> None:
         """Use the link for nothing new."""
@@ -294,165 +254,20 @@ class Node:
         if user_of is not None:
             user_of.forget_window(channel_id)
 
+    def exported(self, channel_id: bytes) -> channel | None:
+        """A channel of this node, while somebody holds it."""
+        return self._exports.get(channel_id)
+
+    def reference(self, channel_id: bytes) -> RemoteChannel | None:
+        """The reference to a channel of another node, while somebody here holds it."""
+        return self._references.get(channel_id)
+
     # -- frames ----------------------------------------------------------------------------------------------
 
     def decode(self, link: Link, protocol: Protocol, data: bytes) -> list[wire.Frame]:
         """Let a link's protocol read what arrived; references in it are known to have come over that link."""
         self._decoding = link
         return protocol.receive(data)
-
-    def handle(self, link: Link, frame: wire.Frame) -> None:
-        """Act on a frame. Runs in the event loop: never blocks."""
-        self._handlers[frame[0]](link, frame)
-
-    def _on_send(self, link: Link, frame: wire.Frame) -> None:
-        self._incoming(link, frame[1], frame[2])
-
-    def _on_bomb(self, link: Link, frame: wire.Frame) -> None:
-        self._incoming(link, frame[1], bomb(rebuild_exception(*frame[2])))
-
-    def _incoming(self, link: Link, channel_id: bytes, value: Any) -> None:
-        seqno = link.messages_received = link.messages_received + 1
-        grant = link.grants.get(channel_id)
-        if grant is None:
-            link.tell((wire.REJECT, channel_id, seqno), _gone())
-        elif value.__class__ is Undecodable:
-            unread = NotSendable(f"{grant.channel!r} cannot take the message: {value.reason}")
-            link.tell((wire.REJECT, channel_id, seqno), unread)
-        else:
-            _exports.accept(grant, value, seqno)
-
-    def _reference(self, link: Link, channel_id: bytes) -> RemoteChannel | None:
-        """Our reference to a channel whose home is behind a link; None when it was dropped meanwhile."""
-        reference = self._references.get(channel_id)
-        return reference if reference is not None and reference._link is link else None
-
-    def _on_ack(self, link: Link, frame: wire.Frame) -> None:
-        _, channel_id, number = frame
-        if channel_id in link.windows:
-            link.acknowledge(channel_id, number)
-            return
-        reference = self._reference(link, channel_id)
-        if reference is not None:
-            reference.taken(number)
-
-    def _on_reject(self, link: Link, frame: wire.Frame) -> None:
-        link.acknowledge(frame[1], 1)
-        reference = self._reference(link, frame[1])
-        if reference is not None:
-            reference.rejected(frame[2], rebuild_exception(*frame[3]))
-
-    def _on_retract(self, link: Link, frame: wire.Frame) -> None:
-        sender = link.unsettled.get(frame[2])
-        if sender is not None:  # else it was taken, and the verdict is under way
-            sender.withdraw()
-
-    def _on_receive(self, link: Link, frame: wire.Frame) -> None:
-        _, channel_id, op = frame
-        if op in link.requests or op in link.loans:
-            raise RemoteProtocolError(f"RECEIVE {op} is still in work")
-        grant = link.grants.get(channel_id)
-        if grant is None:
-            link.tell((wire.RAISE, op), _gone())
-        else:
-            _exports.request(grant.channel, link, op)
-
-    def _on_item(self, link: Link, frame: wire.Frame) -> None:
-        _, op, value = frame
-        operation = _pop_operation(link, op, wire.ITEM)
-        if operation is None:
-            link.notify((wire.REFUSED, op))
-        elif value.__class__ is Undecodable:
-            link.notify((wire.TAKEN, op))
-            operation.fail(NotSendable(f"a message from {link.name} cannot be read: {value.reason}"))
-        elif operation.answer(value):
-            link.notify((wire.TAKEN, op))
-        else:
-            link.notify((wire.REFUSED, op))
-
-    def _on_raise(self, link: Link, frame: wire.Frame) -> None:
-        operation = link.operations.pop(frame[1], None)
-        if operation is not None:
-            operation.fail(rebuild_exception(*frame[2]))
-
-    def _on_taken(self, link: Link, frame: wire.Frame) -> None:
-        loan = link.loans.pop(frame[1], None)
-        if loan is not None:
-            loan.taken()
-
-    def _on_refused(self, link: Link, frame: wire.Frame) -> None:
-        loan = link.loans.pop(frame[1], None)
-        if loan is not None:
-            loan.refused()
-
-    def _on_cancel(self, link: Link, frame: wire.Frame) -> None:
-        request = link.requests.pop(frame[1], None)
-        if request is not None:
-            request.withdraw()
-            return
-        loan = link.loans.pop(frame[1], None)
-        if loan is not None:
-            # The two crossed, so the peer will refuse it. Putting it back now, before the peer's next request
-            # is read, keeps the order of messages.
-            loan.refused()
-
-    def _on_lookup(self, link: Link, frame: wire.Frame) -> None:
-        _, op, name = frame
-        found = self.names.get(name)
-        if found is not None:
-            link.send((wire.FOUND, op, found))
-            return
-        published = ", ".join(sorted(self.names)) or "nothing"
-        link.tell(
-            (wire.RAISE, op),
-            NameNotFound(f"no channel is published as {name!r} at {self.name}; published: {published}"),
-        )
-
-    def _on_found(self, link: Link, frame: wire.Frame) -> None:
-        _, op, value = frame
-        if not isinstance(value, channel):
-            raise RemoteProtocolError(f"FOUND {op} holds no channel but {wire.shorten(value)}")
-        operation = _pop_operation(link, op, wire.FOUND)
-        if operation is not None:
-            operation.answer(value)
-
-    def _on_close(self, link: Link, frame: wire.Frame) -> None:
-        grant = link.grants.get(frame[1])
-        if grant is not None:
-            grant.channel.close()
-
-    def _on_closed(self, link: Link, frame: wire.Frame) -> None:
-        reference = self._reference(link, frame[1])
-        if reference is not None:
-            reference.closed_at_home()
-
-    def _on_hold(self, link: Link, frame: wire.Frame) -> None:
-        held = self._exports.get(frame[1])
-        if held is not None:
-            link.grant(held)
-
-    def _on_release(self, link: Link, frame: wire.Frame) -> None:
-        link.release(frame[1], frame[2])
-
-    def _on_spawn(self, link: Link, frame: wire.Frame) -> None:
-        if frame[1] in link.spawned:
-            raise RemoteProtocolError(f"SPAWN {frame[1]} is still in work")
-        run_spawned(self, link, frame)
-
-    def _on_exited(self, link: Link, frame: wire.Frame) -> None:
-        _, op, error = frame
-        operation = _pop_operation(link, op, wire.EXITED)
-        if operation is not None and error is None:
-            operation.answer(None)
-        elif operation is not None:
-            operation.fail(rebuild_exception(*error))
-
-    def _on_kill(self, link: Link, frame: wire.Frame) -> None:
-        op = frame[1]
-        victim = link.spawned.get(op)
-        if victim is not None and not kill_spawned(victim):
-            del link.spawned[op]
-            link.notify((wire.EXITED, op, None))
 
     # -- names -----------------------------------------------------------------------------------------------
 
@@ -462,38 +277,6 @@ class Node:
         found = lookup.wait.park()
         assert isinstance(found, channel)
         return found
-
-
-@contextlib.contextmanager
-def _answering(address: Address, seconds: float) -> Iterator[None]:
-    """Limit how long the node at an address may take to answer. Raises PeerUnreachable."""
-    limit = timeout(seconds)
-    try:
-        with limit:
-            yield
-    except Timeout:
-        if not limit.expired:  # the caller's own limit
-            raise
-        raise PeerUnreachable(
-            f"no answer from {address} within {seconds:g} s; is it up, and is the port right?"
-        ) from None
-
-
-def _ignore(link: Link, frame: wire.Frame) -> None:
-    pass
-
-
-def _pop_operation(link: Link, op: int, answered_by: int) -> Operation | None:
-    """Who waits for this answer; None when nobody does any more. Raises RemoteProtocolError."""
-    operation = link.operations.get(op)
-    if operation is not None and operation.answered_by != answered_by:
-        raise RemoteProtocolError(f"op {op} is answered by {wire.FRAMES[answered_by].name}")
-    link.operations.pop(op, None)
-    return operation
-
-
-def _gone() -> ChannelClosed:
-    return ChannelClosed("the channel is gone: nobody at its home holds it any more")
 
 
 class _Lookup:
@@ -510,172 +293,38 @@ class _Lookup:
         self.wait.fail(error)
 
 
-class Listener:
-    """An open address."""
-
-    def __init__(self, node: Node, address: Address, *, insecure: bool, background: bool) -> None:
-        if not address.is_loopback and not insecure:
-            raise BadAddress(
-                f"{address} can be reached from other machines, and who connects may use what is published; "
-                "listen at 127.0.0.1, or say insecure=True (--insecure) if the network is trusted"
-            )
-        self.node = node
-        self._socket = _bind(address)
-        self.address: Address = address
-        if not isinstance(address, UnixAddress):
-            self.address = type(address)(address.host, self._socket.getsockname()[1])
-        self._links: WeakSet[Link] = WeakSet()  # that came in here
-        self._watcher = node.reactor.loop.io(self._socket.fileno(), 1, ref=not background)
-        self._watcher.start(self._on_connection)
-
-    def __repr__(self) -> str:
-        return f"<Listener {self.address}>"
-
-    def _on_connection(self) -> None:
-        try:
-            sock, peer = self._socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:  # no file descriptor is left, most likely
-            log.warning("%s: a connection could not be accepted: %s", self.address, error)
-            self._watcher.stop()
-            self.node.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
-            return
-        if len(self.node.links) >= MAX_CONNECTIONS:
-            log.warning("%s: more than %d connections, one is refused", self.address, MAX_CONNECTIONS)
-            sock.close()
-            return
-        _tune(sock)
-        where = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"{self.address}"
-        link = self.node.adopt(sock, where)
-        self._links.add(link)
-        self.node.reactor.call_later(CONNECT_SECONDS, _expect_hello, link)
-
-    def _resume(self) -> None:
-        if self in self.node.listeners:
-            self._watcher.start(self._on_connection)
-
-    def stop(self) -> None:
-        """Accept no more connections."""
-        if self in self.node.listeners:
-            self.node.listeners.remove(self)
-            self._watcher.stop()
-            self._watcher.close()
-            self._socket.close()
-            if isinstance(self.address, UnixAddress):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.address.path)
-
-    def close(self) -> None:
-        """Accept no more connections, and say goodbye on those that came in here."""
-        self.stop()
-        for link in list(self._links):
-            link.close()
+def _on_hello(link: Link, frame: wire.Frame) -> None:
+    link.node.link_opened(link)
 
 
-def _expect_hello(link: Link) -> None:
-    if link.peer is None and link.lost is None:
-        log.warning(
-            "%s did not introduce itself within %g s, its connection is closed", link.where, CONNECT_SECONDS
-        )
-        link.lose("it did not introduce itself")
+def _on_goodbye(link: Link, frame: wire.Frame) -> None:
+    reason = frame[1]
+    link.lose(f"it ended: {reason}" if reason else "it ended")
 
 
-def _dial(address: Address) -> socket.socket:
-    """A connected socket. Blocks only the calling tasklet. Raises PeerUnreachable."""
-    try:
-        *others, last = _targets(address)
-        for family, target in others:
-            try:
-                return _connected(family, target)
-            except Timeout:  # is an OSError, and meant for the caller
-                raise
-            except OSError:
-                continue
-        return _connected(*last)
-    except Timeout:
-        raise
-    except (ConnectionRefusedError, FileNotFoundError):
-        raise PeerUnreachable(
-            f"nobody listens at {address}; start the other side first, or correct the address"
-        ) from None
-    except (socket.gaierror, UnicodeError) as error:  # the latter: a host that no name server could know
-        why = getattr(error, "strerror", error)
-        raise PeerUnreachable(f"the host of {address} is unknown ({why}); correct the address") from None
-    except OSError as error:
-        raise PeerUnreachable(f"{address} cannot be reached: {error.strerror or error}") from None
-
-
-def _targets(address: Address) -> list[tuple[int, Any]]:
-    """What to connect to, best first: (family, address for the system)."""
-    from gevent import socket as waiting
-
-    if isinstance(address, UnixAddress):
-        return [(socket.AF_UNIX, address.path)]
-    found = waiting.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    return [(family, target) for family, _, _, _, target in found]
-
-
-def _connected(family: int, target: Any) -> socket.socket:
-    from gevent import socket as waiting
-
-    with waiting.socket(family) as dialled:
-        dialled.connect(target)
-        sock = socket.socket(fileno=dialled.detach())
-    _tune(sock)
-    return sock
-
-
-def _bind(address: Address) -> socket.socket:
-    if isinstance(address, UnixAddress):
-        sock = socket.socket(socket.AF_UNIX)
-        target: Any = address.path
-    else:
-        try:
-            family, kind, proto, _, target = socket.getaddrinfo(
-                address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-        except (socket.gaierror, UnicodeError) as error:
-            why = getattr(error, "strerror", error)
-            raise BadAddress(f"the host of {address} is unknown ({why}); correct the address") from None
-        sock = socket.socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        if isinstance(address, UnixAddress):
-            _remove_stale(address)
-        sock.bind(target)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise AddressInUse(
-                f"{address} is in use by another program; end it, or choose another port (0: the system chooses)"
-            ) from None
-        raise BadAddress(f"cannot listen at {address}: {error.strerror or error}") from None
-    sock.setblocking(False)
-    return sock
-
-
-def _remove_stale(address: UnixAddress) -> None:
-    """Remove the socket file that a killed program left behind; a live program's file stays, and binding
-    fails.
-    """
-    try:
-        is_socket = stat.S_ISSOCK(os.stat(address.path).st_mode)
-    except FileNotFoundError:
+def _on_lookup(link: Link, frame: wire.Frame) -> None:
+    _, op, name = frame
+    node = link.node
+    found = node.names.get(name)
+    if found is not None:
+        link.send((wire.FOUND, op, found))
         return
-    if is_socket:
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(address.path)
-            except ConnectionRefusedError:
-                os.unlink(address.path)
+    published = ", ".join(sorted(node.names)) or "nothing"
+    link.tell(
+        (wire.RAISE, op),
+        NameNotFound(f"no channel is published as {name!r} at {node.name}; published: {published}"),
+    )
 
 
-def _tune(sock: socket.socket) -> None:
-    if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the writer coalesces already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+Node.handlers = {
+    wire.HELLO: _on_hello,
+    wire.GOODBYE: _on_goodbye,
+    wire.LOOKUP: _on_lookup,
+    **_operations.HANDLERS,
+    **_exports.HANDLERS,
+    **_references.HANDLERS,
+    **_spawning.HANDLERS,
+}
 
 
 _local = threading.local()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from net._sockets import CONNECT_SECONDS
 from net.addresses import parse_address, parse_url
 from net.errors import NetError
-from net.node import CONNECT_SECONDS, get_node
+from net.node import get_node
 from tasklets import channel
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ import pytest
 from gevent import socket
 
 import net
-import net.node
-from net import _wire as wire
+from net import _sockets, _wire as wire
 from net._codec import Codec
 from net._protocol import Hello, Protocol
 from net.node import get_node
@@ -227,7 +226,7 @@ def test_who_breaks_the_rules_of_the_answers_is_closed(
 def test_who_does_not_introduce_itself_is_closed_in_time(
     server: net.Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(net.node, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(_sockets, "CONNECT_SECONDS", 0.05)
     with Stranger(server) as silent, Stranger(server) as slow, caplog.at_level(logging.WARNING, "net"):
         slow.socket.sendall(b"TSK")
         silent.wait_until_closed()
@@ -240,7 +239,7 @@ def test_who_does_not_introduce_itself_is_closed_in_time(
 def test_connections_beyond_the_limit_are_refused(
     server: net.Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(net.node, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(_sockets, "MAX_CONNECTIONS", 1)
     with Stranger(server) as first, caplog.at_level(logging.WARNING, "net"):
         first.introduce()
         with Stranger(server) as second:
@@ -255,7 +254,7 @@ def test_a_fault_in_our_own_code_closes_one_connection_and_is_told(
     def fail(link: Any, frame: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setitem(get_node()._handlers, wire.CANCEL, fail)
+    monkeypatch.setitem(get_node().handlers, wire.CANCEL, fail)
     with Stranger(server) as unlucky, Stranger(server) as good, caplog.at_level(logging.WARNING, "net"):
         unlucky.introduce()
         good.introduce()
@@ -289,7 +288,7 @@ def test_a_slow_reader_holds_up_nobody_and_gets_everything(
 def test_what_cannot_be_accepted_is_tried_again(
     server: net.Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(net.node, "ACCEPT_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(_sockets, "ACCEPT_PAUSE_SECONDS", 0.01)
     (listener,) = get_node().listeners
     real = listener._socket
 

@@ -1,0 +1,345 @@
+"""What stands in the queues of channels here for peers, beside the tasklets: their messages, and their requests.
+
+A peer's message becomes a RemoteSender, a peer's request for one a RemoteReceiver. Giving a message to a
+RemoteReceiver takes two steps, because its tasklet may have stopped waiting meanwhile: the message is *lent*, and
+the peer answers TAKEN or REFUSED. A refused message goes back to the front of its channel.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from net import _wire as wire
+from tasklets import ChannelClosed, NotSendable
+from tasklets._core import Wait, bomb, get_scheduler, tasklet
+
+if TYPE_CHECKING:
+    from net._exports import Grant
+    from net._link import Link
+    from net.errors import PeerLost
+    from tasklets import channel
+
+log = logging.getLogger("net")
+
+
+class Sender:
+    """A message in line, or lent, and what is to be done when its fate is known. The base: nobody cares."""
+
+    __slots__ = ("_next", "_prev", "channel", "tempval")
+
+    def __init__(self, where: channel, value: Any) -> None:
+        self.channel = where
+        self.tempval = value
+        self._next: Any = None
+        self._prev: Any = None
+
+    @property
+    def in_line(self) -> bool:
+        """True while it stands in the queue of its channel; False while it is lent."""
+        return self._next is not None or self._prev is not None or self.channel._first is self
+
+    @property
+    def _hook(self) -> Sender:
+        return self
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return None
+
+    def take(self, entry: Any, value: Any) -> None:
+        """A receiver here takes the message out of the queue."""
+        self.taken()
+
+    def taken(self) -> None: ...
+
+    def refused(self) -> None:
+        deliver(self, front=True)
+
+    def lost(self, error: PeerLost) -> None:
+        log.warning("a message taken from %r may be lost: %s", self.channel, error)
+
+    def rejected(self, error: BaseException) -> None:
+        log.warning("a message that waited in %r was dropped: %s", self.channel, error)
+
+
+class RemoteSender(Sender):
+    """A peer's message."""
+
+    __slots__ = ("grant", "seqno", "withdrawn")
+
+    def __init__(self, grant: Grant, value: Any, seqno: int) -> None:
+        super().__init__(grant.channel, value)
+        self.grant = grant
+        self.seqno = seqno
+        self.withdrawn = False
+        if self.channel.capacity == 0:  # else its send has returned, and is not taken back
+            grant.link.unsettled[seqno] = self
+
+    def taken(self) -> None:
+        grant = self.grant
+        if self.channel.capacity:
+            grant.room += 1
+            grant.tell_room()
+        else:
+            self._settle(wire.ACK)
+
+    def refused(self) -> None:
+        if self.withdrawn:
+            self._settle(wire.DROPPED)
+        else:
+            super().refused()
+
+    def lost(self, error: PeerLost) -> None:
+        self.rejected(error)
+
+    def rejected(self, error: BaseException) -> None:
+        grant = self.grant
+        if self.channel.capacity:
+            grant.used -= 1
+        grant.link.unsettled.pop(self.seqno, None)
+        grant.link.tell((wire.REJECT, grant.channel_id, self.seqno), error)
+
+    def withdraw(self) -> None:
+        """Its sender takes it back, or is lost. If it is lent just now, that is decided by the verdict."""
+        if self.in_line:
+            self.channel._discard(self)
+            self._settle(wire.DROPPED)
+        else:
+            self.withdrawn = True
+
+    def _settle(self, verdict: int) -> None:
+        link = self.grant.link
+        link.unsettled.pop(self.seqno, None)
+        link.notify((verdict, self.grant.channel_id, self.seqno))
+
+
+class LocalSender(Sender):
+    """The message of a tasklet here that waited to send when a peer asked for it; the tasklet goes on
+    waiting for the outcome.
+    """
+
+    __slots__ = ("wait",)
+
+    def __init__(self, where: channel, one: tasklet) -> None:
+        super().__init__(where, one.tempval)
+        one._channel = None
+        one.tempval = None
+        self.wait = Wait(f"send to {where!r}", cancel=self._withdraw)
+        self.wait.adopt(one)
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return self.wait.tasklet
+
+    def _withdraw(self) -> None:
+        if self.in_line:
+            self.channel._discard(self)
+        self.wait.cancel = None  # end the cycle, which would keep the message until the collector comes
+
+    def taken(self) -> None:
+        self.wait.wake()
+        self.wait.cancel = None
+
+    def refused(self) -> None:
+        if not self.wait.over:  # else it was withdrawn while it was lent
+            deliver(self, front=True)
+
+    def lost(self, error: PeerLost) -> None:
+        self.rejected(error)
+
+    def rejected(self, error: BaseException) -> None:
+        self.wait.fail(error)
+        self.wait.cancel = None
+
+
+class DirectSender(Sender):
+    """The message of a tasklet here that is giving it to a waiting RemoteReceiver just now."""
+
+    __slots__ = ("wait",)
+
+    def __init__(self, where: channel, value: Any, peer: str) -> None:
+        super().__init__(where, value)
+        self.wait = Wait(f"send to {where!r}: {peer} to take the message")
+
+    def taken(self) -> None:
+        self.wait.wake(True)
+
+    def refused(self) -> None:
+        self.wait.wake(False)
+
+    def lost(self, error: PeerLost) -> None:
+        self.wait.fail(error)
+
+
+class RemoteReceiver:
+    """A peer's request for one message, in line."""
+
+    __slots__ = ("_next", "_prev", "channel", "link", "op", "tempval")
+
+    def __init__(self, where: channel, link: Link, op: int) -> None:
+        self.channel = where
+        self.link = link
+        self.op = op
+        self.tempval: Any = None
+        self._next: Any = None
+        self._prev: Any = None
+
+    @property
+    def _hook(self) -> RemoteReceiver:
+        return self
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        return None
+
+    def take(self, entry: Any, value: Any) -> None:
+        """A tasklet here sends to the peer's receiver.
+
+        With capacity 0 this blocks it until the peer has taken the message.
+        """
+        self.link.requests.pop(self.op, None)
+        if value.__class__ is bomb:
+            self.link.tell((wire.RAISE, self.op), value.value)
+            return
+        if self.channel.capacity:
+            self.lend(Sender(self.channel, value))
+            return
+        sender = DirectSender(self.channel, value, self.link.name)
+        self.lend(sender)
+        if not sender.wait.park():
+            self.channel._send(value)
+
+    def lend(self, sender: Sender) -> None:
+        """Give the peer a message, until it says what became of it.
+
+        Raises NotSendable when the value cannot travel; the request is in line again then, at the front.
+        """
+        try:
+            self.link.send((wire.ITEM, self.op, sender.tempval))
+        except NotSendable:
+            self.channel._unshift(self, -1)
+            self.link.requests[self.op] = self
+            raise
+        self.link.requests.pop(self.op, None)
+        self.link.loans[self.op] = sender
+
+    def withdraw(self) -> None:
+        """The peer does not wait any more."""
+        self.channel._discard(self)
+
+
+def deliver(sender: Sender, front: bool = False) -> None:
+    """Give a message to the first receiver, or put it in line (`front`: where it was before).
+
+    Never blocks.
+    """
+    where = sender.channel
+    buffer = where._buffer
+    if where._balance < 0:
+        receiver = where._shift()
+        if receiver.__class__ is RemoteReceiver:
+            try:
+                receiver.lend(sender)
+            except NotSendable as error:
+                sender.rejected(error)
+        else:
+            give(receiver, sender.tempval)
+            sender.taken()
+    elif buffer is not None and front:
+        buffer.appendleft(sender.tempval)
+        sender.taken()
+    elif buffer is not None and len(buffer) < where.capacity and not where.closing:
+        buffer.append(sender.tempval)
+        sender.taken()
+    elif where.closing and not front:
+        sender.rejected(ChannelClosed(where._closed_text("send to")))
+    else:
+        (where._unshift if front else where._push)(sender, 1)
+
+
+def accept(grant: Grant, value: Any, seqno: int) -> None:
+    """A peer's message has arrived. Nearly all go straight to a receiver or into the buffer."""
+    where = grant.channel
+    buffer = where._buffer
+    if buffer is None:
+        if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
+            give(where._shift(), value)
+            grant.link.notify((wire.ACK, grant.channel_id, seqno))
+        else:
+            deliver(RemoteSender(grant, value, seqno))
+        return
+    grant.used += 1
+    if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
+        give(where._shift(), value)
+        grant.room += 1
+    elif where._balance == 0 and len(buffer) < where.capacity and not where.closing:
+        buffer.append(value)
+        grant.room += 1
+    else:
+        deliver(RemoteSender(grant, value, seqno))
+    if grant.room:
+        grant.tell_room()
+
+
+def give(receiver: Any, value: Any) -> None:
+    """Hand a message to a receiver of this process that has just left its queue."""
+    if receiver._hook is None:
+        receiver._channel = None
+        receiver.tempval = value
+        receiver._scheduler.wake(receiver)
+    else:
+        partner = receiver._hook.take(receiver, value)
+        if partner is not None:
+            partner._scheduler.wake(partner)
+
+
+def request(where: channel, link: Link, op: int) -> None:
+    """A peer asks for one message: lend it the first that can travel, or put the request in line."""
+    while (sender := _first_message(where)) is not None:
+        if sender.tempval.__class__ is bomb:
+            link.tell((wire.RAISE, op), sender.tempval.value)
+            sender.taken()
+            return
+        try:
+            link.send((wire.ITEM, op, sender.tempval))
+        except NotSendable as error:
+            sender.rejected(error)
+        else:
+            link.loans[op] = sender
+            return
+    if where.closing:
+        link.tell((wire.RAISE, op), ChannelClosed(where._closed_text("receive from")))
+    else:
+        receiver = link.requests[op] = RemoteReceiver(where, link, op)
+        where._push(receiver, -1)
+
+
+def _first_message(where: channel) -> Sender | None:
+    """Take the first message out of a channel, if there is one."""
+    if where._buffer:
+        sender = Sender(where, where._buffer.popleft())
+        if where._balance > 0:
+            where._refill(get_scheduler())
+        return sender
+    return _lendable(where, where._shift()) if where._balance > 0 else None
+
+
+def _lendable(where: channel, entry: Any) -> Sender:
+    """What a queue entry that wants to send becomes when its message is lent."""
+    if isinstance(entry, Sender):
+        return entry
+    if isinstance(entry, tasklet):
+        return LocalSender(where, entry)
+    # A select: it goes on as if the message had been taken; a refused message waits on its own then.
+    sender = Sender(where, entry.tempval)
+    partner = entry._hook.take(entry, None)
+    if partner is not None:
+        partner._scheduler.wake(partner)
+    return sender
+
+
+def is_awaited(where: channel) -> bool:
+    """True when somebody of this process waits on the channel."""
+    first = where._first
+    return first is not None and not isinstance(first, (RemoteSender, RemoteReceiver))
