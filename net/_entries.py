@@ -277,6 +277,7 @@ def accept(grant: Grant, value: Any, seqno: int) -> None:
         buffer.append(value)
         grant.room += 1
     else:
+        grant.check_window()
         deliver(RemoteSender(grant, value, seqno))
     if grant.room:
         grant.tell_room()

@@ -42,7 +42,7 @@ class Grant:
     would cost as much as the message. Whoever has no credit left has used up more than half.
     """
 
-    __slots__ = ("_half", "channel", "channel_id", "count", "link", "room", "used")
+    __slots__ = ("channel", "channel_id", "count", "link", "room", "used", "window")
 
     def __init__(self, granted: channel, channel_id: bytes, link: Link) -> None:
         self.channel = granted
@@ -51,12 +51,21 @@ class Grant:
         self.count = 0
         self.used = 0  # messages that the peer does not know to have found room
         self.room = 0  # how many of them have found room
-        self._half = max(1, wire.window_size(granted.capacity) // 2)
+        self.window = wire.window_size(granted.capacity)
 
     def tell_room(self) -> None:
         """See to it that the peer hears of room when it should. To be called when `used` or `room` has grown."""
-        if self.room and (self.used >= self._half or self.count <= 0):  # a dropped window is to be over
+        if self.room and (
+            self.used >= self.window // 2 or self.count <= 0
+        ):  # a dropped window is to be over
             self.link.tell_room(self)
+
+    def check_window(self) -> None:
+        """Raises RemoteProtocolError when the peer has sent more than it may; it could fill the memory."""
+        if self.used > self.window:
+            raise RemoteProtocolError(
+                f"{self.used} messages under way to {self.channel!r}, {self.window} are allowed"
+            )
 
     def take_room(self) -> int:
         """How many messages found room that the peer is told of now."""
@@ -65,20 +74,29 @@ class Grant:
         return room
 
 
+def grant(where: channel, link: Link) -> None:
+    """The peer was given one more reference: the channel lives until the peer drops them all, or is lost."""
+    channel_id = link.node.id_of(where)
+    known = link.grants.get(channel_id)
+    if known is None:
+        known = link.grants[channel_id] = Grant(where, channel_id, link)
+    known.count += 1
+
+
 # -- what peers say ------------------------------------------------------------------------------------------
 
 
 def _on_send(link: Link, frame: wire.Frame) -> None:
     _, channel_id, value = frame
     seqno = link.messages_received = link.messages_received + 1
-    grant = link.grants.get(channel_id)
-    if grant is None:
+    granted = link.grants.get(channel_id)
+    if granted is None:
         link.tell((wire.REJECT, channel_id, seqno), _gone())
     elif value.__class__ is Undecodable:
-        unread = NotSendable(f"{grant.channel!r} cannot take the message: {value.reason}")
+        unread = NotSendable(f"{granted.channel!r} cannot take the message: {value.reason}")
         link.tell((wire.REJECT, channel_id, seqno), unread)
     else:
-        accept(grant, value, seqno)
+        accept(granted, value, seqno)
 
 
 def _on_bomb(link: Link, frame: wire.Frame) -> None:
@@ -96,11 +114,11 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
     _, channel_id, op = frame
     if op in link.requests or op in link.loans:
         raise RemoteProtocolError(f"RECEIVE {op} is still in work")
-    grant = link.grants.get(channel_id)
-    if grant is None:
+    granted = link.grants.get(channel_id)
+    if granted is None:
         link.tell((wire.RAISE, op), _gone())
     else:
-        request(grant.channel, link, op)
+        request(granted.channel, link, op)
 
 
 def _on_taken(link: Link, frame: wire.Frame) -> None:
@@ -126,19 +144,27 @@ def _on_cancel(link: Link, frame: wire.Frame) -> None:
 
 
 def _on_close(link: Link, frame: wire.Frame) -> None:
-    grant = link.grants.get(frame[1])
-    if grant is not None:
-        grant.channel.close()
+    granted = link.grants.get(frame[1])
+    if granted is not None:
+        granted.channel.close()
 
 
 def _on_hold(link: Link, frame: wire.Frame) -> None:
     held = link.node.exported(frame[1])
     if held is not None:
-        link.grant(held)
+        grant(held, link)
 
 
 def _on_release(link: Link, frame: wire.Frame) -> None:
-    link.release(frame[1], frame[2])
+    _, channel_id, count = frame
+    granted = link.grants.get(channel_id)
+    if granted is None:
+        return
+    granted.count -= count
+    if granted.count <= 0:
+        del link.grants[channel_id]
+        granted.tell_room()
+        link.node.scheduler.reconsider()
 
 
 def _gone() -> ChannelClosed:

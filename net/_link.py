@@ -13,25 +13,26 @@ import logging
 import socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol as Interface
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from net import _wire as wire
-from net._exports import Grant
+from net._exports import grant
 from net._failures import error_of
 from net._protocol import Protocol
-from net._window import Window
+from net._window import Windows
 from net.errors import PeerLost, RemoteProtocolError
 from tasklets import NotSendable
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
-    from net._entries import RemoteReceiver, RemoteSender
+    from net._entries import RemoteReceiver, RemoteSender, Sender
+    from net._exports import Grant
     from net._operations import Operation
     from net._protocol import Hello
     from net._references import RemoteChannel
     from net.node import Node
-    from tasklets import channel, tasklet
+    from tasklets import tasklet
 
 log = logging.getLogger("net")
 
@@ -46,14 +47,6 @@ FLUSH_LAST = 8 * 1024
 BATCH_BYTES = 64 * 1024
 
 
-class Loan(Interface):
-    """A message handed to the peer whose receiver has not confirmed it yet."""
-
-    def taken(self) -> None: ...
-    def refused(self) -> None: ...
-    def lost(self, error: PeerLost) -> None: ...
-
-
 class Link:
     """One end of a connection. Made by a Node; `opened` is over when the peer has introduced itself."""
 
@@ -63,7 +56,7 @@ class Link:
         self.lost: PeerLost | None = None
         self.opened = Wait(f"{where} to introduce itself")
         self.operations: dict[int, Operation] = {}  # started here, by op
-        self.loans: dict[int, Loan] = {}  # ITEMs on their way, by the peer's op
+        self.loans: dict[int, Sender] = {}  # ITEMs on their way, by the peer's op
         self.grants: dict[bytes, Grant] = {}  # what the peer may use here, by channel id
         self.requests: dict[int, RemoteReceiver] = {}  # of the peer, in line at channels here, by its op
         # The peer's messages for channels of capacity 0, in line or lent, by their number.
@@ -74,7 +67,7 @@ class Link:
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
         self.messages_sent = 0  # the number of the last one
-        self.windows: dict[bytes, Window] = {}  # how far we are ahead of the peer's channels, by channel id
+        self.windows = Windows()  # how far we are ahead of the peer's channels
         self._roomy: set[Grant] = set()  # whose room is to be told to the peer
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
@@ -115,9 +108,8 @@ class Link:
         if self.lost is not None:
             raise self.loss("not taken")
         packed = self._pack(frame)
-        if self._codec.exported:
-            for exported in self._codec.exported:
-                self.grant(exported)
+        for exported in self._codec.exported:
+            grant(exported, self)
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
@@ -152,16 +144,16 @@ class Link:
         self.operations[op] = operation
         return op
 
-    def tell_room(self, grant: Grant) -> None:
+    def tell_room(self, found: Grant) -> None:
         """Tell the peer, with the next batch, what room its messages found in a channel."""
-        self._roomy.add(grant)
+        self._roomy.add(found)
         self._arm_end_of_turn()
 
     def _send_room(self) -> None:
         if self._roomy:
             roomy, self._roomy = self._roomy, set()
-            for grant in roomy:
-                self.notify((wire.ACK, grant.channel_id, grant.take_room()))
+            for found in roomy:
+                self.notify((wire.ACK, found.channel_id, found.take_room()))
 
     def _arm_end_of_turn(self) -> None:
         if not self._end_of_turn_armed:
@@ -350,51 +342,6 @@ class Link:
         for callback in self._end_callbacks:
             callback()
         self.node.scheduler.reconsider()
-
-    # -- what the peer may use here --------------------------------------------------------------------------
-
-    def grant(self, granted: channel) -> None:
-        """The peer was given one more reference to a channel: it lives until the peer drops them all, or
-        is lost.
-        """
-        channel_id = self.node.id_of(granted)
-        if channel_id not in self.grants:
-            self.grants[channel_id] = Grant(granted, channel_id, self)
-        self.grants[channel_id].count += 1
-
-    def release(self, channel_id: bytes, count: int) -> None:
-        """The peer dropped `count` references."""
-        grant = self.grants.get(channel_id)
-        if grant is not None:
-            grant.count -= count
-            if grant.count <= 0:
-                del self.grants[channel_id]
-                grant.tell_room()
-                self.node.scheduler.reconsider()
-
-    # -- how far we may run ahead of what is there -----------------------------------------------------------
-
-    def window(self, channel_id: bytes, capacity: int) -> Window:
-        """The window of this node's messages to a channel of the peer."""
-        window = self.windows.get(channel_id)
-        if window is None:
-            window = self.windows[channel_id] = Window(capacity)
-        return window
-
-    def acknowledge(self, channel_id: bytes, number: int) -> None:
-        """So many messages to a channel of the peer found room. Raises RemoteProtocolError."""
-        window = self.windows.get(channel_id)
-        if window is not None:
-            window.acknowledge(number)
-            if window.is_idle:
-                del self.windows[channel_id]
-
-    def forget_window(self, channel_id: bytes) -> None:
-        """A reference that used it was dropped."""
-        window = self.windows[channel_id]
-        window.references -= 1
-        if window.is_idle:
-            del self.windows[channel_id]
 
 
 def _raise(error: BaseException) -> None:

@@ -81,8 +81,7 @@ class RemoteChannel(channel):
         self._link = link
         link.users.add(self)
         if self.capacity:
-            self._window = link.window(self._id, self.capacity)
-            self._window.references += 1
+            self._window = link.windows.enter(self._id, self.capacity)
 
     def _connected(self) -> Link:
         """The link to the home.
@@ -326,8 +325,7 @@ def _find(link: Link, channel_id: bytes) -> RemoteChannel | None:
 
 def _on_ack(link: Link, frame: wire.Frame) -> None:
     _, channel_id, number = frame
-    if channel_id in link.windows:
-        link.acknowledge(channel_id, number)
+    if link.windows.acknowledge(channel_id, number):
         return
     reference = _find(link, channel_id)
     if reference is not None:
@@ -336,7 +334,7 @@ def _on_ack(link: Link, frame: wire.Frame) -> None:
 
 def _on_reject(link: Link, frame: wire.Frame) -> None:
     _, channel_id, seqno, error = frame
-    link.acknowledge(channel_id, 1)
+    link.windows.acknowledge(channel_id, 1)
     reference = _find(link, channel_id)
     if reference is not None:
         reference.rejected(seqno, rebuild_exception(*error))

@@ -67,6 +67,35 @@ class Window:
             self.starved.popleft().fail(make_error())
 
 
+class Windows(dict[bytes, Window]):
+    """The windows of one link, by channel id, each for as long as somebody needs it."""
+
+    def enter(self, channel_id: bytes, capacity: int) -> Window:
+        """A reference begins to use the channel's window."""
+        window = self.get(channel_id)
+        if window is None:
+            window = self[channel_id] = Window(capacity)
+        window.references += 1
+        return window
+
+    def leave(self, channel_id: bytes) -> None:
+        """A reference that used the window was dropped."""
+        window = self[channel_id]
+        window.references -= 1
+        if window.is_idle:
+            del self[channel_id]
+
+    def acknowledge(self, channel_id: bytes, number: int) -> bool:
+        """So many messages found room; False when the channel has no window. Raises RemoteProtocolError."""
+        window = self.get(channel_id)
+        if window is None:
+            return False
+        window.acknowledge(number)
+        if window.is_idle:
+            del self[channel_id]
+        return True
+
+
 class _Turn(Wait):
     """A sender's place in line for credit."""
 

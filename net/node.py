@@ -252,7 +252,7 @@ class Node:
         for link, count in introducers.items():
             link.notify((wire.RELEASE, channel_id, count))
         if user_of is not None:
-            user_of.forget_window(channel_id)
+            user_of.windows.leave(channel_id)
 
     def exported(self, channel_id: bytes) -> channel | None:
         """A channel of this node, while somebody holds it."""

@@ -200,7 +200,9 @@ def test_a_server_starts_no_functions(server: net.Server) -> None:
         assert "starts nothing for others; start one that does with: tasklets node" in error[1]
 
 
-@pytest.mark.parametrize("kind", ["receive twice", "found no channel", "room for more than was sent"])
+@pytest.mark.parametrize(
+    "kind", ["receive twice", "found no channel", "room for more than was sent", "more than the window"]
+)
 def test_who_breaks_the_rules_of_the_answers_is_closed(
     server: net.Server, inbox: channel, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
@@ -211,6 +213,8 @@ def test_who_breaks_the_rules_of_the_answers_is_closed(
             stranger.send(*[(wire.RECEIVE, get_node().id_of(inbox), 5)] * 2)
         elif kind == "found no channel":
             stranger.send((wire.FOUND, 1, "text"))
+        elif kind == "more than the window":
+            stranger.send(*[(wire.SEND, get_node().id_of(inbox), "flood")] * (2 * inbox.capacity + 1))
         else:
             described = (FOREIGN_ID, bytes(16), 9, None, ())
             stranger.protocol._codec._export = lambda one: described  # type: ignore[method-assign]
