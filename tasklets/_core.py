@@ -1721,6 +1721,7 @@ class Scheduler:
         if me is None:
             return
         reactor = self.get_reactor()
+        reactor.begin_io()
         self.check_alarm(me)
         if me.block_trap:
             raise wording.block_trap("for I/O")

@@ -77,6 +77,9 @@ class Reactor:
         timer.close()
         function(*args)
 
+    def begin_io(self) -> None:
+        """A tasklet is about to wait inside gevent. A virtual clock refuses that."""
+
     def is_loop_exit(self, error: BaseException) -> bool:
         """True when the loop says that nothing is left that could happen."""
         return isinstance(error, LoopExit)

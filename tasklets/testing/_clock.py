@@ -138,14 +138,10 @@ class VirtualReactor:
         scheduler: Any = self._scheduler
         self._before = scheduler.reactor
         scheduler.reactor = self
-        # gevent asks these before it lets a tasklet, or main, wait.
-        scheduler.leave_to_hub = scheduler._root.switch_out = self._refuse_io
 
     def remove(self) -> None:
         scheduler: Any = self._scheduler
         scheduler.reactor = self._before
-        del scheduler.leave_to_hub
-        scheduler._root.switch_out = scheduler.leave_to_hub
         self.hub.parent = current_greenlet()
         self.hub.throw(GreenletExit)
 
@@ -158,9 +154,8 @@ class VirtualReactor:
     def loop(self) -> Any:
         raise TaskletError(_NO_IO)
 
-    def _refuse_io(self) -> None:
-        if self._scheduler.current is not None:
-            raise TaskletError(_NO_IO)
+    def begin_io(self) -> None:
+        raise TaskletError(_NO_IO)
 
     # -- what the scheduler calls ------------------------------------------------------------------------------
 
