@@ -31,6 +31,9 @@ gevent comes in only when somebody sleeps or does I/O. Its *hub* greenlet runs t
   ring visits the hub every HUB_PERIOD, so that I/O is served although no tasklet ever blocks.
 - A gevent greenlet may use channels. It is no member of the ring ("foreign"): its line is the loop's own.
 
+A second OS thread with a scheduler makes all schedulers and channels be of the kind in `_watched`, and so does
+somebody who watches switches: see `Watch`, and the theory there.
+
 Ctrl-C may raise KeyboardInterrupt wherever the interpreter enters a Python function or returns from a C
 function, in our own code too. So steps that belong together stand together without a call in between, the
 turn is passed on in the statement before the switch, and who is resumed by an exception that did not come
@@ -63,6 +66,7 @@ _throw = greenlet.throw
 MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
 HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
 HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
+OTHERS_CHECK = 0.5  # seconds after which a thread that waits for other threads looks whether these still live
 NO_HUB = (
     2**29
 )  # switches before somebody looks whether there is an event loop now; the largest cheap int or so
@@ -301,7 +305,7 @@ class tasklet:
             raise RuntimeError("tasklet is alive")
         if self.tempval is None:
             raise RuntimeError("the tasklet was not bound to a function")
-        self._check_thread()
+        self._check_thread_lives()
         self._make_alive(args, kwargs)
         self._scheduler.wake(self)
         return self
@@ -326,49 +330,73 @@ class tasklet:
             raise RuntimeError("You cannot remove a blocked tasklet.")
         if self.is_current:
             raise RuntimeError("The current tasklet cannot be removed.")
-        self._check_thread()
-        if self._next is not None:
+        if self._is_elsewhere():
+            self._check_thread_lives()
+            self._scheduler.post(self._scheduler.remove_later, self)
+        elif self._next is not None:
             self._scheduler.unlink(self)
         return self
 
     def run(self) -> Any:
-        """Run it now; the caller keeps its place in the line."""
+        """Run it now; the caller keeps its place in the line. A tasklet of another OS thread is inserted there."""
+        if self._is_elsewhere():
+            self.insert()
+            return None
         self._check_runnable()
         return self._scheduler.run_now(self)
 
     def switch(self) -> Any:
         """Run it now; the caller leaves the line (paused) until somebody inserts it."""
+        if self._is_elsewhere():
+            raise RuntimeError("can't switch to a different thread.")
         self._check_runnable()
         return self._scheduler.run_now(self, leave=True)
 
     def _check_runnable(self) -> None:
         if self.blocked:
             raise RuntimeError("You cannot run a blocked tasklet")
+        self._check_thread_lives()
         if not self.alive:
             raise RuntimeError("You cannot run an unbound(dead) tasklet")
         if self._hook is _FOREIGN:
             raise RuntimeError(f"{self!r} belongs to gevent, which runs it; use kill(), throw() or a channel")
-        self._check_thread()
+
+    def _is_elsewhere(self) -> bool:
+        return self._scheduler is not get_scheduler()
+
+    def _check_thread_lives(self) -> None:
+        if self._scheduler.thread_id == -1:
+            raise RuntimeError("Target thread isn't initialized (it has ended)")
 
     def _check_thread(self) -> None:
-        if self._scheduler is not get_scheduler():
+        if self._is_elsewhere():
             raise TaskletError(
                 f"{self.name or 'this tasklet'!r} belongs to another OS thread, and only code of that thread may "
-                "start, stop or interrupt it; hand over the wish by a queue.Queue, or use gevent's threadpool"
+                "do this to it"
             )
 
     def kill(self, pending: bool = False) -> None:
         """Raise TaskletExit in it: now, or (pending) when its turn comes. A tasklet that never ran just ends.
 
         It leaves the channel it waits on at once; its `finally` clauses run. Does nothing to a dead tasklet.
+        In a tasklet of another OS thread it is raised when that thread comes to it; the caller goes on.
         """
-        self._check_thread()
-        self._scheduler.throw_into(self, TaskletExit(), pending)
+        self._throw(TaskletExit(), pending)
 
     def throw(self, exc: Any, val: Any = None, tb: Any = None, pending: bool = False) -> None:
         """Raise an exception in it, given as to the `raise` statement."""
-        self._check_thread()
-        self._scheduler.throw_into(self, _make_exception(exc, val, tb), pending)
+        self._throw(_make_exception(exc, val, tb), pending)
+
+    def _throw(self, error: BaseException, pending: bool) -> None:
+        try:
+            if not self._is_elsewhere():
+                self._scheduler.throw_into(self, error, pending)
+            elif self.alive:
+                self._scheduler.post(self._scheduler.throw_later, self, error)
+            elif not isinstance(error, TaskletExit):
+                raise RuntimeError("You cannot throw to a dead tasklet")
+        finally:
+            del error
 
     def raise_exception(self, cls: type[BaseException], *args: Any) -> None:
         """`throw(cls(*args))`."""
@@ -545,7 +573,7 @@ class tasklet:
         if thread_id == -1:
             self._scheduler = get_scheduler()
             return
-        found = [each for each in set(_schedulers) if each.thread_id == thread_id]
+        found = [each for each in living_schedulers() if each.thread_id == thread_id]
         if not found:
             raise ValueError("bad thread")
         self._scheduler = found[0]
@@ -695,7 +723,9 @@ class channel:
         try:
             scheduler = _thread.scheduler
         except AttributeError:
-            scheduler = get_scheduler()
+            get_scheduler()
+            self._send(value)  # which may be another method now, see Watch
+            return
         me = scheduler.current
         if me is None:
             me = scheduler.adopt()
@@ -736,7 +766,8 @@ class channel:
         try:
             scheduler = _thread.scheduler
         except AttributeError:
-            scheduler = get_scheduler()
+            get_scheduler()
+            return self.receive()  # see _send
         me = scheduler.current
         if me is None:
             me = scheduler.adopt()
@@ -785,11 +816,11 @@ class channel:
         if entry._hook is None:
             entry._channel = None
             entry.tempval = None
-            scheduler.wake(entry)
+            entry._scheduler.wake(entry)
         else:
             partner = entry._hook.take(entry, None)
             if partner is not None:
-                scheduler.wake(partner)
+                partner._scheduler.wake(partner)
 
     def send_exception(self, cls: type[BaseException], *args: Any) -> None:
         """Make the receiver raise `cls(*args)`. Blocks like `send`."""
@@ -993,8 +1024,8 @@ class channel:
 
 def _two_threads(where: channel) -> TaskletError:
     return TaskletError(
-        f"{where!r} is used by tasklets of two OS threads; a channel belongs to one thread. "
-        "Give each thread channels of its own, or use processes (net.open_place)"
+        f"somebody of another OS thread waits in {where!r}, in a way that cannot be ended from this thread: by a "
+        "select, as a gevent greenlet, or its thread has ended. Let a tasklet wait there, by send() or receive()"
     )
 
 
@@ -1011,8 +1042,8 @@ class Wording:
 class Watch:
     """What somebody wants to be told; the same for all threads. Change it by `change_watch`.
 
-    While any of it is set, and while a switch_trap is, schedulers are of the class in `_watched`, and channels have
-    its methods. So it costs nothing while nobody watches.
+    While any of it is set, while a switch_trap is, and while several OS threads have schedulers, schedulers are of
+    the class in `_watched`, and channels have its methods. So it costs nothing otherwise.
     """
 
     # f(previous, next) before each switch; both are tasklets, previous may be None
@@ -1023,22 +1054,27 @@ class Watch:
     failed: Callable[[type[BaseException], BaseException, Any], object] | None = None
     active = False  # schedulers and channels are watched ones
     traps = 0  # threads whose switch_trap is set
+    threads = 0  # OS threads that have a scheduler
 
 
 watch = Watch()
 wording = Wording()
+
+# Protects `_schedulers` and, when several OS threads have schedulers, the queues of channels. What belongs to one
+# thread only, its ring above all, needs no lock: in the sequences without a call no other thread can come between.
+gate = threading.RLock()
 
 
 def change_watch(**changes: Any) -> None:
     """Set fields of `watch`, and let schedulers and channels be of the kind that heeds them."""
     for name, value in changes.items():
         setattr(watch, name, value)
-    wanted = bool(watch.switched or watch.acting or watch.traps)
+    wanted = bool(watch.switched or watch.acting or watch.traps or watch.threads > 1)
     if wanted != watch.active:
         from tasklets import _watched
 
         watch.active = wanted
-        _watched.install(wanted, list(_schedulers))
+        _watched.install(wanted, living_schedulers())
 
 
 class _Worker(greenlet):
@@ -1078,6 +1114,8 @@ _FOREIGN = _Foreign()
 class Scheduler:
     """The ring of one OS thread, and the ways in and out of it. The module docstring has the theory."""
 
+    alone = False  # it has nothing to do with those of other threads: that of `tasklets.testing.explore`
+
     def __init__(self) -> None:
         self.current: tasklet | None = None
         self.head: tasklet | None = None
@@ -1100,6 +1138,12 @@ class Scheduler:
         self.thread_id = threading.get_ident()  # -1 when the thread has ended
         self.trap = 0  # switch_trap: while not 0, no switch is allowed
         self.last_run: tasklet | None = None  # who ran last; only a watched scheduler keeps it up to date
+        # What other threads want done here; looked at when _switches_left is 0, and when the ring is empty.
+        self.inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self.bell: threading.Event | None = (
+            None  # ends the sleep of a thread that has an empty ring and no hub
+        )
+        self.asleep = False  # nothing happens in this thread until another one sends something
         here = current_greenlet()
         root = here
         while root.parent is not None:
@@ -1123,11 +1167,18 @@ class Scheduler:
         self._starter = greenlet(self._start_workers, parent=root)
         _switch(self._starter, here)
 
-        _schedulers.add(self)
+        with gate:
+            if not self.alone:
+                _schedulers.add(self)
+            was_active = watch.active
+            change_watch(threads=len({each.thread_id for each in living_schedulers()}))
         if watch.active:
             from tasklets import _watched
 
-            _watched.begin(self)
+            if was_active:
+                _watched.begin(self)
+            elif not self.alone:
+                _watched.wait_until_others_are_outside(self)
 
     # -- the ring --------------------------------------------------------------------------------------------
 
@@ -1229,6 +1280,10 @@ class Scheduler:
 
         `me` just blocked; None: it ended.
         """
+        if self.inbox:
+            self.drain()
+            if self.head is not None:
+                return self.head
         runner = self.runners[-1] if self.runners else None
         if runner is not None and not self._may_go_on():
             self.append(runner)
@@ -1239,6 +1294,8 @@ class Scheduler:
         if self.reactor is not None:
             self._last_blocked = me
             return None
+        if self._sleep():
+            return self.head
         if me is None:
             self._interrupt(self.main, self._main_is_stuck())
             return self.main
@@ -1383,8 +1440,8 @@ class Scheduler:
             self.wake_foreign(me)
             self._wait_as_foreign(me)
             return retval
-        following = me._next
         due = self._hub_is_due()
+        following = me._next
         if following is me and not due:
             return retval
         me.tempval = retval
@@ -1444,6 +1501,77 @@ class Scheduler:
                     if above.paused:
                         self.append(above)
                 del self.runners[depth:]
+
+    # -- other threads ---------------------------------------------------------------------------------------
+
+    def _others_may_wake(self) -> bool:
+        """May a tasklet of another OS thread, or one that is still to come, put somebody into this ring?
+
+        A daemon thread counts when it has used tasklets: many only serve some library.
+        """
+        if self.alone:
+            return False
+        with gate:
+            self.asleep = True
+            known = {each.thread_id: each for each in living_schedulers()}
+            for thread in threading.enumerate():
+                other = known.get(thread.ident or 0)
+                if other is self or not thread.is_alive():
+                    continue
+                if other is None:
+                    if not thread.daemon:
+                        return True
+                elif not other.asleep or other.head is not None or other.inbox:
+                    return True
+            self.asleep = False
+            return False
+
+    def _sleep(self) -> bool:
+        """Let the thread sleep until another one puts a tasklet into its ring. False: that will never happen."""
+        bell = self.bell
+        if bell is None:
+            bell = self.bell = threading.Event()
+        try:
+            while True:
+                bell.clear()
+                self.drain()
+                if self.head is not None:
+                    return True
+                if not self._others_may_wake():
+                    self.drain()
+                    return self.head is not None  # the last one may have done something before it ended
+                bell.wait(OTHERS_CHECK)
+        finally:
+            self.asleep = False
+
+    def notice(self) -> None:
+        """From another thread: something has been put into the ring, or into the inbox."""
+        self._switches_left = 0
+        if self.bell is not None:
+            self.bell.set()
+        if self.reactor is not None:
+            self.reactor.arm_from_elsewhere()
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """From another thread: let this one call a function, soon."""
+        self.inbox.append((function, args))
+        self.notice()
+
+    def drain(self) -> None:
+        """Do what other threads want done."""
+        while self.inbox:
+            function, args = self.inbox.popleft()
+            function(*args)
+
+    def remove_later(self, one: tasklet) -> None:
+        if one._next is not None and not one.blocked and one is not self.current and one is not self.head:
+            self.unlink(one)
+
+    def throw_later(self, one: tasklet, error: BaseException) -> None:
+        if one is self.current and not one.blocked:
+            self.alarm(one, error)  # raised at its next blocking point
+        elif one.alive:
+            self._interrupt(one, error)
 
     # -- interrupting ----------------------------------------------------------------------------------------
 
@@ -1682,11 +1810,13 @@ class Scheduler:
             return False
         if self.reactor is None:
             self._switches_left = NO_HUB
+            self.drain()
             return False
         now = monotonic()
         # Tasklets that compute long between their switches are looked at after each of them.
         self._switches_left = HUB_CHECK_SWITCHES if now - self._clock_seen < HUB_PERIOD else 1
         self._clock_seen = now
+        self.drain()
         return now - self._hub_visit > HUB_PERIOD
 
     def _enter_hub(self) -> None:
@@ -1701,6 +1831,9 @@ class Scheduler:
 
     def turn(self) -> None:
         """Called by the event loop: lend the hub's turn to the ring."""
+        self.asleep = False
+        if self.inbox:
+            self.drain()
         if self.current is None and self.head is not None:
             self._last_blocked = None
             self.switch_to(self.head)
@@ -1769,7 +1902,14 @@ class Scheduler:
         return None
 
     def _loop_is_empty(self) -> None:
-        """The event loop has nothing left to wait for: whoever waits, waits for ever."""
+        """The event loop has nothing left to wait for: whoever waits, waits for ever, or for another thread."""
+        others = self._others_may_wake()
+        if self.head is not None or self.inbox:
+            self.turn()
+            return
+        if others:
+            self.get_reactor().call_later(OTHERS_CHECK, self.turn)
+            return
         last, self._last_blocked = self._last_blocked, None
         loop_exit = self.get_reactor().DeadlockError
         if self.main._waiting is _IN_HUB:
@@ -1859,11 +1999,19 @@ class _ThreadEnd:
 
     def __del__(self) -> None:
         self.scheduler.thread_id = -1
+        with gate:
+            change_watch(threads=len({each.thread_id for each in living_schedulers()}))
         self.scheduler.let_go()
 
 
 _thread = _ThreadState()
-_schedulers: WeakSet[Scheduler] = WeakSet()  # of all threads
+_schedulers: WeakSet[Scheduler] = WeakSet()  # of all threads; guarded by `gate`
+
+
+def living_schedulers() -> list[Scheduler]:
+    """Those of all OS threads that have not ended."""
+    with gate:
+        return [each for each in _schedulers if each.thread_id != -1]
 
 
 def get_scheduler() -> Scheduler:

@@ -52,6 +52,10 @@ class Reactor:
             self.loop.run_callback(self._turn)
             self._armed = True  # after it: Ctrl-C between the two costs an idle turn, not the turn
 
+    def arm_from_elsewhere(self) -> None:
+        """The same, from another OS thread."""
+        self.loop.run_callback_threadsafe(self._turn)
+
     def _turn(self) -> None:
         self._armed = False
         self._scheduler.turn()

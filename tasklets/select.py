@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasklets._core import Wait, _defuse, channel
+from tasklets._core import Wait, _defuse, channel, get_scheduler
 from tasklets._errors import Timeout
 from tasklets.clock import timeout as limit
 
@@ -106,6 +106,7 @@ class _Selection:
     """All cases of one waiting select: the first partner that takes a case withdraws the others."""
 
     def __init__(self, parsed: list[tuple[channel, bool, Any]]) -> None:
+        self.owner = get_scheduler()
         self.waiting = Wait(
             "select on " + ", ".join(repr(where) for where, _, _ in parsed),
             cancel=self._withdraw,

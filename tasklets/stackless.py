@@ -145,7 +145,7 @@ def get_thread_info(id: int = -1, flags: int = 0) -> tuple[tasklet, tasklet | No
     if id == -1:
         found = _core.get_scheduler()
     else:
-        known = [each for each in set(_core._schedulers) if each.thread_id == id]
+        known = [each for each in _core.living_schedulers() if each.thread_id == id]
         if not known:
             raise RuntimeError("Thread id not found")
         found = known[0]

@@ -223,6 +223,8 @@ def _listed(choices: Sequence[int]) -> Callable[[int], int]:
 class DrawnScheduler(Scheduler):
     """Asks `choose` wherever the plain one says who goes on."""
 
+    alone = True
+
     def __init__(self, choose: Callable[[int], int], run: _Run, max_steps: int) -> None:
         self.seen: dict[tasklet, str] = {}  # every tasklet that ever was in line -> its name, made unique
         self._names: dict[str, int] = {}

@@ -1,6 +1,5 @@
 """Kills in every state, many and deep, misuse, and Ctrl-C between any two steps of the core."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -402,54 +401,6 @@ def test_a_started_tasklet_cannot_be_bound_again() -> None:  # E34
         tasklet()()
     with pytest.raises(RuntimeError, match="current tasklet cannot be removed"):
         getcurrent().remove()
-
-
-def test_a_tasklet_of_another_thread_is_left_alone() -> None:
-    one, other = new(), receiving()
-    said: list[str] = []
-
-    def body() -> None:
-        for misuse in (
-            one.run,
-            one.kill,
-            one.remove,
-            one.insert,
-            other.kill,
-            tasklet.setup.__get__(bound_here),
-        ):
-            try:
-                misuse()
-            except TaskletError as error:
-                said.append(str(error))
-
-    bound_here = bound()
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    assert len(said) == 6
-    assert all("belongs to another OS thread" in text for text in said)
-    assert one.alive
-    assert other.blocked
-
-
-def test_a_channel_of_another_thread_is_refused_and_nobody_is_lost() -> None:
-    orders = channel(name="orders")
-    one = started(orders.receive)
-    said: list[str] = []
-
-    def body() -> None:
-        try:
-            orders.send(1)
-        except TaskletError as error:
-            said.append(str(error))
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
-    assert "is used by tasklets of two OS threads" in said[0]
-    assert orders.balance == -1
-    orders.send(2)
-    assert not one.alive
 
 
 def test_blocking_can_be_forbidden() -> None:  # E35

@@ -18,6 +18,7 @@ def nobody_watches() -> Iterator[None]:
     change_watch(switched=(), acting=(), failed=None)
     switch_trap(-switch_trap())
     assert not watch.active
+    run()  # after another thread has ended, it becomes a plain one here
     assert type(get_scheduler()) is Scheduler
     assert channel._send.__module__ == channel.receive.__module__ == "tasklets._core"
 
