@@ -170,8 +170,8 @@ def _run(
         daemon=True,
     )
     with _yields_after_room():
-        thread.start()
         try:
+            thread.start()
             thread.join()
         except BaseException:
             run.is_cut_short = True

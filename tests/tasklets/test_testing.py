@@ -1,6 +1,9 @@
 """tasklets.testing: time by hand, drawn schedules that find planted faults and repeat them, tasklets that are left."""
 
 import gc
+import os
+import signal
+import threading
 import time
 import weakref
 from contextvars import ContextVar
@@ -544,3 +547,22 @@ def test_explore_may_be_called_from_a_tasklet_and_from_an_explored_program() -> 
 def test_replay_wants_a_seed_or_choices() -> None:
     with pytest.raises(TypeError, match="seed=17"):
         replay(pass_a_ball)
+
+
+def test_ctrl_c_ends_an_exploration() -> None:
+    ended = []
+
+    def program() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            while True:
+                schedule()
+        finally:
+            ended.append("program")
+
+    with pytest.raises(KeyboardInterrupt):
+        explore(program, max_steps=10_000_000)
+    for thread in threading.enumerate():
+        if thread.name == "tasklets.testing.explore":
+            thread.join()
+    assert ended == ["program"]
