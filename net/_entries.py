@@ -279,7 +279,7 @@ def accept(grant: Grant, value: Any, seqno: int) -> None:
     else:
         grant.check_window()
         deliver(RemoteSender(grant, value, seqno))
-    if grant.room:
+    if not grant.told_soon:
         grant.tell_room()
 
 

@@ -42,7 +42,7 @@ class Grant:
     would cost as much as the message. Whoever has no credit left has used up more than half.
     """
 
-    __slots__ = ("channel", "channel_id", "count", "link", "room", "used", "window")
+    __slots__ = ("channel", "channel_id", "count", "link", "room", "told_soon", "used", "window")
 
     def __init__(self, granted: channel, channel_id: bytes, link: Link) -> None:
         self.channel = granted
@@ -51,13 +51,16 @@ class Grant:
         self.count = 0
         self.used = 0  # messages that the peer does not know to have found room
         self.room = 0  # how many of them have found room
+        self.told_soon = False  # the link tells the peer at the end of this turn
         self.window = wire.window_size(granted.capacity)
 
     def tell_room(self) -> None:
         """See to it that the peer hears of room when it should. To be called when `used` or `room` has grown."""
-        if self.room and (
-            self.used >= self.window // 2 or self.count <= 0
-        ):  # a dropped window is to be over
+        half_is_used = self.used >= self.window // 2
+        if (
+            self.room and not self.told_soon and (half_is_used or self.count <= 0)
+        ):  # a dropped window is to end
+            self.told_soon = True
             self.link.tell_room(self)
 
     def check_window(self) -> None:
@@ -71,6 +74,7 @@ class Grant:
         """How many messages found room that the peer is told of now."""
         room, self.room = self.room, 0
         self.used -= room
+        self.told_soon = False
         return room
 
 

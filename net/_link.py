@@ -68,7 +68,7 @@ class Link:
         self._end_callbacks: list[Callable[[], object]] = []
         self.messages_sent = 0  # the number of the last one
         self.windows = Windows()  # how far we are ahead of the peer's channels
-        self._roomy: set[Grant] = set()  # whose room is to be told to the peer
+        self._roomy: list[Grant] = []  # whose room is to be told to the peer
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
@@ -146,12 +146,12 @@ class Link:
 
     def tell_room(self, found: Grant) -> None:
         """Tell the peer, with the next batch, what room its messages found in a channel."""
-        self._roomy.add(found)
+        self._roomy.append(found)
         self._arm_end_of_turn()
 
     def _send_room(self) -> None:
         if self._roomy:
-            roomy, self._roomy = self._roomy, set()
+            roomy, self._roomy = self._roomy, []
             for found in roomy:
                 self.notify((wire.ACK, found.channel_id, found.take_room()))
 

@@ -8,7 +8,7 @@
 The order of frames matters from here on: what is packed is put into an envelope once, in that order.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -173,7 +173,7 @@ class Protocol:
             )
         return data
 
-    def envelope(self, packed: Iterable[bytes]) -> bytes:
+    def envelope(self, packed: Sequence[bytes]) -> bytes:
         """Return packed frames in as few batches as the limits allow, numbered.
 
         Each packed frame goes into an envelope once, in the order in which they were packed.
@@ -181,6 +181,9 @@ class Protocol:
         if self.state is State.ERROR:
             raise LocalProtocolError(f"{self!r} failed before; open a new session")
         limit = self._peer_limits.max_batch_bytes
+        size = SEQ_BYTES + sum(map(len, packed))
+        if packed and size <= limit:
+            return b"".join((self._header(size, len(packed)), *packed))
         parts = [b""]
         header, count, size = 0, 0, SEQ_BYTES
         for data in packed:

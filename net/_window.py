@@ -58,8 +58,10 @@ class Window:
         """So many messages found room. Raises RemoteProtocolError when there were not so many."""
         if number > self.size - self.credit:
             raise RemoteProtocolError(f"room for {number} messages, of which {self.under_way} were under way")
-        for _ in range(number):
-            self.give_back()
+        while number and self.starved:
+            self.starved.popleft().grant()
+            number -= 1
+        self.credit += number
 
     def fail(self, make_error: Callable[[], BaseException]) -> None:
         """There will be no more credit."""
