@@ -37,15 +37,17 @@ class Export:
 class Grant:
     """A channel that a peer holds `count` references to; it lives as long as this.
 
+    It may be a reference that this node only handed on: that one keeps the channel alive, and is not to be used here.
     With capacity n the peer may have so many messages under way, its window. It is told about the room that they
     found when it has used up half of it: before that it can go on without, and a frame of its own for each message
     would cost as much as the message. Whoever has no credit left has used up more than half.
     """
 
-    __slots__ = ("channel", "channel_id", "count", "link", "room", "told_soon", "used", "window")
+    __slots__ = ("at_home", "channel", "channel_id", "count", "link", "room", "told_soon", "used", "window")
 
     def __init__(self, granted: channel, channel_id: bytes, link: Link) -> None:
         self.channel = granted
+        self.at_home = granted._observer is not None
         self.channel_id = channel_id
         self.link = link
         self.count = 0
@@ -94,7 +96,7 @@ def _on_send(link: Link, frame: wire.Frame) -> None:
     _, channel_id, value = frame
     seqno = link.messages_received = link.messages_received + 1
     granted = link.grants.get(channel_id)
-    if granted is None:
+    if granted is None or not granted.at_home:
         link.tell((wire.REJECT, channel_id, seqno), _gone())
     elif value.__class__ is Undecodable:
         unread = NotSendable(f"{granted.channel!r} cannot take the message: {value.reason}")
@@ -119,7 +121,7 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
     if op in link.requests or op in link.loans:
         raise RemoteProtocolError(f"RECEIVE {op} is still in work")
     granted = link.grants.get(channel_id)
-    if granted is None:
+    if granted is None or not granted.at_home:
         link.tell((wire.RAISE, op), _gone())
     else:
         request(granted.channel, link, op)
@@ -149,7 +151,7 @@ def _on_cancel(link: Link, frame: wire.Frame) -> None:
 
 def _on_close(link: Link, frame: wire.Frame) -> None:
     granted = link.grants.get(frame[1])
-    if granted is not None:
+    if granted is not None and granted.at_home:
         granted.channel.close()
 
 

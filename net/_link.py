@@ -42,8 +42,8 @@ READ_BYTES = 256 * 1024
 # the flood.
 FLUSH_FIRST = 512
 FLUSH_LAST = 8 * 1024
-# One batch, or one frame that is larger: the peer reads it while the next is made. Measured: at 64 KiB messages of that
-# size go through four times as fast as with batches of all that waits.
+# One batch, or one frame that is larger: the peer reads it while the next is made. Measured: messages of 64 KiB go
+# through twice as fast as in batches of all that waits.
 BATCH_BYTES = 64 * 1024
 
 
@@ -61,13 +61,12 @@ class Link:
         self.requests: dict[int, RemoteReceiver] = {}  # of the peer, in line at channels here, by its op
         # The peer's messages for channels of capacity 0, in line or lent, by their number.
         self.unsettled: dict[int, RemoteSender] = {}
-        self.messages_received = 0  # SENDs and BOMBs: the number of the last one
+        self.messages_sent = self.messages_received = 0  # SENDs and BOMBs: the number of the last one
+        self.windows = Windows()  # how far we are ahead of the peer's channels
         self.users: WeakSet[RemoteChannel] = WeakSet()  # references that work over this link
         self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
-        self.messages_sent = 0  # the number of the last one
-        self.windows = Windows()  # how far we are ahead of the peer's channels
         self._roomy: list[Grant] = []  # whose room is to be told to the peer
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0

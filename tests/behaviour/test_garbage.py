@@ -191,6 +191,27 @@ def test_a_request_for_a_channel_that_is_not_known_is_answered(server: net.Serve
         assert stranger.receive()[:3] == (wire.REJECT, FOREIGN_ID, 1)
 
 
+def test_a_channel_is_not_used_by_way_of_a_node_that_handed_it_on(server: net.Server, inbox: channel) -> None:
+    with Stranger(server) as home, Stranger(server) as user:
+        home.introduce()
+        home.lookup("inbox")
+        described = (FOREIGN_ID, bytes(16), 0, None, ())
+        home.protocol._codec._export = lambda one: described  # type: ignore[method-assign]
+        home.send((wire.SEND, get_node().id_of(inbox), channel()))
+        reference = inbox.receive()
+        user.introduce()
+        user.lookup("inbox")
+        user.send((wire.RECEIVE, get_node().id_of(inbox), 1))
+        until(lambda: inbox.balance < 0)
+        inbox.send(reference)
+        assert user.receive()[0] == wire.ITEM
+        user.send((wire.TAKEN, 1), (wire.CLOSE, bytes(16)), (wire.SEND, bytes(16), "x"))
+        assert user.receive()[:3] == (wire.REJECT, bytes(16), 1)
+        user.send((wire.RECEIVE, bytes(16), 2))
+        assert user.receive()[:2] == (wire.RAISE, 2)
+        assert not reference.closing
+
+
 def test_a_server_starts_no_functions(server: net.Server) -> None:
     with Stranger(server) as stranger:
         stranger.introduce()
