@@ -6,22 +6,20 @@ msgpack does the work: plain values are msgpack's own, atoms such as a UUID are 
 parts that msgpack does not know (a message, a set) is a map of one entry, whose key is an extension that
 says what it is and whose value is the array of the parts. So everything is read in one pass, without a copy
 per level and without recursion here. docs/wire.md says it to the byte.
+
+Both directions stand together, although the module is long: each rule has a half in either.
 """
 
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone
-from decimal import Decimal
-from enum import Enum, Flag
+from enum import Enum
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import msgpack
 
+from net._extensions import DECODERS, ENCODERS, Meaningless, encode_enum
 from net._wire import (
     ACK,
     FRAMES,
@@ -40,8 +38,6 @@ from tasklets.freezing import ATOMS, MAX_DEPTH, builtin_exceptions, exception_ar
 from tasklets.messages import (
     MAX_NAME_BYTES,
     MessageType,
-    enum_names,
-    enum_types,
     message_names,
     message_types,
 )
@@ -49,15 +45,6 @@ from tasklets.messages import (
 # How a node describes one of its channels: node id, channel id, capacity, name, addresses of the node.
 Description = tuple[bytes, bytes, int, str | None, tuple[str, ...]]
 
-# Extensions that are a value by themselves.
-BIGINT: Final = 1
-DATE: Final = 2
-TIME: Final = 3
-DATETIME: Final = 4
-TIMEDELTA: Final = 5
-DECIMAL: Final = 6
-UUID_: Final = 7
-ENUM: Final = 8
 # Extensions that are the key of a map of one entry, and say what its value makes.
 MESSAGE: Final = 16
 FROZENSET: Final = 17
@@ -70,17 +57,11 @@ CHANNEL: Final = 20
 # walked over without making anything, so that no promise is believed.
 _TRUSTED_BYTES: Final = 4096
 _KEPT_BYTES: Final = 1024 * 1024  # a buffer that grew beyond this for one large batch or frame is given back
-_ZONE_KEY_CHARS: Final = 100
 
 # The bytes that open an array or a map. A frame with fewer of them than levels are allowed cannot be too
 # deep.
 _OPENERS: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _COUNTED_BYTES: Final = 1024  # counting is cheaper than walking the value up to about here
-
-_DATE: Final = struct.Struct(">HBB")
-_TIME: Final = struct.Struct(">BBBIB")
-_TIMEDELTA: Final = struct.Struct(">iII")
-_OFFSET: Final = struct.Struct(">q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +158,7 @@ class Codec:
             self.exported.append(value)
             return {_CHANNEL_TAG: list(self._export(value))}
         if isinstance(value, Enum):
-            return _encode_enum(value)
+            return encode_enum(value)
         if isinstance(value, BaseException):
             return _encode_exception(value)
         raise TypeError(f"{kind.__name__} needs freezing first")
@@ -248,11 +229,11 @@ class Codec:
             self._tags_open += 1
             name = str(data, "utf-8")
             return message_names.get(name) or _Unknown(_checked_name(name, data))
-        decoder = _DECODERS.get(code)
+        decoder = DECODERS.get(code)
         if decoder is not None:
             try:
                 return decoder(data)
-            except _Meaningless as failure:
+            except Meaningless as failure:
                 return self._give_up(str(failure))
         tag = _make_tag(code, data)
         self._tags_open += 1
@@ -274,7 +255,7 @@ class Codec:
                     )
                 try:
                     return builder(self, key, value)
-                except _Meaningless as failure:
+                except Meaningless as failure:
                     return self._give_up(str(failure))
         return MappingProxyType(entries)
 
@@ -283,7 +264,7 @@ class Codec:
 
     def _build_message(self, message_type: MessageType, values: tuple[Any, ...]) -> Any:
         if len(values) != len(message_type.fields):
-            raise _Meaningless(
+            raise Meaningless(
                 f"message {message_type.name!r} came with {len(values)} fields, but has "
                 f"{len(message_type.fields)} here {message_type.fields}; run the same release on both sides"
             )
@@ -292,7 +273,7 @@ class Codec:
         try:
             return message_type.build(*values)
         except Exception as failure:
-            raise _Meaningless(
+            raise Meaningless(
                 f"message {message_type.name!r} refuses its fields: {type(failure).__name__}: {failure}"
             ) from failure
 
@@ -318,17 +299,13 @@ class Codec:
         try:
             return self._resolve(values)  # just checked
         except Exception as failure:
-            raise _Meaningless(f"channel reference: {type(failure).__name__}: {failure}") from failure
+            raise Meaningless(f"channel reference: {type(failure).__name__}: {failure}") from failure
 
     def _build_unknown(self, unknown: "_Unknown", values: tuple[Any, ...]) -> Any:
-        raise _Meaningless(
+        raise Meaningless(
             f"no message class is registered as {unknown.name!r} here; "
             "import the module that defines it on this side too"
         )
-
-
-class _Meaningless(Exception):
-    """Well formed, but means nothing here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -456,22 +433,6 @@ def _checked_name(name: str, data: bytes) -> str:
     return name
 
 
-# ------------------------------------------------------------------------------------------ extensions
-
-
-def _encode_int(value: int) -> Any:
-    return msgpack.ExtType(BIGINT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
-
-
-def _encode_enum(member: Enum) -> Any:
-    known = enum_types.get(type(member))
-    if known is None:
-        raise TypeError("an enum that is not registered")
-    # Flags combine to members without a name.
-    text = str(int(member.value)) if isinstance(member, Flag) else member.name
-    return msgpack.ExtType(ENUM, f"{known.name}\0{text}".encode())
-
-
 def _encode_exception(exc: BaseException) -> Any:
     frozen = freeze(exc)
     if type(frozen) is RemoteError:
@@ -479,109 +440,9 @@ def _encode_exception(exc: BaseException) -> Any:
     return {msgpack.ExtType(EXCEPTION, type(frozen).__name__.encode()): list(exception_args(frozen))}
 
 
-def _encode_zone(zone: Any) -> bytes:
-    if zone is None:
-        return b""
-    if zone is UTC:
-        return b"U"
-    if type(zone) is timezone:
-        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # the documented way copy and pickle go
-        return (
-            b"O"
-            + _OFFSET.pack(offset // timedelta(microseconds=1))
-            + b"".join(part.encode() for part in name)
-        )
-    if type(zone) is ZoneInfo and zone.key is not None:
-        return b"Z" + zone.key.encode()
-    raise TypeError("a time zone without a name")
-
-
-def _decode_zone(data: bytes) -> Any:
-    if not data:
-        return None
-    kind, rest = data[:1], data[1:]
-    if kind == b"U" and not rest:
-        return UTC
-    if kind == b"O":
-        offset = timedelta(microseconds=_OFFSET.unpack(rest[:8])[0])
-        return timezone(offset, str(rest[8:], "utf-8")) if len(rest) > 8 else timezone(offset)
-    key = str(rest, "utf-8")
-    if kind != b"Z" or not 0 < len(key) <= _ZONE_KEY_CHARS:
-        raise RemoteProtocolError(f"malformed time zone: {shorten(data)}")
-    try:
-        return ZoneInfo(key)
-    except Exception as failure:
-        raise _Meaningless(f"time zone {key!r} is not known here: {failure}") from failure
-
-
-def _encode_date(value: date) -> Any:
-    return msgpack.ExtType(DATE, _DATE.pack(value.year, value.month, value.day))
-
-
-def _pack_time(value: datetime | time) -> bytes:
-    return _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold) + _encode_zone(
-        value.tzinfo
-    )
-
-
-def _encode_time(value: time) -> Any:
-    return msgpack.ExtType(TIME, _pack_time(value))
-
-
-def _encode_datetime(value: datetime) -> Any:
-    return msgpack.ExtType(DATETIME, _DATE.pack(value.year, value.month, value.day) + _pack_time(value))
-
-
-def _encode_timedelta(value: timedelta) -> Any:
-    return msgpack.ExtType(TIMEDELTA, _TIMEDELTA.pack(value.days, value.seconds, value.microseconds))
-
-
-def _decode_time(data: bytes) -> time:
-    hour, minute, second, microsecond, fold = _TIME.unpack(data[: _TIME.size])
-    return time(hour, minute, second, microsecond, _decode_zone(data[_TIME.size :]), fold=fold)
-
-
-def _decode_datetime(data: bytes) -> datetime:
-    moment = _decode_time(data[_DATE.size :])
-    return datetime.combine(date(*_DATE.unpack(data[: _DATE.size])), moment)
-
-
-def _decode_enum(data: bytes) -> Enum:
-    name, separator, text = str(data, "utf-8").partition("\0")
-    if not separator or len(data) > 4 * MAX_NAME_BYTES:
-        raise RemoteProtocolError(f"malformed enum: {shorten(data)}")
-    known = enum_names.get(name)
-    if known is None:
-        raise _Meaningless(
-            f"no enum is registered as {name!r} here; import the module that defines it on this side too"
-        )
-    try:
-        return known.cls(int(text)) if issubclass(known.cls, Flag) else known.cls[text]
-    except (KeyError, ValueError) as failure:
-        raise _Meaningless(
-            f"enum {name!r} has no member {text!r} here; run the same release on both sides"
-        ) from failure
-
-
 _ENCODERS: Final[dict[type, Callable[[Any], Any]]] = {
+    **ENCODERS,
     MappingProxyType: dict,
     frozenset: lambda value: {_FROZENSET_TAG: list(value)},
     set: lambda value: {_FROZENSET_TAG: list(value)},
-    int: _encode_int,  # msgpack asks only for those that 64 bits do not hold
-    date: _encode_date,
-    time: _encode_time,
-    datetime: _encode_datetime,
-    timedelta: _encode_timedelta,
-    Decimal: lambda value: msgpack.ExtType(DECIMAL, str(value).encode()),
-    UUID: lambda value: msgpack.ExtType(UUID_, value.bytes),
-}
-_DECODERS: Final[dict[int, Callable[[bytes], Any]]] = {
-    BIGINT: lambda data: int.from_bytes(data, "big", signed=True),
-    DATE: lambda data: date(*_DATE.unpack(data)),
-    TIME: _decode_time,
-    DATETIME: _decode_datetime,
-    TIMEDELTA: lambda data: timedelta(*_TIMEDELTA.unpack(data)),
-    DECIMAL: lambda data: Decimal(str(data, "ascii")),
-    UUID_: lambda data: UUID(bytes=data),
-    ENUM: _decode_enum,
 }
