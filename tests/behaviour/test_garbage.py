@@ -289,6 +289,21 @@ def test_a_fault_in_our_own_code_closes_one_connection_and_is_told(
     assert "ZeroDivisionError: a bug" in caplog.text
 
 
+def test_ctrl_c_in_the_middle_of_a_frame_reaches_main_and_the_connection_goes_on(
+    server: net.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(link: Any, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(get_node().handlers, wire.CANCEL, interrupt)
+    with Stranger(server) as stranger:
+        stranger.introduce()
+        stranger.send((wire.CANCEL, 1))
+        with pytest.raises(KeyboardInterrupt):
+            until(lambda: False)
+        assert stranger.lookup("inbox")[0] == wire.FOUND
+
+
 def test_a_slow_reader_holds_up_nobody_and_gets_everything(
     server: net.Server, inbox: channel
 ) -> None:  # T8.8
