@@ -1114,6 +1114,35 @@ _FOREIGN = _Foreign()
 class Scheduler:
     """The ring of one OS thread, and the ways in and out of it. The module docstring has the theory."""
 
+    # Slots, so that a scheduler can change its class (see Watch) without being given a __dict__, which would make it a
+    # third slower for ever.
+    __slots__ = (
+        "__weakref__",
+        "_clock_seen",
+        "_hub_visit",
+        "_last_blocked",
+        "_root",
+        "_starter",
+        "_successor",
+        "_switches_left",
+        "asleep",
+        "bell",
+        "count",
+        "current",
+        "head",
+        "idle",
+        "inbox",
+        "last_run",
+        "limits",
+        "main",
+        "reactor",
+        "runners",
+        "sources",
+        "thread_id",
+        "trap",
+        "waiting",
+    )
+
     alone = False  # it has nothing to do with those of other threads: that of `tasklets.testing.explore`
 
     def __init__(self) -> None:

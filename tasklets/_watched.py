@@ -43,6 +43,8 @@ class WatchedScheduler(Scheduler):
     No super(): a scheduler may have become a plain one when a tasklet comes back from a switch.
     """
 
+    __slots__ = ()
+
     def announce(self, target: tasklet) -> None:
         before = self.last_run
         if before is target:
