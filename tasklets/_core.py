@@ -1139,6 +1139,7 @@ class Scheduler:
         "runners",
         "sources",
         "thread_id",
+        "threadblock",
         "trap",
         "waiting",
     )
@@ -1165,6 +1166,7 @@ class Scheduler:
         self._hub_visit = 0.0  # when the event loop last had its turn
         self._last_blocked: tasklet | None = None
         self.thread_id = threading.get_ident()  # -1 when the thread has ended
+        self.threadblock = False  # run() waits for other threads too: Stackless's flag
         self.trap = 0  # switch_trap: while not 0, no switch is allowed
         self.last_run: tasklet | None = None  # who ran last; only a watched scheduler keeps it up to date
         # What other threads want done here; looked at when _switches_left is 0, and when the ring is empty.
@@ -1315,6 +1317,13 @@ class Scheduler:
                 return self.head
         runner = self.runners[-1] if self.runners else None
         if runner is not None and not self._may_go_on():
+            if self.threadblock:
+                if self.reactor is None:
+                    if self._sleep():
+                        return self.head
+                elif self._others_may_wake():
+                    self._last_blocked = me
+                    return None
             self.append(runner)
             return runner
         if runner is None and self.main.paused:
@@ -1938,6 +1947,10 @@ class Scheduler:
             return
         if others:
             self.get_reactor().call_later(OTHERS_CHECK, self.turn)
+            return
+        if self.threadblock and self.runners and not self._may_go_on():
+            self.append(self.runners[-1])
+            self.turn()
             return
         last, self._last_blocked = self._last_blocked, None
         loop_exit = self.get_reactor().DeadlockError

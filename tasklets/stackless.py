@@ -108,6 +108,7 @@ def run(
 ) -> tasklet | None:
     """Let the tasklets run. Blocks until none is runnable, and none waits for a timer or for I/O.
 
+    With `threadblock` it also waits while another OS thread may still wake one of them.
     A `timeout` greater than 0, which asks for tasklets to be interrupted, is not there yet.
     """
     if not isinstance(timeout, int):
@@ -116,7 +117,12 @@ def run(
         raise NotImplementedError(
             "run(n) would have to interrupt tasklets that compute; let them call schedule() instead, and use run()"
         )
-    _core.run()
+    scheduler = _core.get_scheduler()
+    before, scheduler.threadblock = scheduler.threadblock, bool(threadblock)
+    try:
+        scheduler.run()
+    finally:
+        scheduler.threadblock = before
     return None
 
 

@@ -21,6 +21,7 @@ from tasklets import (
     schedule_remove,
     select,
     sleep,
+    stackless,
     tasklet,
     timeout,
 )
@@ -303,6 +304,26 @@ def test_run_does_not_wait_for_other_threads() -> None:
     run()
     assert one.blocked
     go_on.set()
+    thread.join()
+
+
+@pytest.mark.usefixtures("waiting")
+def test_run_with_threadblock_waits_for_other_threads() -> None:
+    orders = channel()
+    got: list[str] = []
+    started(lambda: got.append(orders.receive()))
+    thread = Thread(lambda: (time.sleep(0.01), orders.send("late")))
+    stackless.run(threadblock=True)
+    assert got == ["late"]
+    thread.join()
+
+
+@pytest.mark.usefixtures("waiting")
+def test_run_with_threadblock_returns_when_the_other_threads_have_ended() -> None:
+    one = started(channel().receive)
+    thread = Thread(time.sleep, 0.01)
+    stackless.run(threadblock=True)
+    assert one.blocked
     thread.join()
 
 
