@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
-# One recv: a burst of small messages, and no more than the kernel's buffer usually holds.
-READ_BYTES = 256 * 1024
 # Bytes queued in one turn that leave before its end; measured: 512 doubling to 8 KiB serves both the lone request and
 # the flood.
 FLUSH_FIRST = 512
@@ -237,18 +235,19 @@ class Link:
     def _read(self) -> bool:
         """Act on what has arrived; False when there was nothing."""
         handlers = self.node.handlers
+        received = self.node.received
         try:
-            data = self._socket.recv(READ_BYTES)
+            size = self._socket.recv_into(received)
         except BlockingIOError:
             return False
         except OSError as error:
             self.lose(f"the connection broke: {error.strerror or error}")
             return False
-        if not data:
+        if not size:
             self.lose("its connection ended")
             return False
         try:
-            for frame in self.node.decode(self, self._protocol, data):
+            for frame in self.node.decode(self, self._protocol, received[:size]):
                 if self.lost is None:
                     handlers[frame[0]](self, frame)
         except RemoteProtocolError as error:
@@ -295,7 +294,7 @@ class Link:
             self._outbox = []
             # To close with something unread would make the kernel throw away what the peer has not read yet.
             self._socket.shutdown(socket.SHUT_WR)
-            while self._socket_before(deadline).recv(READ_BYTES):
+            while self._socket_before(deadline).recv_into(self.node.received):
                 pass
         self.lose("it was closed here")
 

@@ -35,7 +35,7 @@ from net._wire import (
 from net.errors import LocalProtocolError, RemoteProtocolError
 from tasklets import NotSendable
 
-COPIED_BYTES: Final = 4096  # a whole batch up to here is cut out of what was read; a larger one is viewed
+SHORT_BYTES: Final = 4096  # up to here it pays to look whether one batch came by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Protocol:
         self.state = State.NEW
         self._codec = codec
         self._limits = limits or hello.limits
-        self._copied_bytes = min(COPIED_BYTES, self._limits.max_batch_bytes)
+        self._short_bytes = min(SHORT_BYTES, self._limits.max_batch_bytes)
         self._peer_limits = Limits()
         self._next_sent = 1  # number of the next frame to go out
         self._next_received = 1
@@ -233,10 +233,10 @@ class Protocol:
     def _receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         if self.state is State.CLOSED:
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
-        if self.state is State.OPEN and not self._buffer and BATCH.size < len(data) <= self._copied_bytes:
+        if self.state is State.OPEN and not self._buffer and BATCH.size < len(data) <= self._short_bytes:
             size, seq = BATCH.unpack_from(data)
             if size == len(data) - BATCH.size + SEQ_BYTES and seq == self._next_received:
-                # One small batch and nothing else, as most come: without the views below it takes half the time.
+                # One small batch and nothing else, as most come: without the steps below it takes half the time.
                 return self._take(self._codec.decode(data[BATCH.size :]))
         if self._buffer:
             self._buffer += data

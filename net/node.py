@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from net._protocol import Protocol
 
+# One read: a burst of small messages, and no more than the kernel's buffer usually holds.
+READ_BYTES = 256 * 1024
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
@@ -55,6 +57,9 @@ class Node:
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
         self._references: WeakValueDictionary[bytes, RemoteChannel] = WeakValueDictionary()
+        # What a link has read, until it is decoded. One for all: a fresh one for each read may cost the allocator four
+        # system calls, which is half of a round trip.
+        self.received = memoryview(bytearray(READ_BYTES))
         self._decoding: Link | None = None  # whose bytes are being decoded
         self.scheduler.sources.append(self._may_wake_somebody)
         # A send on a channel with room has returned before the message has left.
@@ -264,7 +269,7 @@ class Node:
 
     # -- frames ----------------------------------------------------------------------------------------------
 
-    def decode(self, link: Link, protocol: Protocol, data: bytes) -> list[wire.Frame]:
+    def decode(self, link: Link, protocol: Protocol, data: memoryview) -> list[wire.Frame]:
         """Let a link's protocol read what arrived; references in it are known to have come over that link."""
         self._decoding = link
         return protocol.receive(data)
