@@ -47,6 +47,7 @@ import threading
 from collections import deque
 from contextvars import Context, copy_context
 from time import monotonic
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, getweakrefcount
 
@@ -723,11 +724,13 @@ class channel:
         try:
             scheduler = _thread.scheduler
         except AttributeError:
-            get_scheduler()
-            self._send(value)  # which may be another method now, see Watch
-            return
+            scheduler = _UNBORN  # and on, out of this clause: later errors must not bring this one along
         me = scheduler.current
         if me is None:
+            if scheduler is _UNBORN:
+                get_scheduler()
+                self._send(value)  # which may be another method now, see Watch
+                return
             me = scheduler.adopt()
         if self._balance < 0:
             entry = self._first
@@ -766,10 +769,12 @@ class channel:
         try:
             scheduler = _thread.scheduler
         except AttributeError:
-            get_scheduler()
-            return self.receive()  # see _send
+            scheduler = _UNBORN
         me = scheduler.current
         if me is None:
+            if scheduler is _UNBORN:
+                get_scheduler()
+                return self.receive()  # see _send
             me = scheduler.adopt()
         if self._buffer:
             value = self._buffer.popleft()
@@ -2047,6 +2052,7 @@ class _ThreadEnd:
 
 
 _thread = _ThreadState()
+_UNBORN: Any = SimpleNamespace(current=None)  # stands for the scheduler of a thread that has none yet
 _schedulers: WeakSet[Scheduler] = WeakSet()  # of all threads; guarded by `gate`
 
 
@@ -2061,10 +2067,11 @@ def get_scheduler() -> Scheduler:
     try:
         return _thread.scheduler
     except AttributeError:  # the first use in this thread; a __getattr__ would cost 100 ns at every later one
-        _thread.scheduler = made = Scheduler()
-        if threading.current_thread() is not threading.main_thread():
-            _thread.end = _ThreadEnd(made)
-        return made
+        pass  # not in here: Ctrl-C would show this error before its own
+    _thread.scheduler = made = Scheduler()
+    if threading.current_thread() is not threading.main_thread():
+        _thread.end = _ThreadEnd(made)
+    return made
 
 
 def getcurrent() -> tasklet:

@@ -3,6 +3,9 @@
 Order follows Stackless; the numbers E1.. are those of its checked examples.
 """
 
+import subprocess
+import sys
+
 import pytest
 
 from tasklets import (
@@ -435,3 +438,10 @@ def test_the_main_tasklet_is_a_tasklet() -> None:
     assert getmain() is getcurrent()
     assert getmain().is_main
     assert repr(getmain()) == "<tasklet 'main' current>"
+
+
+def test_the_first_error_of_a_thread_brings_no_other_along() -> None:
+    program = "from tasklets import channel; channel().receive()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr.count("Traceback") == 1
+    assert "DeadlockError" in done.stderr
