@@ -81,3 +81,12 @@ def children_from_ps() -> dict[int, str]:
         for pid, parent, command in (row for row in rows if len(row) == 3)
         if int(parent) == os.getpid() and int(pid) != ps.pid
     }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of `tasklets` first.
+
+    Some wait for the event loop to run empty, and a connection that a test of `net` has not let go of keeps it.
+    """
+    core = Path(__file__).parent / "tasklets"
+    items.sort(key=lambda item: core not in item.path.parents)
