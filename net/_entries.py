@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
 from tasklets import ChannelClosed, NotSendable
-from tasklets._core import Wait, bomb, get_scheduler, tasklet
+from tasklets._core import Wait, bomb, complete, tasklet
 
 if TYPE_CHECKING:
     from net._exports import Grant
@@ -244,7 +244,7 @@ def deliver(sender: Sender, front: bool = False) -> None:
             except NotSendable as error:
                 sender.rejected(error)
         else:
-            give(receiver, sender.tempval)
+            complete(receiver, sender.tempval)
             sender.taken()
     elif buffer is not None and front:
         buffer.appendleft(sender.tempval)
@@ -264,14 +264,14 @@ def accept(grant: Grant, value: Any, seqno: int) -> None:
     buffer = where._buffer
     if buffer is None:
         if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
-            give(where._shift(), value)
+            complete(where._shift(), value)
             grant.link.notify((wire.ACK, grant.channel_id, seqno))
         else:
             deliver(RemoteSender(grant, value, seqno))
         return
     grant.used += 1
     if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
-        give(where._shift(), value)
+        complete(where._shift(), value)
         grant.room += 1
     elif where._balance == 0 and len(buffer) < where.capacity and not where.closing:
         buffer.append(value)
@@ -281,18 +281,6 @@ def accept(grant: Grant, value: Any, seqno: int) -> None:
         deliver(RemoteSender(grant, value, seqno))
     if not grant.told_soon:
         grant.tell_room()
-
-
-def give(receiver: Any, value: Any) -> None:
-    """Hand a message to a receiver of this process that has just left its queue."""
-    if receiver._hook is None:
-        receiver._channel = None
-        receiver.tempval = value
-        receiver._scheduler.wake(receiver)
-    else:
-        partner = receiver._hook.take(receiver, value)
-        if partner is not None:
-            partner._scheduler.wake(partner)
 
 
 def request(where: channel, link: Link, op: int) -> None:
@@ -321,7 +309,7 @@ def _first_message(where: channel) -> Sender | None:
     if where._buffer:
         sender = Sender(where, where._buffer.popleft())
         if where._balance > 0:
-            where._refill(get_scheduler())
+            where._refill()
         return sender
     return _lendable(where, where._shift()) if where._balance > 0 else None
 
@@ -334,9 +322,7 @@ def _lendable(where: channel, entry: Any) -> Sender:
         return LocalSender(where, entry)
     # A select: it goes on as if the message had been taken; a refused message waits on its own then.
     sender = Sender(where, entry.tempval)
-    partner = entry._hook.take(entry, None)
-    if partner is not None:
-        partner._scheduler.wake(partner)
+    complete(entry, None)
     return sender
 
 

@@ -779,7 +779,7 @@ class channel:
         if self._buffer:
             value = self._buffer.popleft()
             if self._balance > 0:
-                self._refill(scheduler)
+                self._refill()
         elif self._balance > 0:
             entry = self._first
             value = entry.tempval
@@ -811,21 +811,14 @@ class channel:
                 del value  # see _defuse
         return value
 
-    def _refill(self, scheduler: Scheduler) -> None:
+    def _refill(self) -> None:
         """Room was made in the buffer: the first waiting sender's message moves in, and the sender goes
         on.
         """
         assert self._buffer is not None
         entry = self._shift()
         self._buffer.append(entry.tempval)
-        if entry._hook is None:
-            entry._channel = None
-            entry.tempval = None
-            entry._scheduler.wake(entry)
-        else:
-            partner = entry._hook.take(entry, None)
-            if partner is not None:
-                partner._scheduler.wake(partner)
+        complete(entry, None)
 
     def send_exception(self, cls: type[BaseException], *args: Any) -> None:
         """Make the receiver raise `cls(*args)`. Blocks like `send`."""
@@ -873,15 +866,7 @@ class channel:
 
     def _fail_first(self, error: BaseException) -> None:
         """Make the first waiting receiver raise `error`."""
-        entry = self._shift()
-        if entry._hook is None:
-            entry._channel = None
-            entry.tempval = bomb(error)
-            entry._scheduler.wake(entry)
-        else:
-            partner = entry._hook.take(entry, bomb(error))
-            if partner is not None:
-                partner._scheduler.wake(partner)
+        complete(self._shift(), bomb(error))
 
     def open(self) -> None:
         """Undo `close()`."""
@@ -1025,6 +1010,18 @@ class channel:
 
     def _closed_text(self, verb: str) -> str:
         return f"{CLOSED}: cannot {verb} {self!r}; look at .closing first, or iterate over it"
+
+
+def complete(entry: Any, value: Any) -> None:
+    """End the wait of an entry that has just left its queue: it gets `value`, None for a sender. Never blocks."""
+    if entry._hook is None:
+        entry._channel = None
+        entry.tempval = value
+        entry._scheduler.wake(entry)
+    else:
+        partner = entry._hook.take(entry, value)
+        if partner is not None:
+            partner._scheduler.wake(partner)
 
 
 def _two_threads(where: channel) -> TaskletError:
