@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
 from tasklets import ChannelClosed, NotSendable
-from tasklets._core import Wait, bomb, complete, tasklet
+from tasklets._core import Entry, Wait, bomb, complete, tasklet
 
 if TYPE_CHECKING:
     from net._exports import Grant
@@ -23,31 +23,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("net")
 
 
-class Sender:
+class Sender(Entry):
     """A message in line, or lent, and what is to be done when its fate is known. The base: nobody cares."""
 
-    __slots__ = ("_next", "_prev", "channel", "tempval")
+    __slots__ = ("channel",)
 
     def __init__(self, where: channel, value: Any) -> None:
+        super().__init__()
         self.channel = where
         self.tempval = value
-        self._next: Any = None
-        self._prev: Any = None
 
     @property
     def in_line(self) -> bool:
         """True while it stands in the queue of its channel; False while it is lent."""
         return self._next is not None or self._prev is not None or self.channel._first is self
 
-    @property
-    def _hook(self) -> Sender:
-        return self
-
-    @property
-    def tasklet(self) -> tasklet | None:
-        return None
-
-    def take(self, entry: Any, value: Any) -> None:
+    def take(self, value: Any) -> None:
         """A receiver here takes the message out of the queue."""
         self.taken()
 
@@ -129,7 +120,7 @@ class LocalSender(Sender):
         self.wait.adopt(one)
 
     @property
-    def tasklet(self) -> tasklet | None:
+    def waiter(self) -> tasklet | None:
         return self.wait.tasklet
 
     def _withdraw(self) -> None:
@@ -172,28 +163,18 @@ class DirectSender(Sender):
         self.wait.fail(error)
 
 
-class RemoteReceiver:
+class RemoteReceiver(Entry):
     """A peer's request for one message, in line."""
 
-    __slots__ = ("_next", "_prev", "channel", "link", "op", "tempval")
+    __slots__ = ("channel", "link", "op")
 
     def __init__(self, where: channel, link: Link, op: int) -> None:
+        super().__init__()
         self.channel = where
         self.link = link
         self.op = op
-        self.tempval: Any = None
-        self._next: Any = None
-        self._prev: Any = None
 
-    @property
-    def _hook(self) -> RemoteReceiver:
-        return self
-
-    @property
-    def tasklet(self) -> tasklet | None:
-        return None
-
-    def take(self, entry: Any, value: Any) -> None:
+    def take(self, value: Any) -> None:
         """A tasklet here sends to the peer's receiver.
 
         With capacity 0 this blocks it until the peer has taken the message.
@@ -208,7 +189,7 @@ class RemoteReceiver:
         sender = DirectSender(self.channel, value, self.link.name)
         self.lend(sender)
         if not sender.wait.park():
-            self.channel._send(value)
+            self.channel.send(value)
 
     def lend(self, sender: Sender) -> None:
         """Give the peer a message, until it says what became of it.

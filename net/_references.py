@@ -299,7 +299,7 @@ class _CaseReceiving:
         if case.queued is not self:
             return False
         case.queued = False
-        case._hook.take(case, value)
+        case.take(value)
         return True
 
     def fail(self, error: BaseException) -> None:

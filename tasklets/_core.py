@@ -1,6 +1,7 @@
 """The core: Scheduler, tasklet and channel. The one module that may be compiled.
 
-Nothing reaches into its private parts but this package and `net`.
+Nothing reaches into its private parts but this package and `net`. `_core.pxd` has the types that Cython needs; what is
+written here has to mean the same with and without it.
 
 Theory of operation
 -------------------
@@ -31,8 +32,11 @@ gevent comes in only when somebody sleeps or does I/O. Its *hub* greenlet runs t
   ring visits the hub every HUB_PERIOD, so that I/O is served although no tasklet ever blocks.
 - A gevent greenlet may use channels. It is no member of the ring ("foreign"): its line is the loop's own.
 
-A second OS thread with a scheduler makes all schedulers and channels be of the kind in `_watched`, and so does
-somebody who watches switches: see `Watch`, and the theory there.
+While several OS threads have schedulers, and while somebody watches switches or actions (see `Watch`), `_watching` is
+true, and what has to be done differently is done by `_watched`, whose docstring has the theory.
+
+A paused tasklet that nobody refers to is ended by the interpreter's counting of references, as in Stackless. So
+whatever stands on the stack of a tasklet that is leaving the ring (`_pause`) must not refer to it.
 
 Ctrl-C may raise KeyboardInterrupt wherever the interpreter enters a Python function or returns from a C
 function, in our own code too. So steps that belong together stand together without a call in between, the
@@ -47,9 +51,8 @@ import threading
 from collections import deque
 from contextvars import Context, copy_context
 from time import monotonic
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakSet, getweakrefcount
+from weakref import WeakSet, getweakrefcount, ref
 
 from greenlet import GreenletExit, getcurrent as current_greenlet, greenlet
 
@@ -58,19 +61,24 @@ from tasklets._errors import ChannelClosed, DeadlockError, InternalError, Taskle
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import cython  # the name by which Cython knows it; never imported
+
     from tasklets._reactor import Reactor
+else:
+    from tasklets import _cython as cython
 
 # The C methods: workers override both names, and the core must never go through the overrides.
-_switch = greenlet.switch
 _throw = greenlet.throw
+if cython.compiled:
+    PyGreenlet_Import()  # type: ignore[name-defined] # noqa: F821  `_switch` is greenlet's C function
+else:
+    _switch = greenlet.switch
 
 MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
 HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
 HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
 OTHERS_CHECK = 0.5  # seconds after which a thread that waits for other threads looks whether these still live
-NO_HUB = (
-    2**29
-)  # switches before somebody looks whether there is an event loop now; the largest cheap int or so
+NO_HUB = 2**29  # switches before somebody looks whether there is an event loop now; a large cheap int
 
 DEADLOCK = "Deadlock: the last runnable tasklet cannot be blocked."
 BLOCK_TRAP = "this tasklet does not like to be blocked."
@@ -104,17 +112,36 @@ class bomb:
         return f"<bomb {self.value!r}>"
 
 
-class Hook(Protocol):
-    """What stands behind a queue entry that is no plain tasklet: a select, a gevent greenlet, another
-    process.
+class Entry:
+    """One place in the queue of a channel: somebody who waits to send (`tempval` is the message) or to receive.
+
+    Usually that is a tasklet. What is not, a gevent greenlet, a case of a select, a request from another process, is
+    `_special`: it is asked to `take`.
     """
 
-    def take(self, entry: Any, value: Any) -> tasklet | None:
-        """Complete `entry`, which has just left its queue.
+    __slots__ = ("_next", "_prev", "_special", "tempval")
 
-        A waiting receiver is given `value`; a waiting sender (whose value is `entry.tempval`) is told that it
-        was taken. Return the tasklet to run, or None when its waking is no business of this ring.
+    _next: Any  # the neighbours
+    _prev: Any
+    _special: bool
+    tempval: Any
+
+    def __init__(self) -> None:
+        self._next = self._prev = self.tempval = None
+        self._special = True
+
+    def take(self, value: Any) -> tasklet | None:
+        """Complete this entry, which has just left its queue.
+
+        A waiting receiver is given `value`; a waiting sender is told that its message was taken. Return the tasklet
+        to run, or None when its waking is no business of this ring.
         """
+        raise NotImplementedError
+
+    @property
+    def waiter(self) -> tasklet | None:
+        """The tasklet that waits here, if it is one of this process."""
+        return None
 
 
 class Observer(Protocol):
@@ -173,7 +200,7 @@ class Wait:
         """Take over a tasklet that was just taken out of a channel's queue: it goes on waiting, for this."""
         self.tasklet = one
         one._waiting = self
-        if one._hook is None and self.outside:
+        if self.outside and not one._special:
             one._scheduler.waiting += 1
 
     @property
@@ -191,7 +218,7 @@ _IN_HUB = Wait("I/O")  # marks a tasklet that waits inside gevent
 
 
 def _defuse(value: Any) -> Any:
-    if value.__class__ is bomb:
+    if type(value) is bomb:
         try:
             raise value.value
         finally:
@@ -199,7 +226,7 @@ def _defuse(value: Any) -> Any:
     return value
 
 
-class tasklet:
+class tasklet(Entry):
     """A microthread. `tasklet(function)(*args, **kwargs)` creates one and puts it at the end of the line.
 
     It runs when its turn comes, until it blocks, calls `schedule()` or ends. An exception that leaves it
@@ -208,7 +235,6 @@ class tasklet:
     """
 
     __slots__ = (
-        "__dict__",
         "__weakref__",
         "_alarm",  # exception to raise at the next blocking point, or None
         "_alive",
@@ -217,17 +243,13 @@ class tasklet:
         "_channel",  # the channel it is blocked on
         "_context",
         "_greenlet",  # None: not started, dead, or to be entered with _wake
-        "_hook",  # None, or the Hook that makes it special as a queue entry
         "_ignore_nesting",
         "_later_alarms",  # those for the blocking points after that, or None
-        "_next",  # neighbours in the ring or in a channel's queue
-        "_prev",
         "_scheduler",
         "_waiting",  # the Wait it is parked in
         "_wake",  # (greenlet, exception or None, args) with which gevent wants it resumed; foreign: the callback
         "block_trap",
         "name",
-        "tempval",
     )
 
     _alarm: BaseException | None
@@ -237,21 +259,21 @@ class tasklet:
     _call: tuple[tuple[Any, ...], dict[str, Any]] | None
     _channel: channel | None
     _context: Context | None
-    _greenlet: greenlet | None
-    _hook: Hook | None
+    _greenlet: Any
     _ignore_nesting: bool
-    _next: Any
-    _prev: Any
     _scheduler: Scheduler
     _waiting: Wait | None
     _wake: Any
     block_trap: bool
     name: str
-    tempval: Any
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> tasklet:
-        # Here, not in __init__: a subclass may have an __init__ of its own, as Stackless programs do.
-        return _make_blank(cls, get_scheduler())
+    # Cython's __new__: a subclass may have an __init__ of its own, as Stackless programs do. See `_new_tasklet`.
+    def __cinit__(self) -> None:
+        self._scheduler = get_scheduler()
+        self._alarm = self._later_alarms = self._call = self._channel = self._context = self._greenlet = None
+        self._next = self._prev = self._waiting = self._wake = self.tempval = None
+        self._alive = self._special = self.block_trap = self._atomic = self._ignore_nesting = False
+        self.name = ""
 
     def __init__(
         self,
@@ -261,6 +283,18 @@ class tasklet:
     ) -> None:
         if func is not None or args is not None or kwargs is not None:
             self.bind(func, args, kwargs)
+
+    def __del__(self) -> None:
+        # Nobody refers to it, so it is paused.
+        if self._alive and self._greenlet is not None and not self._special and not self.is_main:
+            scheduler = self._scheduler
+            if scheduler is not get_scheduler():
+                scheduler.post(scheduler.end_forgotten, self)
+            elif self._greenlet is current_greenlet():  # it is leaving just now, see _pause
+                scheduler.inbox.append((scheduler.end_forgotten, (self,)))
+                scheduler._switches_left = 0
+            else:
+                scheduler.end_forgotten(self)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -300,7 +334,7 @@ class tasklet:
             self._make_alive(tuple(args or ()), dict(kwargs or {}))
         return self
 
-    def setup(self, *args: Any, **kwargs: Any) -> tasklet:
+    def __call__(self, *args: Any, **kwargs: Any) -> tasklet:
         """Give the bound function its arguments, and join the end of the line."""
         if self._alive:
             raise RuntimeError("tasklet is alive")
@@ -311,7 +345,9 @@ class tasklet:
         self._scheduler.wake(self)
         return self
 
-    __call__ = setup
+    def setup(self, *args: Any, **kwargs: Any) -> tasklet:
+        """The same as calling it."""
+        return self(*args, **kwargs)
 
     def _make_alive(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._call = (args, kwargs)
@@ -359,7 +395,7 @@ class tasklet:
         self._check_thread_lives()
         if not self.alive:
             raise RuntimeError("You cannot run an unbound(dead) tasklet")
-        if self._hook is _FOREIGN:
+        if self._special:
             raise RuntimeError(f"{self!r} belongs to gevent, which runs it; use kill(), throw() or a channel")
 
     def _is_elsewhere(self) -> bool:
@@ -408,7 +444,7 @@ class tasklet:
     @property
     def alive(self) -> bool:
         """True from `setup` to its end."""
-        if self._hook is _FOREIGN:
+        if self._special:
             return self._greenlet is not None and not self._greenlet.dead
         return self._alive and self._scheduler.thread_id != -1
 
@@ -425,7 +461,7 @@ class tasklet:
     @property
     def paused(self) -> bool:
         """True while it is alive, and neither in line nor blocked: somebody has to `insert()` it."""
-        return self._alive and self._hook is None and not self.scheduled
+        return self._alive and not self._special and not self.scheduled
 
     @property
     def is_current(self) -> bool:
@@ -460,7 +496,7 @@ class tasklet:
         start or is dead.
         """
         if self.is_current and self._scheduler is get_scheduler():
-            return sys._getframe(1)
+            return sys._getframe(_OWN_FRAMES)
         suspended = self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
         return suspended.gr_frame if suspended is not None else None
 
@@ -561,6 +597,18 @@ class tasklet:
         """The `id()` of its context."""
         return id(self._get_context())
 
+    # -- as an entry of a queue ------------------------------------------------------------------------------
+
+    def take(self, value: Any) -> None:
+        """A gevent greenlet has its turn from the loop, not in the ring."""
+        self._channel = None
+        self.tempval = value
+        self._scheduler.wake_foreign(self)
+
+    @property
+    def waiter(self) -> tasklet | None:
+        return self
+
     # -- threads and pickles ---------------------------------------------------------------------------------
 
     def bind_thread(self, thread_id: int = -1) -> None:
@@ -591,13 +639,14 @@ class tasklet:
             self.block_trap,
             self._atomic,
             self._ignore_nesting,
-            dict(self.__dict__),
+            getattr(self, "__dict__", None),
         )
         return _make_unpickled, (type(self),), state
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         function, call, self.block_trap, self._atomic, self._ignore_nesting, attributes = state
-        self.__dict__.update(attributes)
+        if attributes:
+            self.__dict__.update(attributes)
         if function is not None:
             self.bind(function, *(call or ()))
 
@@ -609,26 +658,26 @@ class tasklet:
         elif self._next is not None:
             state = "scheduled"
         elif self.alive:
-            state = "paused" if self._hook is None else "of gevent"
+            state = "of gevent" if self._special else "paused"
         else:
             state = "dead" if self.tempval is None else "bound"
         return f"<tasklet {self.name or hex(id(self))!r} {state}>"
 
 
-def _make_blank(cls: type[tasklet], scheduler: Scheduler) -> tasklet:
-    one: tasklet = object.__new__(cls)
-    one._scheduler = scheduler
-    one._alarm = one._later_alarms = one._call = one._channel = one._context = one._greenlet = one._hook = (
-        None
-    )
-    one._next = one._prev = one._waiting = one._wake = one.tempval = None
-    one._alive = one.block_trap = one._atomic = one._ignore_nesting = False
-    one.name = ""
+def _make_unpickled(cls: type[tasklet]) -> tasklet:
+    return cls.__new__(cls)
+
+
+def _new_tasklet(cls: type[tasklet], *args: Any, **kwargs: Any) -> tasklet:
+    one = object.__new__(cls)
+    one.__cinit__()
     return one
 
 
-def _make_unpickled(cls: type[tasklet]) -> tasklet:
-    return _make_blank(cls, get_scheduler())
+if not cython.compiled:
+    tasklet.__new__ = staticmethod(_new_tasklet)  # type: ignore[assignment]
+# The compiled methods have no frames of their own.
+_OWN_FRAMES = 0 if cython.compiled else 1
 
 
 def _as_flag(value: Any) -> bool:
@@ -673,7 +722,6 @@ class channel:
     """
 
     __slots__ = (
-        "__dict__",
         "__weakref__",
         "_balance",  # > 0: so many entries of the queue want to send; < 0: to receive
         "_buffer",  # messages that have no receiver yet; None with capacity 0
@@ -716,44 +764,44 @@ class channel:
 
         Raises ChannelClosed when the channel is closed and nobody waits for the message.
         """
-        if self._freeze is not None:
+        if self._freeze is not None and type(value) is not bomb:
             value = self._freeze(value)
-        self._send(value)
-
-    def _send(self, value: Any) -> None:
-        try:
-            scheduler = _thread.scheduler
-        except AttributeError:
-            scheduler = _UNBORN  # and on, out of this clause: later errors must not bring this one along
+        scheduler = _thread.scheduler
+        if _watching and not scheduler.alone:
+            _watched.send(self, value)
+            return
         me = scheduler.current
         if me is None:
             if scheduler is _UNBORN:
                 get_scheduler()
-                self._send(value)  # which may be another method now, see Watch
+                self.send(value)  # from the beginning: somebody may watch now
                 return
             me = scheduler.adopt()
         if self._balance < 0:
             entry = self._first
-            if entry._hook is None:
-                if entry._scheduler is not scheduler:
+            if entry._special:
+                self._shift()
+                partner = entry.take(value)
+                if partner is not None:
+                    scheduler.meet(self, me, partner, self._preference == -1)
+            else:
+                partner = entry
+                if partner._scheduler is not scheduler:
                     raise _two_threads(self)
                 # This is _shift, here and in `receive` without the call.
-                after = self._first = entry._next
+                after = self._first = partner._next
                 if after is None:
                     self._last = None
                 else:
-                    after._prev = entry._next = None
+                    after._prev = partner._next = None
                 self._balance += 1
-                entry._channel = None
-                entry.tempval = value
-                scheduler.meet(self, me, entry, self._preference == -1)
-            else:
-                self._shift()
-                partner = entry._hook.take(entry, value)
-                if partner is not None:
-                    scheduler.meet(self, me, partner, self._preference == -1)
+                partner._channel = None
+                partner.tempval = value
+                scheduler.meet(self, me, partner, self._preference == -1)
         elif self._buffer is not None and not self.closing and len(self._buffer) < self.capacity:
             self._buffer.append(value)
+            if scheduler.alone:
+                scheduler.may_yield()
         else:
             if me.block_trap or self.closing:
                 self._refuse_to_block(me, "send to")
@@ -766,45 +814,47 @@ class channel:
         Raises ChannelClosed when the channel is closed and no message waits, and whatever exception was sent
         instead of a message.
         """
-        try:
-            scheduler = _thread.scheduler
-        except AttributeError:
-            scheduler = _UNBORN
+        scheduler = _thread.scheduler
+        if _watching and not scheduler.alone:
+            return _watched.receive(self)
         me = scheduler.current
         if me is None:
             if scheduler is _UNBORN:
                 get_scheduler()
-                return self.receive()  # see _send
+                return self.receive()  # see send
             me = scheduler.adopt()
         if self._buffer:
             value = self._buffer.popleft()
             if self._balance > 0:
                 self._refill()
+            if scheduler.alone:
+                scheduler.may_yield()
         elif self._balance > 0:
             entry = self._first
             value = entry.tempval
-            if entry._hook is None:
-                if entry._scheduler is not scheduler:
+            if entry._special:
+                self._shift()
+                partner = entry.take(None)
+                if partner is not None:
+                    scheduler.meet(self, me, partner, self._preference == 1)
+            else:
+                partner = entry
+                if partner._scheduler is not scheduler:
                     raise _two_threads(self)
-                after = self._first = entry._next
+                after = self._first = partner._next
                 if after is None:
                     self._last = None
                 else:
-                    after._prev = entry._next = None
+                    after._prev = partner._next = None
                 self._balance -= 1
-                entry._channel = entry.tempval = None
-                scheduler.meet(self, me, entry, self._preference == 1)
-            else:
-                self._shift()
-                partner = entry._hook.take(entry, None)
-                if partner is not None:
-                    scheduler.meet(self, me, partner, self._preference == 1)
+                partner._channel = partner.tempval = None
+                scheduler.meet(self, me, partner, self._preference == 1)
         else:
             if me.block_trap or self.closing:
                 self._refuse_to_block(me, "receive from")
             me.tempval = None
             return scheduler.block(me, self, -1)
-        if value.__class__ is bomb:
+        if type(value) is bomb:
             try:
                 raise value.value
             finally:
@@ -824,11 +874,11 @@ class channel:
         """Make the receiver raise `cls(*args)`. Blocks like `send`."""
         if not (isinstance(cls, type) and issubclass(cls, BaseException)):
             raise TypeError(f"send_exception wants an exception class, not {cls!r}")
-        self._send(bomb(cls(*args)))
+        self.send(bomb(cls(*args)))
 
     def send_throw(self, exc: Any, val: Any = None, tb: Any = None) -> None:
         """Make the receiver raise an exception given as to the `raise` statement; its traceback is kept."""
-        self._send(bomb(_make_exception(exc, val, tb)))
+        self.send(bomb(_make_exception(exc, val, tb)))
 
     def send_sequence(self, items: Iterable[Any]) -> int:
         """Send each item; return how many there were."""
@@ -858,11 +908,12 @@ class channel:
         """
         if self.closing:
             return
-        self.closing = True
-        while self._balance < 0:
-            self._fail_first(ChannelClosed(self._closed_text("receive from")))
-        if self._observer is not None:
-            self._observer.channel_closed()
+        with gate:
+            self.closing = True
+            while self._balance < 0:
+                self._fail_first(ChannelClosed(self._closed_text("receive from")))
+            if self._observer is not None:
+                self._observer.channel_closed()
 
     def _fail_first(self, error: BaseException) -> None:
         """Make the first waiting receiver raise `error`."""
@@ -890,7 +941,7 @@ class channel:
     def queue(self) -> tasklet | None:
         """The first tasklet that waits."""
         first = self._first
-        return first if first is None or isinstance(first, tasklet) else first.tasklet
+        return first.waiter if first is not None else None
 
     @property
     def preference(self) -> int:
@@ -917,7 +968,7 @@ class channel:
             self.schedule_all,
             self.closing,
             tuple(self._buffer or ()),
-            dict(self.__dict__),
+            getattr(self, "__dict__", None),
         )
         return type(self), (self.capacity, self.name), state
 
@@ -925,14 +976,15 @@ class channel:
         self._preference, self.schedule_all, self.closing, messages, attributes = state
         if self._buffer is not None:
             self._buffer.extend(messages)
-        self.__dict__.update(attributes)
+        if attributes:
+            self.__dict__.update(attributes)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self.closing else "open"
         label = repr(self.name) if self.name else hex(id(self))
         return f"<channel {label} balance={self.balance} {state}>"
 
-    # -- the queue: entries are tasklets, or anything with their _next, _prev, _hook and tempval -------------
+    # -- the queue -------------------------------------------------------------------------------------------
 
     def _push(self, entry: Any, direction: int) -> None:
         last = self._last
@@ -1014,14 +1066,14 @@ class channel:
 
 def complete(entry: Any, value: Any) -> None:
     """End the wait of an entry that has just left its queue: it gets `value`, None for a sender. Never blocks."""
-    if entry._hook is None:
+    if entry._special:
+        partner = entry.take(value)
+        if partner is not None:
+            partner._scheduler.wake(partner)
+    else:
         entry._channel = None
         entry.tempval = value
         entry._scheduler.wake(entry)
-    else:
-        partner = entry._hook.take(entry, value)
-        if partner is not None:
-            partner._scheduler.wake(partner)
 
 
 def _two_threads(where: channel) -> TaskletError:
@@ -1042,11 +1094,7 @@ class Wording:
 
 
 class Watch:
-    """What somebody wants to be told; the same for all threads. Change it by `change_watch`.
-
-    While any of it is set, while a switch_trap is, and while several OS threads have schedulers, schedulers are of
-    the class in `_watched`, and channels have its methods. So it costs nothing otherwise.
-    """
+    """What somebody wants to be told; the same for all threads. Change it by `change_watch`."""
 
     # f(previous, next) before each switch; both are tasklets, previous may be None
     switched: tuple[Callable[[tasklet | None, tasklet], object], ...] = ()
@@ -1054,7 +1102,6 @@ class Watch:
     acting: tuple[Callable[[channel, tasklet, int, int], object], ...] = ()
     # f(type, value, traceback) when an exception leaves a tasklet, in that tasklet; nobody else hears of it then
     failed: Callable[[type[BaseException], BaseException, Any], object] | None = None
-    active = False  # schedulers and channels are watched ones
     traps = 0  # threads whose switch_trap is set
     threads = 0  # OS threads that have a scheduler
 
@@ -1062,62 +1109,63 @@ class Watch:
 watch = Watch()
 wording = Wording()
 
+_CURRENT: Any = object()  # stands for the current tasklet where that is the default
+
 # Protects `_schedulers` and, when several OS threads have schedulers, the queues of channels. What belongs to one
 # thread only, its ring above all, needs no lock: in the sequences without a call no other thread can come between.
 gate = threading.RLock()
 
+# True while a field of `watch` is set, and while several threads have schedulers: then `_watched` has to be asked.
+_watching = False
+_watched: Any = None  # that module, once it was needed
+
 
 def change_watch(**changes: Any) -> None:
-    """Set fields of `watch`, and let schedulers and channels be of the kind that heeds them."""
+    """Set fields of `watch`, and let `_watched` be asked when one of them is set."""
+    global _watching, _watched
     for name, value in changes.items():
         setattr(watch, name, value)
     wanted = bool(watch.switched or watch.acting or watch.traps or watch.threads > 1)
-    if wanted != watch.active:
-        from tasklets import _watched
+    if wanted and not _watching:
+        if _watched is None:
+            from tasklets import _watched as module
 
-        watch.active = wanted
-        _watched.install(wanted, living_schedulers())
+            _watched = module
+        for each in living_schedulers():
+            each.last_run = each.current
+    _watching = wanted
+
+
+def is_watching() -> bool:
+    """True while `_watched` is asked at every switch and action."""
+    return _watching
 
 
 class _Worker(greenlet):
     """A greenlet that runs one tasklet after the other."""
 
+    __slots__ = ("scheduler", "tasklet")
+
     scheduler: Scheduler
-    tasklet: tasklet | None = None
+    tasklet: tasklet | None  # whom it runs, for gevent
 
     def switch_out(self) -> None:
         self.scheduler.leave_to_hub()
 
     def switch(self, *args: Any) -> Any:
-        if self.tasklet is not None and self.scheduler.current is None:
-            return self.scheduler.wake_from_hub(self.tasklet, args)
-        return _switch(self, *args)
+        if self.scheduler.current is not None:
+            return _switch(self, *args)
+        return self.scheduler.wake_from_hub(self.tasklet, args) if self.tasklet is not None else None
 
     def throw(self, *args: Any) -> Any:
-        if self.tasklet is not None and self.scheduler.current is None:
-            return self.scheduler.throw_from_hub(self.tasklet, args)
-        return _throw(self, *args)
-
-
-class _Foreign:
-    """The hook of a gevent greenlet that uses a channel: the loop wakes it, not the ring."""
-
-    __slots__ = ()
-
-    def take(self, entry: tasklet, value: Any) -> None:
-        entry._channel = None
-        entry.tempval = value
-        entry._scheduler.wake_foreign(entry)
-
-
-_FOREIGN = _Foreign()
+        if self.scheduler.current is not None:
+            return _throw(self, *args)
+        return self.scheduler.throw_from_hub(self.tasklet, args) if self.tasklet is not None else None
 
 
 class Scheduler:
     """The ring of one OS thread, and the ways in and out of it. The module docstring has the theory."""
 
-    # Slots, so that a scheduler can change its class (see Watch) without being given a __dict__, which would make it a
-    # third slower for ever.
     __slots__ = (
         "__weakref__",
         "_clock_seen",
@@ -1127,6 +1175,7 @@ class Scheduler:
         "_starter",
         "_successor",
         "_switches_left",
+        "alone",
         "asleep",
         "bell",
         "count",
@@ -1137,6 +1186,7 @@ class Scheduler:
         "last_run",
         "limits",
         "main",
+        "quiet",
         "reactor",
         "runners",
         "sources",
@@ -1146,10 +1196,11 @@ class Scheduler:
         "waiting",
     )
 
-    alone = False  # it has nothing to do with those of other threads: that of `tasklets.testing.explore`
-
-    def __init__(self) -> None:
-        self.current: tasklet | None = None
+    def __init__(self, *, alone: bool = False) -> None:
+        # It draws who goes on, and has nothing to do with other threads: that of `tasklets.testing.explore`.
+        self.alone = alone
+        # The running tasklet; None while the event loop is in control. Any: most of the code here knows which it is.
+        self.current: Any = None
         self.head: tasklet | None = None
         self.count = 0  # members of the ring
         self.waiting = 0  # tasklets of this thread that wait for a timer or for I/O
@@ -1170,6 +1221,7 @@ class Scheduler:
         self.thread_id = threading.get_ident()  # -1 when the thread has ended
         self.threadblock = False  # run() waits for other threads too: Stackless's flag
         self.trap = 0  # switch_trap: while not 0, no switch is allowed
+        self.quiet = False  # a callback runs, which may neither switch nor use a channel
         self.last_run: tasklet | None = None  # who ran last; only a watched scheduler keeps it up to date
         # What other threads want done here; looked at when _switches_left is 0, and when the ring is empty.
         self.inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
@@ -1181,7 +1233,8 @@ class Scheduler:
         root = here
         while root.parent is not None:
             root = root.parent
-        main = self.main = _make_blank(tasklet, self)
+        _enter_thread(self)
+        main = self.main = tasklet()
         main.name = "main"
         main._alive = True
         main._greenlet = self._root = root
@@ -1200,23 +1253,25 @@ class Scheduler:
         self._starter = greenlet(self._start_workers, parent=root)
         _switch(self._starter, here)
 
-        with gate:
-            if not self.alone:
+        if not alone:
+            with gate:
+                was_watching = _watching
                 _schedulers.add(self)
-            was_active = watch.active
-            change_watch(threads=len({each.thread_id for each in living_schedulers()}))
-        if watch.active:
-            from tasklets import _watched
-
-            if was_active:
-                _watched.begin(self)
-            elif not self.alone:
+                self.last_run = self.current
+                change_watch(threads=len({each.thread_id for each in living_schedulers()}))
+            if _watching and not was_watching:
                 _watched.wait_until_others_are_outside(self)
 
     # -- the ring --------------------------------------------------------------------------------------------
 
     def append(self, one: tasklet) -> None:
         """Put at the end of the line."""
+        if _watching and not self.alone:
+            _watched.append(self, one)
+        else:
+            self.link(one)
+
+    def link(self, one: tasklet) -> None:
         head = self.head
         if head is None:
             one._next = one._prev = one
@@ -1245,13 +1300,17 @@ class Scheduler:
     def wake(self, one: tasklet) -> None:
         """Put at the end of the line, and see to it that the ring gets a turn if the hub is in control."""
         self.append(one)
-        if self.current is None and self.reactor is not None:
+        if _watching and self is not get_scheduler():
+            self.notice()
+        elif self.current is None and self.reactor is not None:
             self.reactor.arm()
 
     # -- switching -------------------------------------------------------------------------------------------
 
     def switch_to(self, target: tasklet) -> None:
         """Give the turn to `target`, which is in the ring. Returns when the calling greenlet is resumed."""
+        if _watching and not self.alone:
+            _watched.announce(self, target)
         worker = target._greenlet
         if worker is None:
             if target._wake is not None:  # it waits inside gevent, whose calls want their result
@@ -1270,22 +1329,17 @@ class Scheduler:
         del target  # whoever is suspended here for long would keep it
         _switch(worker)
 
-    def give_way(self, me: tasklet) -> None:
-        """Let others run; `me` has left the ring.
+    def give_way(self) -> None:
+        """Let others run; the current tasklet has left the ring.
 
         Returns when it is resumed. Raises DeadlockError when nobody ever could.
         """
-        if me._hook is not None:
-            self._wait_as_foreign(me)
-            return
         following = self.head
         if following is None:
-            following = self._when_empty(me)
-        if following is me:
-            self.current = me
-        elif following is None or self._hub_is_due():
+            following = self._when_empty(self.current)
+        if following is None or (following is not self.current and self._hub_is_due()):
             self._enter_hub()
-        else:
+        elif following is not self.current:
             self.switch_to(following)
 
     def _regain(self, me: tasklet, error: BaseException) -> None:
@@ -1293,20 +1347,49 @@ class Scheduler:
         if me.blocked:
             self._unblock(me)
         # The collector ends a greenlet in the middle of somebody else's turn.
-        if me._hook is None and not isinstance(error, GreenletExit):
+        if not me._special and not isinstance(error, GreenletExit):
             if me._next is None:
                 self.append(me)
             self.head = self.current = me
 
-    def _pause(self, me: tasklet) -> Any:
-        """Leave the ring, and return what `me` is resumed with."""
+    def _pause(self) -> Any:
+        """Leave the ring, and return what the current tasklet is resumed with.
+
+        Nothing here may refer to it: it is ended when nobody else does.
+        """
+        me: Any = ref(self.current)
+        if self.current is not self.main:
+            self.current._greenlet.tasklet = None
         try:
-            self.unlink(me)
-            self.give_way(me)
+            self.unlink(self.current)
+            self.give_way()
         except BaseException as error:
-            self._regain(me, error)
+            if me() is not None:
+                self._regain(me(), error)
             raise
+        finally:
+            me = me()
+            if me is not None and me is not self.main and me._greenlet is not None:
+                me._greenlet.tasklet = me
         return self._result(me)
+
+    def end_forgotten(self, one: tasklet) -> None:
+        """Nobody refers to a paused tasklet any more: let it clean up, here and now.
+
+        It is in no ring then, so it can neither wait nor let others run; it can send to who waits already.
+        """
+        worker = one._greenlet
+        before = self.current
+        one._special = one.block_trap = True
+        worker.parent = current_greenlet()
+        worker.tasklet = None
+        self.current = one
+        try:
+            _throw(worker, TaskletExit)
+        finally:
+            self.current = before
+            if before is None and self.head is not None:
+                self.get_reactor().arm()
 
     def _when_empty(self, me: tasklet | None) -> tasklet | None:
         """Who goes on when the ring is empty: a tasklet (put into the ring), or None for the event loop.
@@ -1361,7 +1444,7 @@ class Scheduler:
     def _result(self, me: tasklet) -> Any:
         value = me.tempval
         me.tempval = None
-        if value.__class__ is bomb:
+        if type(value) is bomb:
             try:
                 raise value.value
             finally:
@@ -1372,6 +1455,8 @@ class Scheduler:
         """Queue `me` (its tempval is ready) on a channel, and return what the partner hands over."""
         if me._alarm is not None:
             self.check_alarm(me)
+        if _watching and not self.alone:
+            return _watched.block(self, me, where, direction)
         following = me._next
         if following is not None:
             # This is unlink and _push, without the calls: for speed, and so that Ctrl-C finds both done or none.
@@ -1394,28 +1479,38 @@ class Scheduler:
         self._switches_left -= 1
         try:
             if following is None or self._switches_left <= 0:
-                self.give_way(me)
+                self.wait_in(me)
             else:
                 worker = following._greenlet
                 if worker is None:
                     self.switch_to(following)
                 else:
                     self.head = self.current = following
+                    following = None  # who is suspended here for long keeps nobody alive
                     _switch(worker)
         except BaseException as error:
             # A deadlock, Ctrl-C, gevent.kill of a foreign greenlet, the collector.
             self._regain(me, error)
             raise
         value = me.tempval
-        if value.__class__ is bomb:
+        if type(value) is bomb:
             del value
             return self._result(me)
         me.tempval = None
         return value
 
+    def refuse_if_trapped(self) -> None:
+        if self.trap:
+            raise RuntimeError("switch_trap")
+
+    def may_yield(self) -> None:
+        """After an action that found room, or a message, and so met nobody. A place to draw, see `alone`."""
+
     def meet(self, where: channel, me: tasklet, partner: tasklet, partner_first: bool) -> None:
         """After a channel action with a partner that waited: decide who goes on."""
-        if me._hook is not None:
+        if _watching and not self.alone:
+            _watched.meet(self, where, me, partner, partner_first)
+        elif me._special:
             self.wake(partner)
         elif where.schedule_all:
             self.append(partner)
@@ -1443,8 +1538,16 @@ class Scheduler:
             last._next = me._prev = partner
             self.count += 1
 
+    def wait_in(self, me: tasklet) -> None:
+        """`me` has been entered wherever it is to wait: let others run until it is resumed."""
+        if me._special:
+            self._wait_as_foreign(me)
+        else:
+            self.give_way()
+
     def park(self, wait: Wait) -> Any:
         """Block the current tasklet until `wait` is over."""
+        self.refuse_if_trapped()
         me = self.current or self.adopt()
         try:
             self.check_alarm(me)
@@ -1453,7 +1556,7 @@ class Scheduler:
             if me._next is not None:
                 self.unlink(me)
             wait.adopt(me)
-            self.give_way(me)
+            self.wait_in(me)
         except BaseException as error:
             if me._waiting is not wait and not wait.over:
                 wait._interrupted()  # it never came to wait; a timer or a case of a select is to be withdrawn
@@ -1465,7 +1568,7 @@ class Scheduler:
         wait = one._waiting
         one._waiting = None
         one.tempval = value
-        if one._hook is not None:
+        if one._special:
             self.wake_foreign(one)
         else:
             if wait is not None and wait.outside:
@@ -1474,9 +1577,14 @@ class Scheduler:
 
     def schedule(self, retval: Any) -> Any:
         """Let every other runnable tasklet run once."""
+        if self.trap and (self.count > 1 or self.quiet):
+            self.refuse_if_trapped()
         me = self.current or self.adopt()
-        self.check_alarm(me)
-        if me._hook is not None:
+        if me._alarm is not None:
+            self.check_alarm(me)
+        if me._special:
+            if me.block_trap:
+                raise wording.block_trap("for its turn")
             self.wake_foreign(me)
             self._wait_as_foreign(me)
             return retval
@@ -1498,25 +1606,26 @@ class Scheduler:
 
     def schedule_remove(self, retval: Any) -> Any:
         """Leave the ring, paused."""
-        me = self.current or self.adopt()
-        if me._hook is not None:
+        self.refuse_if_trapped()
+        if self.current is None or self.current._special:
             raise RuntimeError(
                 "a gevent greenlet is in no ring, so it cannot be removed from one; use gevent's own waiting"
             )
-        me.tempval = retval
-        return self._pause(me)
+        self.current.tempval = self.current if retval is _CURRENT else retval
+        return self._pause()
 
     def run_now(self, target: tasklet, leave: bool = False) -> Any:
-        me = self.current
-        if me is None:
+        if self.current is None or self.current._special:
             raise RuntimeError(f"{target!r}.run() works from a tasklet; from a gevent greenlet use insert()")
-        if target is me:
+        if target is self.current:
             return None
+        self.refuse_if_trapped()
         if target._next is None:
             self.append(target)
         if leave:
             self.head = target  # so that it is who goes on
-            return self._pause(me)
+            return self._pause()
+        me = self.current
         self.switch_to(target)
         return self._result(me)
 
@@ -1525,15 +1634,17 @@ class Scheduler:
 
         Raises the exception that leaves a tasklet, at once; the others stay in line for the next run().
         """
+        if self.trap and (self.count > 1 or self.quiet):
+            self.refuse_if_trapped()
         me = self.current
-        if me is None:
+        if me is None or me._special:
             raise RuntimeError(
                 "run() is for tasklets and the main program, not for a gevent greenlet: there the tasklets run anyway"
             )
         try:
             # Everything runs on behalf of main, also a tasklet that called run() while main waited elsewhere.
             self.runners.insert(0 if me is self.main else len(self.runners), me)
-            self._pause(me)
+            self._pause()
         finally:
             if me in self.runners:  # else an outer run() that returned first has ended this one already
                 depth = self.runners.index(me)
@@ -1617,12 +1728,15 @@ class Scheduler:
 
     def _unblock(self, one: tasklet) -> None:
         if one._channel is not None:
-            one._channel._discard(one)
-            one._channel = None
+            with gate:
+                where = one._channel
+                if where is not None:  # else another thread has just served it
+                    where._discard(one)
+                    one._channel = None
         elif one._waiting is not None:
             wait = one._waiting
             one._waiting = None
-            if one._hook is None and wait.outside:
+            if wait.outside and not one._special:
                 self.waiting -= 1
             if wait is not _IN_HUB:
                 wait._interrupted()
@@ -1631,7 +1745,7 @@ class Scheduler:
         """Make `one` raise `error` when it next runs, wherever it is now; it is in the ring afterwards."""
         in_hub = one._waiting is _IN_HUB
         self._unblock(one)
-        if one._hook is not None:
+        if one._special:
             if isinstance(error, TaskletExit):  # gevent takes any other SystemExit for the end of the program
                 error = GreenletExit()
             self.get_reactor().call_soon(_throw_unless_dead, one._greenlet, error)
@@ -1648,7 +1762,7 @@ class Scheduler:
 
     def throw_into(self, target: tasklet, error: BaseException, pending: bool) -> None:
         me = self.current
-        if target is me or (target._hook is not None and target._greenlet is current_greenlet()):
+        if target is me or (target._special and target._greenlet is current_greenlet()):
             try:
                 raise error
             finally:
@@ -1656,11 +1770,13 @@ class Scheduler:
         if not target.alive:
             if not isinstance(error, TaskletExit):
                 raise RuntimeError("You cannot throw to a dead tasklet")
-            if target._hook is None:
+            if not target._special:
                 target.bind(None)
             return
+        if not pending:
+            self.refuse_if_trapped()
         self._interrupt(target, error)
-        if not pending and me is not None and target._hook is None:
+        if not pending and me is not None and not me._special and not target._special:
             self.switch_to(target)
             self._result(me)
 
@@ -1670,7 +1786,7 @@ class Scheduler:
         If it has what it waited for already, that is not lost: `error` comes at its next wait.
         """
         # A gevent greenlet that waits, but for nothing of ours, waits inside gevent.
-        if one.blocked or (one._hook is not None and one._wake is None):
+        if one.blocked or (one._special and one._wake is None):
             self._interrupt(one, error)
         elif one._alive:
             if one._alarm is None:
@@ -1746,8 +1862,14 @@ class Scheduler:
         assert isinstance(worker, _Worker)
         while True:
             failure = self._run_current(worker)
-            target = self._after_end(failure)  # looked up now: since then somebody may watch, or not any more
+            if self.current._special:  # end_forgotten has to hear of it
+                if failure is not None:
+                    raise failure
+                return
+            target = self._after_end(failure)
             failure = None
+            if target is not None and _watching and not self.alone:
+                _watched.announce(self, target)
             # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
             if self.reactor is not None and getweakrefcount(worker):
                 self._successor = (target,)
@@ -1767,7 +1889,6 @@ class Scheduler:
 
     def _run_current(self, worker: _Worker) -> BaseException | None:
         me = self.current
-        assert me is not None
         me._greenlet = worker
         worker.tasklet = me
         failure: BaseException | None = None
@@ -1776,20 +1897,20 @@ class Scheduler:
         try:
             function = me.tempval
             me.tempval = None
-            if function.__class__ is bomb:
+            if type(function) is bomb:
                 raise function.value
-            call = me._call
-            assert call is not None
             worker.gr_context = me._context
-            args, kwargs = call
-            me._call = call = None
+            args, kwargs = me._call
+            me._call = None
+            del me  # whoever is suspended here does not keep itself alive
             function(*args, **kwargs)
         except TaskletExit:
             pass
         except GreenletExit:
-            if self.current is not me:
-                # Nobody refers to it any more: the collector ends it, in the middle of somebody else's turn.
-                me._alive = False
+            me = worker.tasklet
+            if self.current is not me:  # somebody else's turn: the end of the thread, or of the interpreter
+                if me is not None:
+                    me._alive = False
                 raise
         except BaseException as error:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
             # Its traceback shall not show this frame. The frames above still lead here, so what is left in the
@@ -1799,6 +1920,7 @@ class Scheduler:
             function = args = kwargs = below = None
             if watch.failed is not None:
                 failure = _handled(failure)
+        me = self.current
         worker.tasklet = None
         worker.gr_context = None
         me._alive = False
@@ -1893,6 +2015,8 @@ class Scheduler:
         me = self.current
         if me is None:
             return
+        if me._special:
+            raise wording.block_trap("for I/O")
         reactor = self.get_reactor()
         reactor.begin_io()
         self.check_alarm(me)
@@ -1982,7 +2106,7 @@ class Scheduler:
             known.name = f"greenlet {getattr(here, 'name', '') or hex(id(here))}"
             known._alive = True
             known._greenlet = here
-            known._hook = _FOREIGN
+            known._special = True
             here.__dict__["_tasklet"] = known
         if not isinstance(known, tasklet):
             raise InternalError(f"{here!r} carries a foreign _tasklet attribute: {known!r}")
@@ -2027,8 +2151,14 @@ def _with_report(text: str, victim: tasklet | None) -> str:
     return report(text, victim)
 
 
+# Stands for the scheduler of a thread that has none yet.
+_UNBORN = Scheduler.__new__(Scheduler)
+_UNBORN.current = None
+_UNBORN.alone = False
+
+
 class _ThreadState(threading.local):
-    scheduler: Scheduler
+    scheduler: Scheduler = _UNBORN
     end: _ThreadEnd
 
 
@@ -2046,11 +2176,23 @@ class _ThreadEnd:
         with gate:
             change_watch(threads=len({each.thread_id for each in living_schedulers()}))
         self.scheduler.let_go()
+        if cython.compiled:
+            forget_scheduler(self.scheduler)  # type: ignore[name-defined] # noqa: F821
 
 
 _thread = _ThreadState()
-_UNBORN: Any = SimpleNamespace(current=None)  # stands for the scheduler of a thread that has none yet
 _schedulers: WeakSet[Scheduler] = WeakSet()  # of all threads; guarded by `gate`
+if cython.compiled:
+    name_unborn(_UNBORN)  # type: ignore[name-defined] # noqa: F821
+
+
+def _enter_thread(scheduler: Scheduler) -> None:
+    """Let it be the scheduler of the calling OS thread."""
+    setattr(_thread, "scheduler", scheduler)  # noqa: B010  compiled, `_thread.scheduler` is the compiler's own storage
+    if cython.compiled:
+        remember_scheduler(scheduler)  # type: ignore[name-defined] # noqa: F821
+    if threading.current_thread() is not threading.main_thread():
+        _thread.end = _ThreadEnd(scheduler)
 
 
 def living_schedulers() -> list[Scheduler]:
@@ -2061,14 +2203,8 @@ def living_schedulers() -> list[Scheduler]:
 
 def get_scheduler() -> Scheduler:
     """The scheduler of the calling OS thread."""
-    try:
-        return _thread.scheduler
-    except AttributeError:  # the first use in this thread; a __getattr__ would cost 100 ns at every later one
-        pass  # not in here: Ctrl-C would show this error before its own
-    _thread.scheduler = made = Scheduler()
-    if threading.current_thread() is not threading.main_thread():
-        _thread.end = _ThreadEnd(made)
-    return made
+    scheduler = _thread.scheduler
+    return scheduler if scheduler is not _UNBORN else Scheduler()
 
 
 def getcurrent() -> tasklet:
@@ -2099,9 +2235,6 @@ def getruncount() -> int:
     return get_scheduler().count
 
 
-_CURRENT: Any = object()
-
-
 def schedule(retval: Any = _CURRENT) -> Any:
     """Let every other runnable tasklet run once. Returns `retval` (by default the current tasklet)."""
     scheduler = get_scheduler()
@@ -2113,8 +2246,7 @@ def schedule_remove(retval: Any = _CURRENT) -> Any:
 
     Returns its `tempval`, by default `retval`.
     """
-    scheduler = get_scheduler()
-    return scheduler.schedule_remove(getcurrent() if retval is _CURRENT else retval)
+    return get_scheduler().schedule_remove(retval)
 
 
 def run() -> None:

@@ -65,7 +65,7 @@ class timeout:
             self._tasklet = one = getcurrent()
             scheduler = one._scheduler
             self._cancel = scheduler.get_reactor().call_later(self.seconds, self._expire)
-            if one._hook is None:
+            if not one._special:
                 scheduler.limits[self] = one
         return self
 

@@ -395,5 +395,5 @@ def is_collected(error: BaseException, one: tasklet) -> bool:
     Nothing may be waited for then.
     """
     return isinstance(error, GreenletExit) and get_scheduler().current is not (
-        one if one._hook is None else None
+        one if not one._special else None
     )

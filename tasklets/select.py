@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasklets._core import Wait, _defuse, channel, get_scheduler
+from tasklets._core import Entry, Wait, _defuse, channel, get_scheduler
 from tasklets._errors import Timeout
 from tasklets.clock import timeout as limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tasklets._core import tasklet
+    from tasklets._core import Scheduler, tasklet
 
 _NO_DEFAULT: Any = object()
 
@@ -82,24 +82,32 @@ def _is_ready(where: channel, sending: bool) -> bool:
     return where._send_is_ready() if sending else where._receive_is_ready()
 
 
-class _Case:
+class _Case(Entry):
     """One case in the queue of its channel."""
 
-    __slots__ = ("_channel", "_hook", "_next", "_prev", "index", "queued", "sending", "tempval")
+    __slots__ = ("_channel", "index", "queued", "selection", "sending")
 
-    def __init__(self, owner: _Selection, index: int, where: channel, sending: bool, value: Any) -> None:
-        self._hook = owner
+    def __init__(self, selection: _Selection, index: int, where: channel, sending: bool, value: Any) -> None:
+        super().__init__()
+        self.selection = selection
         self._channel = where
-        self._next: Any = None
-        self._prev: Any = None
         self.index = index
         self.sending = sending
         self.tempval = value
         self.queued = False
 
     @property
-    def tasklet(self) -> tasklet | None:
-        return self._hook.waiting.tasklet
+    def owner(self) -> Scheduler:
+        return self.selection.owner
+
+    @property
+    def waiter(self) -> tasklet | None:
+        return self.selection.waiting.tasklet
+
+    def take(self, value: Any) -> None:
+        """A partner has taken it out of its queue: this case happens."""
+        self.queued = False
+        self.selection.happen(self.index, None if self.sending else value)
 
 
 class _Selection:
@@ -140,11 +148,10 @@ class _Selection:
         index, value = self.waiting.park()
         return index, _defuse(value)
 
-    def take(self, entry: _Case, value: Any) -> None:
-        """A partner has taken `entry` out of its queue: that case happens."""
-        entry.queued = False
+    def happen(self, index: int, value: Any) -> None:
+        """The case of this index happens, and the others are withdrawn."""
         self._withdraw()
-        self.waiting.wake((entry.index, None if entry.sending else value))
+        self.waiting.wake((index, value))
 
     def _withdraw(self) -> None:
         for case in self.cases:

@@ -20,24 +20,21 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from random import Random
-from threading import Lock, Thread
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from tasklets import _core
-from tasklets._core import Scheduler, channel, get_scheduler
+from tasklets._core import Scheduler
 from tasklets._errors import DeadlockError, TaskletExit
 from tasklets.testing._clock import VirtualReactor
 from tasklets.testing._leaks import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import FrameType
 
-    from tasklets._core import tasklet
+    from tasklets._core import channel, tasklet
 
 MAX_SHOWN = 60  # lines of a schedule in a message: its end is what matters
 MAX_SHORTENING_RUNS = 300
@@ -169,13 +166,12 @@ def _run(
         name="tasklets.testing.explore",
         daemon=True,
     )
-    with _yields_after_room():
-        try:
-            thread.start()
-            thread.join()
-        except BaseException:
-            run.is_cut_short = True
-            raise
+    try:
+        thread.start()
+        thread.join()
+    except BaseException:
+        run.is_cut_short = True
+        raise
     if isinstance(run.failure, _TooLong):
         run.failure = AssertionError(
             f"the program did not end within {max_steps} steps; if it needs them, give a larger max_steps"
@@ -193,8 +189,6 @@ def _live_in_thread(
     allow_blocked: bool,
 ) -> None:
     scheduler = DrawnScheduler(choose, run, max_steps)
-    _core._thread.scheduler = scheduler
-    _core._thread.end = _core._ThreadEnd(scheduler)
     reactor = VirtualReactor(scheduler)
     reactor.install()
     try:
@@ -223,8 +217,6 @@ def _listed(choices: Sequence[int]) -> Callable[[int], int]:
 class DrawnScheduler(Scheduler):
     """Asks `choose` wherever the plain one says who goes on."""
 
-    alone = True
-
     def __init__(self, choose: Callable[[int], int], run: _Run, max_steps: int) -> None:
         self.seen: dict[tasklet, str] = {}  # every tasklet that ever was in line -> its name, made unique
         self._names: dict[str, int] = {}
@@ -233,7 +225,7 @@ class DrawnScheduler(Scheduler):
         self._records = True
         self._steps_left = max_steps
         self._is_settled = False  # the head was set by somebody who has the right to
-        super().__init__()
+        super().__init__(alone=True)
 
     def append(self, one: tasklet) -> None:
         if one not in self.seen:
@@ -300,7 +292,6 @@ class DrawnScheduler(Scheduler):
         self._let_run(me, options)
 
     def may_yield(self) -> None:
-        """After an action that found room, or a message, and so met nobody."""
         me = self.current
         if me is not None and me._next is not me:
             self._let_run(me, self.line_from(me))
@@ -322,11 +313,11 @@ class DrawnScheduler(Scheduler):
                 self._bring_next(me, chosen)
         return super().schedule(retval)
 
-    def give_way(self, me: tasklet) -> None:
+    def give_way(self) -> None:
         if self.head is not None and not self._is_settled:
             self.head = self.draw(self.line_from(self.head))
         self._is_settled = False
-        super().give_way(me)
+        super().give_way()
 
     def run_now(self, target: tasklet, leave: bool = False) -> Any:
         self._is_settled = leave and target is not self.current
@@ -383,57 +374,6 @@ def _place() -> tuple[str, int] | str:
             return "(has returned)"
         frame = frame.f_back
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ""
-
-
-# -- channels with room --------------------------------------------------------------------------------------
-
-_patching = Lock()  # protects the following
-_patched = 0
-
-
-@contextmanager
-def _yields_after_room() -> Iterator[None]:
-    """Operations that find room or a message do not ask the scheduler anything: let them, while runs go on."""
-    global _patched, _send, _receive
-    with _patching:
-        _patched += 1
-        if _patched == 1:
-            _send, _receive = channel._send, channel.receive
-            channel._send = _drawn_send  # type: ignore[method-assign]
-            channel.receive = _drawn_receive  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        with _patching:
-            _patched -= 1
-            if _patched == 0:
-                channel._send = _send  # type: ignore[method-assign]
-                channel.receive = _receive  # type: ignore[method-assign]
-
-
-_send = channel._send
-_receive = channel.receive
-
-
-def _drawn_send(self: channel, value: Any) -> None:
-    has_room = self._buffer is not None and self._balance >= 0 and len(self._buffer) < self.capacity
-    _send(self, value)
-    if has_room:
-        _may_yield()
-
-
-def _drawn_receive(self: channel) -> Any:
-    is_there = bool(self._buffer)
-    value = _receive(self)
-    if is_there:
-        _may_yield()
-    return value
-
-
-def _may_yield() -> None:
-    scheduler = get_scheduler()
-    if isinstance(scheduler, DrawnScheduler):
-        scheduler.may_yield()
 
 
 # -- telling -------------------------------------------------------------------------------------------------

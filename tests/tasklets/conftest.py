@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasklets import TaskletExit, channel, tasklet
-from tasklets._core import _FOREIGN, _IN_HUB, MAX_IDLE_WORKERS, get_scheduler
+from tasklets._core import _IN_HUB, MAX_IDLE_WORKERS, get_scheduler
 
 
 def check_invariants() -> None:
@@ -21,7 +21,7 @@ def check_invariants() -> None:
         assert one._next._prev is one
         assert one._alive
         assert not one.blocked, f"{one!r} is in the ring"
-        assert one._hook is None
+        assert not one._special
         one = one._next
         if one is scheduler.head:
             break
@@ -30,7 +30,7 @@ def check_invariants() -> None:
     assert scheduler.head is current
     mine, channels = find_ours()
     outside = [
-        each for each in mine if each._hook is None and each._waiting is not None and each._waiting.outside
+        each for each in mine if not each._special and each._waiting is not None and each._waiting.outside
     ]
     assert scheduler.waiting == len(outside)
     for each in mine:
@@ -39,7 +39,7 @@ def check_invariants() -> None:
             assert each._next is None
             assert each._greenlet is None
             assert each._call is None
-        if each._hook is not _FOREIGN and each._wake is not None:
+        if not each._special and each._wake is not None:
             assert each._greenlet is None
             assert each._next is not None
     for where in channels:

@@ -10,7 +10,19 @@ from contextvars import ContextVar
 import gevent
 import pytest
 
-from tasklets import TaskletExit, channel, getmain, run, schedule, select, sleep, tasklet, timeout
+from tasklets import (
+    TaskletExit,
+    channel,
+    getcurrent,
+    getmain,
+    run,
+    schedule,
+    schedule_remove,
+    select,
+    sleep,
+    tasklet,
+    timeout,
+)
 from tasklets._core import MAX_IDLE_WORKERS, get_scheduler
 
 user: ContextVar[object] = ContextVar("user")
@@ -299,3 +311,97 @@ def test_a_tasklet_may_refuse_to_die_and_is_then_still_whole() -> None:
         assert one.alive
         one.kill()
     assert not one.alive
+
+
+# -- tasklets that nobody refers to any more ---------------------------------------------------------------------------
+
+
+def pausing(log: list[str]) -> None:
+    try:
+        schedule_remove(None)
+    except TaskletExit:
+        log.append(f"{getcurrent().name} ends")
+        raise
+    finally:
+        log.append("cleaned up")
+
+
+def test_a_paused_tasklet_ends_when_the_last_reference_goes() -> None:
+    log: list[str] = []
+    one = tasklet(pausing)(log)
+    one.run()
+    gone = weakref.ref(one)
+    del one
+    assert log == ["pausing ends", "cleaned up"]
+    assert gone() is None
+
+
+def test_a_tasklet_that_pauses_unknown_to_all_ends_at_the_next_occasion() -> None:
+    log: list[str] = []
+    tasklet(pausing)(log)
+    run()
+    assert log == ["pausing ends", "cleaned up"]
+
+
+def test_a_forgotten_tasklet_can_send_but_neither_wait_nor_yield() -> None:
+    waited_on = channel()
+    receiver = tasklet(waited_on.receive)()
+    receiver.run()
+    errors: list[str] = []
+
+    def farewell() -> None:
+        try:
+            schedule_remove(None)
+        finally:
+            waited_on.send("farewell")
+            for wish in (channel().receive, schedule, lambda: sleep(0.01)):
+                try:
+                    wish()
+                except RuntimeError as error:
+                    errors.append(str(error)[:43])
+
+    one = tasklet(farewell)()
+    one.run()
+    del one
+    assert errors == ["this tasklet does not like to be blocked. ("[:43]] * 3
+    assert receiver.scheduled
+    run()
+    assert not receiver.alive
+
+
+def test_the_failure_of_a_forgotten_tasklet_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda what: seen.append(repr(what.exc_value)))
+
+    def failing() -> None:
+        try:
+            schedule_remove(None)
+        finally:
+            raise ValueError("no way out")
+
+    one = tasklet(failing)()
+    one.run()
+    del one
+    assert seen == ["ValueError('no way out')"]
+    schedule()
+
+
+def test_a_forgotten_tasklet_of_another_thread_ends_on_its_own() -> None:
+    log: list[str] = []
+    mine, theirs = channel(), channel()
+
+    def thread() -> None:
+        one = tasklet(pausing)(log)
+        one.run()
+        mine.send(one)
+        del one
+        theirs.receive()
+        schedule()
+
+    other = threading.Thread(target=thread)
+    other.start()
+    one = mine.receive()
+    del one
+    theirs.send(None)
+    other.join()
+    assert log == ["pausing ends", "cleaned up"]

@@ -25,16 +25,14 @@ from tasklets import (
     tasklet,
     timeout,
 )
-from tasklets._core import Scheduler, get_scheduler, watch
+from tasklets._core import is_watching
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     yield
     assert threading.active_count() == 1
-    assert not watch.active
-    run()
-    assert type(get_scheduler()) is Scheduler
+    assert not is_watching()
 
 
 class Thread(threading.Thread):
