@@ -70,8 +70,9 @@ __all__ = [
     "timeout",
 ]
 
-for _public in __all__:
-    globals()[
-        _public
-    ].__module__ = "tasklets"  # so that tracebacks, reprs and the documentation name the public path
+for _public in map(globals().__getitem__, __all__):
+    if _public.__module__ != "tasklets":
+        _public.__module__ = (
+            "tasklets"  # so that tracebacks, reprs and the documentation name the public path
+        )
 del _public

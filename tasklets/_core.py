@@ -46,6 +46,7 @@ by `tempval` puts the books right first (`Scheduler._regain`).
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections import deque
@@ -69,6 +70,7 @@ else:
 
 # The C methods: workers override both names, and the core must never go through the overrides.
 _throw = greenlet.throw
+_switch_with = greenlet.switch  # with what it is to return there
 if cython.compiled:
     PyGreenlet_Import()  # type: ignore[name-defined] # noqa: F821  `_switch` is greenlet's C function
 else:
@@ -77,6 +79,7 @@ else:
 MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
 HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
 HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
+_SHOWN = ("switch_out", "switch", "throw")  # what gevent calls on a greenlet
 OTHERS_CHECK = 0.5  # seconds after which a thread that waits for other threads looks whether these still live
 NO_HUB = 2**29  # switches before somebody looks whether there is an event loop now; a large cheap int
 
@@ -286,8 +289,14 @@ class tasklet(Entry):
 
     def __del__(self) -> None:
         # Nobody refers to it, so it is paused.
-        if self._alive and self._greenlet is not None and not self._special and not self.is_main:
-            scheduler = self._scheduler
+        scheduler = self._scheduler
+        if (
+            self._alive
+            and self._greenlet is not None
+            and not self._special
+            and not self.is_main
+            and scheduler.thread_id != -1
+        ):
             if scheduler is not get_scheduler():
                 scheduler.post(scheduler.end_forgotten, self)
             elif self._greenlet is current_greenlet():  # it is leaving just now, see _pause
@@ -608,6 +617,18 @@ class tasklet(Entry):
     @property
     def waiter(self) -> tasklet | None:
         return self
+
+    # -- what gevent calls on its greenlet, see Scheduler._show_to_gevent ------------------------------------
+
+    def _switch_from_hub(self, *args: Any) -> Any:
+        if self._scheduler.current is not None:
+            return _switch_with(self._greenlet, *args)
+        return self._scheduler.wake_from_hub(self, args)
+
+    def _throw_from_hub(self, *args: Any) -> Any:
+        if self._scheduler.current is not None:
+            return _throw(self._greenlet, *args)
+        return self._scheduler.throw_from_hub(self, args)
 
     # -- threads and pickles ---------------------------------------------------------------------------------
 
@@ -1141,28 +1162,6 @@ def is_watching() -> bool:
     return _watching
 
 
-class _Worker(greenlet):
-    """A greenlet that runs one tasklet after the other."""
-
-    __slots__ = ("scheduler", "tasklet")
-
-    scheduler: Scheduler
-    tasklet: tasklet | None  # whom it runs, for gevent
-
-    def switch_out(self) -> None:
-        self.scheduler.leave_to_hub()
-
-    def switch(self, *args: Any) -> Any:
-        if self.scheduler.current is not None:
-            return _switch(self, *args)
-        return self.scheduler.wake_from_hub(self.tasklet, args) if self.tasklet is not None else None
-
-    def throw(self, *args: Any) -> Any:
-        if self.scheduler.current is not None:
-            return _throw(self, *args)
-        return self.scheduler.throw_from_hub(self.tasklet, args) if self.tasklet is not None else None
-
-
 class Scheduler:
     """The ring of one OS thread, and the ways in and out of it. The module docstring has the theory."""
 
@@ -1209,7 +1208,7 @@ class Scheduler:
         self.sources: list[Callable[[], bool]] = []
         self.runners: list[tasklet] = []  # who called run(), outermost first
         self.limits: dict[object, tasklet] = {}  # timeouts that are running -> whose wait they will end
-        self.idle: list[_Worker] = []
+        self.idle: list[greenlet] = []
         self.reactor: Reactor | None = None
         self._successor: tuple[tasklet | None] | None = (
             None  # a worker that retires tells the starter whom to run
@@ -1238,8 +1237,7 @@ class Scheduler:
         main.name = "main"
         main._alive = True
         main._greenlet = self._root = root
-        # gevent looks these up on the greenlet it is about to suspend or resume; see _Worker for the
-        # tasklets' own.
+        # What gevent calls; see `_show_to_gevent`.
         root.switch_out = self.leave_to_hub  # type: ignore[attr-defined]
         root.switch = self._switch_main  # type: ignore[method-assign]
         root.throw = self._throw_main  # type: ignore[method-assign]
@@ -1251,7 +1249,7 @@ class Scheduler:
             self.waiting = 1
             self.get_reactor()
         self._starter = greenlet(self._start_workers, parent=root)
-        _switch(self._starter, here)
+        _switch_with(self._starter, here)
 
         if not alone:
             with gate:
@@ -1322,7 +1320,7 @@ class Scheduler:
                 if error is not None:
                     _throw(worker, error)
                 else:
-                    _switch(worker, *args)
+                    _switch_with(worker, *args)
                 return
             worker = self.idle.pop() if self.idle else self._starter
         self.head = self.current = target
@@ -1342,12 +1340,14 @@ class Scheduler:
         elif following is not self.current:
             self.switch_to(following)
 
-    def _regain(self, me: tasklet, error: BaseException) -> None:
-        """`error` has come out of a switch or out of our own code, and `me` runs whatever the books say."""
+    def _regain(self, me: tasklet) -> None:
+        """The exception that is being handled came out of a switch or of our own code: `me` runs, whatever the books
+        say.
+        """
         if me.blocked:
             self._unblock(me)
         # The collector ends a greenlet in the middle of somebody else's turn.
-        if not me._special and not isinstance(error, GreenletExit):
+        if not me._special and not isinstance(sys.exc_info()[1], GreenletExit):
             if me._next is None:
                 self.append(me)
             self.head = self.current = me
@@ -1358,20 +1358,19 @@ class Scheduler:
         Nothing here may refer to it: it is ended when nobody else does.
         """
         me: Any = ref(self.current)
-        if self.current is not self.main:
-            self.current._greenlet.tasklet = None
+        if self.reactor is not None:
+            self._hide_from_gevent(self.current)
         try:
             self.unlink(self.current)
             self.give_way()
-        except BaseException as error:
+        except BaseException:
             if me() is not None:
-                self._regain(me(), error)
+                self._regain(me())
             raise
         finally:
-            me = me()
-            if me is not None and me is not self.main and me._greenlet is not None:
-                me._greenlet.tasklet = me
-        return self._result(me)
+            if self.reactor is not None and me() is not None:
+                self._show_to_gevent(me())
+        return self._result(self.current)
 
     def end_forgotten(self, one: tasklet) -> None:
         """Nobody refers to a paused tasklet any more: let it clean up, here and now.
@@ -1382,7 +1381,6 @@ class Scheduler:
         before = self.current
         one._special = one.block_trap = True
         worker.parent = current_greenlet()
-        worker.tasklet = None
         self.current = one
         try:
             _throw(worker, TaskletExit)
@@ -1488,9 +1486,9 @@ class Scheduler:
                     self.head = self.current = following
                     following = None  # who is suspended here for long keeps nobody alive
                     _switch(worker)
-        except BaseException as error:
+        except BaseException:
             # A deadlock, Ctrl-C, gevent.kill of a foreign greenlet, the collector.
-            self._regain(me, error)
+            self._regain(me)
             raise
         value = me.tempval
         if type(value) is bomb:
@@ -1557,10 +1555,10 @@ class Scheduler:
                 self.unlink(me)
             wait.adopt(me)
             self.wait_in(me)
-        except BaseException as error:
+        except BaseException:
             if me._waiting is not wait and not wait.over:
                 wait._interrupted()  # it never came to wait; a timer or a case of a select is to be withdrawn
-            self._regain(me, error)
+            self._regain(me)
             raise
         return self._result(me)
 
@@ -1599,8 +1597,8 @@ class Scheduler:
                 self._enter_hub()
             else:
                 self.switch_to(following)
-        except BaseException as error:
-            self._regain(me, error)
+        except BaseException:
+            self._regain(me)
             raise
         return self._result(me)
 
@@ -1824,7 +1822,7 @@ class Scheduler:
             each.parent = here
             _throw(each, GreenletExit)
         self.idle.clear()
-        for name in ("switch_out", "switch", "throw"):
+        for name in _SHOWN:
             self._root.__dict__.pop(name, None)
 
     # -- workers ---------------------------------------------------------------------------------------------
@@ -1839,9 +1837,7 @@ class Scheduler:
             try:
                 successor, self._successor = self._successor, None
                 if successor is None:
-                    worker = _Worker(self._work)
-                    worker.scheduler = self
-                    _switch(worker)
+                    _switch(greenlet(self._work))
                 elif successor[0] is None:
                     self._enter_hub()
                 else:
@@ -1851,18 +1847,24 @@ class Scheduler:
                 raise
             except BaseException as error:  # noqa: BLE001  Ctrl-C here or in _work, outside of any tasklet
                 ended = self.current
-                if ended is not None and not ended._alive and ended._next is not None:
-                    self.unlink(ended)  # it came just before _run_current did that
+                if ended is not None and not (ended._alive and ended._greenlet and not ended._greenlet.dead):
+                    self._end(ended)  # the exception kept its worker from doing that
                 self.idle = [worker for worker in self.idle if not worker.dead]
                 self._successor = (self._report_failure(error),)
 
     def _work(self) -> None:
         """The life of a worker: run the current tasklet, then the next unstarted one, or wait for one."""
         worker = current_greenlet()
-        assert isinstance(worker, _Worker)
         while True:
-            failure = self._run_current(worker)
-            if self.current._special:  # end_forgotten has to hear of it
+            failure = None
+            try:
+                function, args, kwargs = self._begin(worker)
+                function(*args, **kwargs)
+            except BaseException:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
+                failure = self._judge(worker)
+            # The frames of an exception still lead here, so what is left in the variables would live as long as it.
+            function = args = kwargs = None
+            if self._end(self.current):
                 if failure is not None:
                     raise failure
                 return
@@ -1876,6 +1878,7 @@ class Scheduler:
                 return
             if target is not None and target._greenlet is None and target._wake is None:
                 self.head = self.current = target
+                target = None  # whoever is suspended here does not keep itself alive
                 continue
             if len(self.idle) >= MAX_IDLE_WORKERS:
                 self._successor = (target,)
@@ -1887,50 +1890,44 @@ class Scheduler:
                 self.head, target = target, None  # an idle worker keeps nobody alive
                 self.switch_to(self.head)
 
-    def _run_current(self, worker: _Worker) -> BaseException | None:
+    def _begin(self, worker: greenlet) -> tuple[Any, Any, Any]:
+        """Let the current tasklet begin on this worker. Returns what is to be called."""
         me = self.current
         me._greenlet = worker
-        worker.tasklet = me
-        failure: BaseException | None = None
-        args: Any
-        kwargs: Any
-        try:
-            function = me.tempval
-            me.tempval = None
-            if type(function) is bomb:
-                raise function.value
-            worker.gr_context = me._context
-            args, kwargs = me._call
-            me._call = None
-            del me  # whoever is suspended here does not keep itself alive
-            function(*args, **kwargs)
-        except TaskletExit:
-            pass
-        except GreenletExit:
-            me = worker.tasklet
-            if self.current is not me:  # somebody else's turn: the end of the thread, or of the interpreter
-                if me is not None:
-                    me._alive = False
-                raise
-        except BaseException as error:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
-            # Its traceback shall not show this frame. The frames above still lead here, so what is left in the
-            # variables lives as long as the exception, itself included.
-            below = error.__traceback__.tb_next if error.__traceback__ is not None else None
-            failure = error.with_traceback(below)
-            function = args = kwargs = below = None
-            if watch.failed is not None:
-                failure = _handled(failure)
-        me = self.current
-        worker.tasklet = None
-        worker.gr_context = None
-        me._alive = False
-        me._greenlet = me._call = me._context = me._alarm = me._later_alarms = me.tempval = None
-        if me._next is not None:
-            self.unlink(me)
-        try:
-            return failure
-        finally:
-            del failure, me
+        if self.reactor is not None:
+            self._show_to_gevent(me)
+        function = me.tempval
+        me.tempval = None
+        if type(function) is bomb:
+            raise function.value
+        worker.gr_context = me._context
+        args, kwargs = me._call
+        me._call = None
+        return function, args, kwargs
+
+    def _judge(self, worker: greenlet) -> BaseException | None:
+        """What has just come out of the current tasklet: somebody has to hear of it, or nobody (None)."""
+        error: Any = sys.exc_info()[1]
+        if isinstance(error, TaskletExit):
+            return None
+        if isinstance(error, GreenletExit):
+            if self.current is None or self.current._greenlet is not worker:
+                raise error  # somebody else's turn: the end of the thread, or of the interpreter
+            return None
+        error.__traceback__ = error.__traceback__.tb_next  # it shall not show the worker's frame
+        return _handled(error) if watch.failed is not None else error
+
+    def _end(self, one: tasklet) -> bool:
+        """A tasklet has ended. Returns True when it was a forgotten one: `end_forgotten` waits for that."""
+        if one._greenlet is not None:
+            if self.reactor is not None:
+                self._hide_from_gevent(one)
+            one._greenlet.gr_context = None
+        one._alive = False
+        one._greenlet = one._call = one._context = one._alarm = one._later_alarms = one.tempval = None
+        if one._next is not None:
+            self.unlink(one)
+        return bool(one._special)
 
     def _after_end(self, failure: BaseException | None) -> tasklet | None:
         """A tasklet ended: who goes on? None means the event loop."""
@@ -1962,9 +1959,30 @@ class Scheduler:
 
             self.reactor = Reactor(self)
             self._switches_left = 1
+            for one in gc.get_objects():
+                # Not isinstance: it asks proxies for their __class__, and dead ones raise.
+                if issubclass(type(one), tasklet) and getattr(one, "_scheduler", None) is self:
+                    self._show_to_gevent(one)
             if self.current is None and self.head is not None:
                 self.reactor.arm()
         return self.reactor
+
+    def _show_to_gevent(self, one: tasklet) -> None:
+        """gevent finds here what it calls on the greenlets that it suspends and resumes.
+
+        By attributes of the instance: for subclasses of greenlet every switch is 5 to 15 % slower.
+        """
+        worker = one._greenlet
+        if worker is not None and worker is not self._root and not one._special:
+            worker.switch_out = self.leave_to_hub
+            worker.switch = one._switch_from_hub
+            worker.throw = one._throw_from_hub
+
+    def _hide_from_gevent(self, one: tasklet) -> None:
+        worker = one._greenlet
+        if worker is not None and worker is not self._root and not one._special:
+            for name in _SHOWN:
+                worker.__dict__.pop(name, None)
 
     def _hub_is_due(self) -> bool:
         self._switches_left -= 1
@@ -2030,8 +2048,8 @@ class Scheduler:
             if self.head is not None:
                 reactor.arm()
             self.current = None
-        except BaseException as error:
-            self._regain(me, error)
+        except BaseException:
+            self._regain(me)
             raise
 
     def wake_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
@@ -2051,7 +2069,7 @@ class Scheduler:
     def _switch_main(self, *args: Any) -> Any:
         if self.current is None:
             return self.wake_from_hub(self.main, args)
-        return _switch(self._root, *args)
+        return _switch_with(self._root, *args)
 
     def _throw_main(self, *args: Any) -> Any:
         if self.current is not None:
@@ -2114,7 +2132,7 @@ class Scheduler:
 
     def wake_foreign(self, one: tasklet) -> None:
         if one._wake is None:
-            one._wake = self.get_reactor().call_soon(_switch, one._greenlet)
+            one._wake = self.get_reactor().call_soon(_switch_with, one._greenlet)
 
     def _wait_as_foreign(self, me: tasklet) -> None:
         try:
@@ -2256,3 +2274,11 @@ def run() -> None:
     Tasklets that are blocked on channels for good do not keep it: it returns, and they stay blocked.
     """
     get_scheduler().run()
+
+
+if (
+    cython.compiled
+):  # the names by which the package shows them; those of extension types are given here or never
+    name_type(bomb, b"tasklets.bomb")  # type: ignore[name-defined] # noqa: F821
+    name_type(channel, b"tasklets.channel")  # type: ignore[name-defined] # noqa: F821
+    name_type(tasklet, b"tasklets.tasklet")  # type: ignore[name-defined] # noqa: F821

@@ -232,8 +232,8 @@ def block(scheduler: Scheduler, me: tasklet, where: channel, direction: int) -> 
         return where.receive() if direction < 0 else where.send(value)
     try:
         scheduler.wait_in(me)
-    except BaseException as error:
-        scheduler._regain(me, error)
+    except BaseException:
+        scheduler._regain(me)
         raise
     return scheduler._result(me)
 

@@ -53,7 +53,7 @@ def check_invariants() -> None:
         assert where._last is (queue[-1] if queue else None)
         assert abs(where._balance) == len(queue)
     for worker in scheduler.idle:
-        assert worker.tasklet is None
+        assert not {"switch_out", "switch", "throw"} & worker.__dict__.keys()
         assert not worker.dead
         assert worker.gr_context is None
     assert len(scheduler.idle) <= MAX_IDLE_WORKERS

@@ -20,7 +20,7 @@ from tasklets import (
     sleep,
     tasklet,
 )
-from tasklets._core import Scheduler, Wait, _Worker, get_scheduler
+from tasklets._core import Scheduler, Wait, get_scheduler
 
 # -- kill in every state -------------------------------------------------------------------------------------
 
@@ -459,7 +459,7 @@ def exchange(log: list[Any]) -> None:
 
 METHODS = [
     (owner, name)
-    for owner in (Scheduler, channel, _Worker, Wait)
+    for owner in (Scheduler, channel, Wait)
     for name, value in vars(owner).items()
     if callable(value)
     and name not in ("__new__", "__init__", "__repr__", "__iter__", "throw")
