@@ -93,14 +93,14 @@ cdef class channel:
     cdef public Entry _last
     cdef public object _observer
     cdef public int _preference
+    cdef public bint _schedule_all
     cdef public object capacity
     cdef public object closing
     cdef public object name
-    cdef public object schedule_all
 
-    @cython.locals(scheduler=Scheduler, me=tasklet, entry=Entry, partner=tasklet, after=Entry)
+    @cython.locals(scheduler=Scheduler, me=tasklet, partner=tasklet, after=Entry)
     cpdef object send(self, value)
-    @cython.locals(scheduler=Scheduler, me=tasklet, entry=Entry, partner=tasklet, after=Entry)
+    @cython.locals(scheduler=Scheduler, me=tasklet, partner=tasklet, after=Entry)
     cpdef object receive(self)
     cpdef object _refill(self)
     cpdef object _push(self, Entry entry, int direction)
@@ -154,14 +154,14 @@ cdef class Scheduler:
     @cython.locals(runner=tasklet)
     cpdef object _when_empty(self, tasklet me)
     cpdef object _result(self, tasklet me)
-    @cython.locals(following=tasklet, before=Entry, last=Entry, worker=greenlet)
+    @cython.locals(following=tasklet, before=Entry, last=Entry, worker=greenlet, is_resumed=bint)
     cpdef object block(self, tasklet me, channel where, int direction)
     cpdef object refuse_if_trapped(self)
     cpdef object may_yield(self)
     @cython.locals(after=Entry, head=tasklet, last=Entry, worker=greenlet)
     cpdef object meet(self, channel where, tasklet me, tasklet partner, bint partner_first)
     cpdef object end_wait(self, tasklet one, value)
-    @cython.locals(me=tasklet, following=tasklet, due=bint)
+    @cython.locals(me=tasklet, following=tasklet, due=bint, is_resumed=bint)
     cpdef object schedule(self, retval)
     cpdef object schedule_remove(self, retval)
     @cython.locals(me=tasklet)
@@ -185,3 +185,11 @@ cdef class Scheduler:
 cdef bint _watching
 cdef _local _thread
 cdef Scheduler _UNBORN
+cdef object _CURRENT
+
+cpdef Scheduler get_scheduler()
+cpdef tasklet getcurrent()
+@cython.locals(scheduler=Scheduler)
+cpdef object schedule(retval=*)
+@cython.locals(scheduler=Scheduler)
+cpdef object schedule_remove(retval=*)

@@ -751,10 +751,10 @@ class channel:
         "_last",
         "_observer",  # told when the channel is closed: the package `net` keeps its exported form here
         "_preference",
+        "_schedule_all",
         "capacity",
         "closing",
         "name",
-        "schedule_all",
     )
 
     def __init__(self, capacity: int = 0, name: str | None = None, *, copy: bool = False) -> None:
@@ -765,7 +765,7 @@ class channel:
         self.capacity = capacity
         self.name = name
         self.closing = False
-        self.schedule_all: int | bool = 0
+        self._schedule_all = False
         self._preference = -1
         self._balance = 0
         self._first: Any = None
@@ -780,6 +780,9 @@ class channel:
 
     # -- sending and receiving -------------------------------------------------------------------------------
 
+    # The usual cases only, so that compiled methods need little of the stack, which is copied at each switch. Whatever
+    # is not usual is done by `_watched`, in the same order.
+
     def send(self, value: Any) -> None:
         """Send a message. Blocks until it is taken (capacity 0), or until there is room for it.
 
@@ -788,38 +791,27 @@ class channel:
         if self._freeze is not None and type(value) is not bomb:
             value = self._freeze(value)
         scheduler = _thread.scheduler
-        if _watching and not scheduler.alone:
-            _watched.send(self, value)
-            return
         me = scheduler.current
-        if me is None:
-            if scheduler is _UNBORN:
-                get_scheduler()
-                self.send(value)  # from the beginning: somebody may watch now
+        if me is None or _watching:
+            _watched.send(self, value)
+        elif self._balance < 0:
+            if self._first._special:
+                _watched.send(self, value)
                 return
-            me = scheduler.adopt()
-        if self._balance < 0:
-            entry = self._first
-            if entry._special:
-                self._shift()
-                partner = entry.take(value)
-                if partner is not None:
-                    scheduler.meet(self, me, partner, self._preference == -1)
+            partner = self._first
+            if partner._scheduler is not scheduler:
+                raise _two_threads(self)
+            # This is _shift, here and in `receive` without the call.
+            after = self._first = partner._next
+            if after is None:
+                self._last = None
             else:
-                partner = entry
-                if partner._scheduler is not scheduler:
-                    raise _two_threads(self)
-                # This is _shift, here and in `receive` without the call.
-                after = self._first = partner._next
-                if after is None:
-                    self._last = None
-                else:
-                    after._prev = partner._next = None
-                self._balance += 1
-                partner._channel = None
-                partner.tempval = value
-                scheduler.meet(self, me, partner, self._preference == -1)
-        elif self._buffer is not None and not self.closing and len(self._buffer) < self.capacity:
+                after._prev = partner._next = None
+            self._balance += 1
+            partner._channel = None
+            partner.tempval = value
+            scheduler.meet(self, me, partner, self._preference == -1)
+        elif self._buffer is not None and len(self._buffer) < self.capacity and not self.closing:
             self._buffer.append(value)
             if scheduler.alone:
                 scheduler.may_yield()
@@ -836,14 +828,9 @@ class channel:
         instead of a message.
         """
         scheduler = _thread.scheduler
-        if _watching and not scheduler.alone:
-            return _watched.receive(self)
         me = scheduler.current
-        if me is None:
-            if scheduler is _UNBORN:
-                get_scheduler()
-                return self.receive()  # see send
-            me = scheduler.adopt()
+        if me is None or _watching:
+            return _watched.receive(self)
         if self._buffer:
             value = self._buffer.popleft()
             if self._balance > 0:
@@ -851,35 +838,28 @@ class channel:
             if scheduler.alone:
                 scheduler.may_yield()
         elif self._balance > 0:
-            entry = self._first
-            value = entry.tempval
-            if entry._special:
-                self._shift()
-                partner = entry.take(None)
-                if partner is not None:
-                    scheduler.meet(self, me, partner, self._preference == 1)
+            if self._first._special:
+                return _watched.receive(self)
+            partner = self._first
+            if partner._scheduler is not scheduler:
+                raise _two_threads(self)
+            value = partner.tempval
+            after = self._first = partner._next
+            if after is None:
+                self._last = None
             else:
-                partner = entry
-                if partner._scheduler is not scheduler:
-                    raise _two_threads(self)
-                after = self._first = partner._next
-                if after is None:
-                    self._last = None
-                else:
-                    after._prev = partner._next = None
-                self._balance -= 1
-                partner._channel = partner.tempval = None
-                scheduler.meet(self, me, partner, self._preference == 1)
+                after._prev = partner._next = None
+            self._balance -= 1
+            partner._channel = partner.tempval = None
+            scheduler.meet(self, me, partner, self._preference == 1)
         else:
             if me.block_trap or self.closing:
                 self._refuse_to_block(me, "receive from")
             me.tempval = None
             return scheduler.block(me, self, -1)
         if type(value) is bomb:
-            try:
-                raise value.value
-            finally:
-                del value  # see _defuse
+            me.tempval, value = value, None
+            return scheduler._result(me)
         return value
 
     def _refill(self) -> None:
@@ -975,6 +955,15 @@ class channel:
             raise TypeError("preference must be -1, 0 or 1")
         self._preference = max(-1, min(1, value))
 
+    @property
+    def schedule_all(self) -> int:
+        """1: whoever finds a partner lets all others run first, whatever the preference. 0 by default."""
+        return int(self._schedule_all)
+
+    @schedule_all.setter
+    def schedule_all(self, value: int) -> None:
+        self._schedule_all = _as_flag(value)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         known_elsewhere = (
             self._observer is not None or type(self)._receive_is_ready is not channel._receive_is_ready
@@ -986,7 +975,7 @@ class channel:
             )
         state = (
             self._preference,
-            self.schedule_all,
+            self._schedule_all,
             self.closing,
             tuple(self._buffer or ()),
             getattr(self, "__dict__", None),
@@ -994,7 +983,7 @@ class channel:
         return type(self), (self.capacity, self.name), state
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._preference, self.schedule_all, self.closing, messages, attributes = state
+        self._preference, self._schedule_all, self.closing, messages, attributes = state
         if self._buffer is not None:
             self._buffer.extend(messages)
         if attributes:
@@ -1138,20 +1127,15 @@ gate = threading.RLock()
 
 # True while a field of `watch` is set, and while several threads have schedulers: then `_watched` has to be asked.
 _watching = False
-_watched: Any = None  # that module, once it was needed
 
 
 def change_watch(**changes: Any) -> None:
     """Set fields of `watch`, and let `_watched` be asked when one of them is set."""
-    global _watching, _watched
+    global _watching
     for name, value in changes.items():
         setattr(watch, name, value)
     wanted = bool(watch.switched or watch.acting or watch.traps or watch.threads > 1)
     if wanted and not _watching:
-        if _watched is None:
-            from tasklets import _watched as module
-
-            _watched = module
         for each in living_schedulers():
             each.last_run = each.current
     _watching = wanted
@@ -1453,8 +1437,6 @@ class Scheduler:
         """Queue `me` (its tempval is ready) on a channel, and return what the partner hands over."""
         if me._alarm is not None:
             self.check_alarm(me)
-        if _watching and not self.alone:
-            return _watched.block(self, me, where, direction)
         following = me._next
         if following is not None:
             # This is unlink and _push, without the calls: for speed, and so that Ctrl-C finds both done or none.
@@ -1475,6 +1457,8 @@ class Scheduler:
             last._next = me
         where._balance += direction
         self._switches_left -= 1
+        is_resumed = False
+        # Not `except`: compiled, a `finally` costs nothing as long as nothing is raised.
         try:
             if following is None or self._switches_left <= 0:
                 self.wait_in(me)
@@ -1486,10 +1470,10 @@ class Scheduler:
                     self.head = self.current = following
                     following = None  # who is suspended here for long keeps nobody alive
                     _switch(worker)
-        except BaseException:
-            # A deadlock, Ctrl-C, gevent.kill of a foreign greenlet, the collector.
-            self._regain(me)
-            raise
+            is_resumed = True
+        finally:
+            if not is_resumed:  # a deadlock, Ctrl-C, gevent.kill of a foreign greenlet, the collector
+                self._regain(me)
         value = me.tempval
         if type(value) is bomb:
             del value
@@ -1506,11 +1490,9 @@ class Scheduler:
 
     def meet(self, where: channel, me: tasklet, partner: tasklet, partner_first: bool) -> None:
         """After a channel action with a partner that waited: decide who goes on."""
-        if _watching and not self.alone:
-            _watched.meet(self, where, me, partner, partner_first)
-        elif me._special:
+        if me._special:
             self.wake(partner)
-        elif where.schedule_all:
+        elif where._schedule_all:
             self.append(partner)
             self.schedule(None)
         elif partner_first:
@@ -1522,7 +1504,7 @@ class Scheduler:
             after._prev = partner
             self.count += 1
             worker = partner._greenlet
-            if worker is None:
+            if worker is None or _watching:
                 self.switch_to(partner)
             else:
                 self.head = self.current = partner
@@ -1591,15 +1573,17 @@ class Scheduler:
         if following is me and not due:
             return retval
         me.tempval = retval
+        is_resumed = False
         try:
             if due:
                 self.head = following
                 self._enter_hub()
             else:
                 self.switch_to(following)
-        except BaseException:
-            self._regain(me)
-            raise
+            is_resumed = True
+        finally:
+            if not is_resumed:
+                self._regain(me)
         return self._result(me)
 
     def schedule_remove(self, retval: Any) -> Any:
@@ -2276,9 +2260,9 @@ def run() -> None:
     get_scheduler().run()
 
 
-if (
-    cython.compiled
-):  # the names by which the package shows them; those of extension types are given here or never
+from tasklets import _watched  # noqa: E402  the rest of the core; it needs the names above
+
+if cython.compiled:  # the names by which the package shows them; extension types get theirs here or never
     name_type(bomb, b"tasklets.bomb")  # type: ignore[name-defined] # noqa: F821
     name_type(channel, b"tasklets.channel")  # type: ignore[name-defined] # noqa: F821
     name_type(tasklet, b"tasklets.tasklet")  # type: ignore[name-defined] # noqa: F821

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tasklets._core import _two_threads, bomb, gate, get_scheduler, living_schedulers, watch
 
 if TYPE_CHECKING:
-    from tasklets._core import Entry, Scheduler, channel, tasklet
+    from tasklets._core import Scheduler, channel, tasklet
 
 _HERE = dirname(__file__)
 
@@ -72,30 +72,30 @@ def send(where: channel, value: Any) -> None:
     has_room = where._buffer is not None and not where.closing and len(where._buffer) < where.capacity
     value = _begin_action(where, value, 1, where._balance >= 0 and not has_room, where._preference == -1)
     me = scheduler.current or scheduler.adopt()
-    switch = False
     entry = None
     with gate:
-        waits = where._balance < 0
-        if waits:
+        if where._balance < 0:
             entry = _take_first(where, scheduler)
             if not entry._special:
                 entry.tempval = value
-                switch = place(scheduler, where, me, entry, where._preference == -1)
         elif where._send_is_ready() and not where.closing:
             assert where._buffer is not None
             where._buffer.append(value)
-            return
-    if entry is None:
+            has_room = True
+        else:
+            has_room = False
+    if entry is not None:
+        partner = entry.take(value) if entry._special else entry
+        if partner is not None:
+            meet(scheduler, where, me, partner, where._preference == -1)
+    elif has_room:
+        if scheduler.alone:
+            scheduler.may_yield()
+    else:
         if me.block_trap or where.closing:
             where._refuse_to_block(me, "send to")
         me.tempval = value
-        scheduler.block(me, where, 1)
-    elif entry._special:
-        partner = entry.take(value)
-        if partner is not None:
-            meet(scheduler, where, me, partner, where._preference == -1)
-    elif switch:
-        hand_over(scheduler, where, me, entry)
+        block(scheduler, me, where, 1)
 
 
 def receive(where: channel) -> Any:
@@ -103,31 +103,31 @@ def receive(where: channel) -> Any:
     will_block = where._balance <= 0 and not where._buffer
     _begin_action(where, None, 0, will_block, where._preference == 1 and not where._buffer)
     me = scheduler.current or scheduler.adopt()
-    value, switch = None, False
-    entry = None
+    value = entry = None
     with gate:
-        if where._buffer:
+        was_there = bool(where._buffer)
+        if was_there:
+            assert where._buffer is not None
             value = where._buffer.popleft()
             if where._balance > 0:
                 where._refill()
-            return _opened(value)
-        if where._balance > 0:
+        elif where._balance > 0:
             entry = _take_first(where, scheduler)
             value = entry.tempval
             if not entry._special:
                 entry.tempval = None
-                switch = place(scheduler, where, me, entry, where._preference == 1)
-    if entry is None:
+    if entry is not None:
+        partner = entry.take(None) if entry._special else entry
+        if partner is not None:
+            meet(scheduler, where, me, partner, where._preference == 1)
+    elif was_there:
+        if scheduler.alone:
+            scheduler.may_yield()
+    else:
         if me.block_trap or where.closing:
             where._refuse_to_block(me, "receive from")
         me.tempval = None
-        return scheduler.block(me, where, -1)
-    if entry._special:
-        partner = entry.take(None)
-        if partner is not None:
-            meet(scheduler, where, me, partner, where._preference == 1)
-    elif switch:
-        hand_over(scheduler, where, me, entry)
+        return block(scheduler, me, where, -1)
     del entry
     try:
         return _opened(value)
@@ -149,7 +149,7 @@ def _begin_action(where: channel, value: Any, sending: int, will_block: bool, pa
     me = scheduler.current or scheduler.adopt()
     if scheduler.quiet:
         raise RuntimeError("a callback cannot use channels")
-    if scheduler.trap and not will_block and (partner_first or where.schedule_all):
+    if scheduler.trap and not will_block and (partner_first or where._schedule_all):
         entry = where._first
         if entry is not None and not entry._special and not me._special:
             raise RuntimeError("switch_trap")
@@ -178,44 +178,18 @@ def _take_first(where: channel, scheduler: Scheduler) -> Any:
     return entry
 
 
-def place(scheduler: Scheduler, where: channel, me: tasklet, partner: Entry, partner_first: bool) -> bool:
-    """Put a partner, just taken out of its queue, into its ring. True: `me` has to switch now."""
-    one: Any = partner
-    if one._scheduler is not scheduler:
-        one._scheduler.wake(one)
-        return False
-    if me._special:
-        scheduler.wake(one)
-        return False
-    if where.schedule_all or not partner_first:
-        scheduler.append(one)
-        return bool(where.schedule_all)
-    after = me._next  # it takes my place: right behind me, and I become the last in line
-    one._prev = me
-    one._next = after
-    me._next = one
-    after._prev = one
-    scheduler.count += 1
-    return True
-
-
-def hand_over(scheduler: Scheduler, where: channel, me: tasklet, partner: Any) -> None:
-    """Switch, as `place` wants it."""
-    if where.schedule_all:
-        scheduler.schedule(None)
-    else:
-        scheduler.switch_to(partner)
-        if me.tempval is not None:
-            scheduler._result(me)
-
-
 def meet(scheduler: Scheduler, where: channel, me: tasklet, partner: tasklet, partner_first: bool) -> None:
-    if place(scheduler, where, me, partner, partner_first):
-        hand_over(scheduler, where, me, partner)
+    """After an action with a partner that waited: put it into its ring, and decide who goes on."""
+    if partner._scheduler is scheduler:
+        scheduler.meet(where, me, partner, partner_first)
+    else:
+        partner._scheduler.wake(partner)
 
 
 def block(scheduler: Scheduler, me: tasklet, where: channel, direction: int) -> Any:
     """Queue `me` on a channel, unless another thread was quicker."""
+    if scheduler.alone and not me._special:
+        return scheduler.block(me, where, direction)
     if me is not scheduler.main or me._next is not me:  # else it is a deadlock, and no switch
         scheduler.refuse_if_trapped()
     if me._alarm is not None:

@@ -281,6 +281,9 @@ class DrawnScheduler(Scheduler):
     # -- the switching points ----------------------------------------------------------------------------------
 
     def meet(self, where: channel, me: tasklet, partner: tasklet, partner_first: bool) -> None:
+        if me._special:
+            super().meet(where, me, partner, partner_first)
+            return
         others = self.line_from(me)[1:]
         self.append(partner)
         if partner_first:
