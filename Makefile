@@ -4,17 +4,21 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CORE := $(VENV)/.core
 RUN := $(BIN)/python
 
 # `make PYTHON=python3.12 ...` decides which interpreter the environment is made with.
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
 
+# auto: compile the core where there is a compiler; require: fail without one; off: leave it as it is.
+TASKLETS_BUILD ?= auto
+
 # More arguments for the tool behind a target: make test ARGS="-k deadlock -x"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format clean find-python
+.PHONY: help demo test compiled check bench format clean find-python
 
 help: ## this list
 	@echo 'usage: make TARGET [PYTHON=python3.12] [ARGS="more arguments"]'
@@ -23,11 +27,20 @@ help: ## this list
 	@echo
 	@echo 'Each target first makes $(VENV), when it is missing or older than pyproject.toml. New here? Start with: make demo'
 
-demo: $(STAMP) ## the prime search and the ATM network, in one process, in several and over TCP
+demo: $(CORE) ## the prime search and the ATM network, in one process, in several and over TCP
 	@$(RUN) -m examples.demo $(ARGS)
 
-test: $(STAMP) ## all tests; one of them: make test ARGS="-k deadlock"
+# The core has two forms. Its own tests run on its source first, where they say more; then everything runs on the compiled
+# one, if there is one. 5 is pytest's way to say that none of the tests was selected, here by ARGS.
+test: $(CORE) ## all tests; one of them: make test ARGS="-k deadlock"
+	@if ls tasklets/_core*.so >/dev/null 2>&1; then \
+	  TASKLETS_PURE=1 $(RUN) -m pytest -q tests/tasklets $(ARGS) || [ $$? -eq 5 ]; \
+	fi
 	@$(RUN) -m pytest -q $(ARGS)
+
+compiled: ## compile the core, which takes a C compiler, and run all tests
+	@rm -f $(CORE)
+	@$(MAKE) --no-print-directory TASKLETS_BUILD=require test
 
 check: $(STAMP) ## format, lint, types and the direction of imports; changes nothing
 	@$(RUN) -m ruff format --check .
@@ -35,7 +48,7 @@ check: $(STAMP) ## format, lint, types and the direction of imports; changes not
 	@$(RUN) -m mypy
 	@$(BIN)/lint-imports --no-logo
 
-bench: $(STAMP) ## the measurements in benchmarks/, one after the other
+bench: $(CORE) ## the measurements in benchmarks/, one after the other
 	@for script in benchmarks/bench_*.py; do \
 	  echo "== $$script"; \
 	  PYTHONPATH="$(CURDIR)" $(RUN) "$$script" $(ARGS) || exit 1; \
@@ -46,7 +59,7 @@ format: $(STAMP) ## put the code into the common form and mend what can be mende
 	@$(RUN) -m ruff check --fix .
 
 clean: ## remove what can be made again: the environment, caches, builds
-	@rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf "$(VENV)" build dist *.egg-info tasklets/_core*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Sets $$python to the first candidate that is new enough and can make environments. Each one is run, not looked up:
@@ -90,9 +103,20 @@ $(STAMP): pyproject.toml $(wildcard setup.py)
 	    echo "make: '$$python -m venv $(VENV)' failed, see above. Remove $(VENV) and try another: make PYTHON=... ..." >&2; exit 1; }; \
 	fi
 	@echo "installing tasklets and its tools into $(VENV) (a minute, once)"
-	@"$(RUN)" -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]' >"$(VENV)/install.log" 2>&1 </dev/null || { \
+	@TASKLETS_BUILD=off "$(RUN)" -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]' >"$(VENV)/install.log" 2>&1 </dev/null || { \
 	  tail -n 20 "$(VENV)/install.log" >&2; \
 	  echo "make: the installation failed; all of pip's words are in $(VENV)/install.log." >&2; \
 	  echo "      Is the package index reachable? After mending it, run make again; for a fresh start: make clean." >&2; \
 	  exit 1; }
+	@touch "$@"
+
+# Compiling takes half a minute. A compiled core that is older than its source would be left aside, with a warning.
+$(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd
+	@echo "compiling the core (half a minute; works without, but slower)"
+	@rm -rf build tasklets/_core*.so
+	@TASKLETS_BUILD=$(TASKLETS_BUILD) "$(RUN)" setup.py --quiet build_ext --inplace --force >"$(VENV)/core.log" 2>&1 </dev/null || { \
+	  tail -n 20 "$(VENV)/core.log" >&2; \
+	  echo "make: the core could not be compiled; all of the compiler's words are in $(VENV)/core.log" >&2; \
+	  exit 1; }
+	@$(RUN) -c 'import warnings; warnings.simplefilter("ignore"); import tasklets._which_core as which; print("the core is compiled" if which.is_compiled() else "no compiled core (see $(VENV)/core.log); going on without")'
 	@touch "$@"

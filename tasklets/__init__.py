@@ -14,6 +14,10 @@
 Not here: channels across processes and machines (package `net`).
 """
 
+from tasklets._which_core import load_core as _load_core
+
+_load_core()
+
 from tasklets._core import (
     bomb as bomb,
     channel as channel,

@@ -36,12 +36,17 @@ cdef extern from *:
     #define tasklets_forget_scheduler(scheduler) \
         (tasklets_scheduler = tasklets_scheduler == (scheduler) ? NULL : tasklets_scheduler)
     #define tasklets_name_unborn(scheduler) (Py_INCREF(scheduler), tasklets_unborn = (scheduler))
+    #ifndef TASKLETS_SOURCE_DIGEST
+    #define TASKLETS_SOURCE_DIGEST "unknown"
+    #endif
+    static const char tasklets_source_digest[] = "tasklets-source-digest:" TASKLETS_SOURCE_DIGEST;
     #define tasklets_name_type(type, name) (((PyTypeObject *)(type))->tp_name = (name))
     """
     Scheduler tasklets_get_scheduler()
     void remember_scheduler "tasklets_remember_scheduler" (object scheduler)
     void forget_scheduler "tasklets_forget_scheduler" (object scheduler)
     void name_unborn "tasklets_name_unborn" (object scheduler)
+    const char *made_of "tasklets_source_digest"
     void name_type "tasklets_name_type" (object type, const char *name)
 
     ctypedef class _thread._local [object PyObject, check_size ignore]:
@@ -118,6 +123,7 @@ cdef class Scheduler:
     cdef public greenlet _starter
     cdef public object _successor
     cdef public long _switches_left
+    cdef public tasklet _target
     cdef public bint alone
     cdef public bint asleep
     cdef public object bell
@@ -144,8 +150,9 @@ cdef class Scheduler:
     @cython.locals(before=Entry, after=tasklet)
     cpdef object unlink(self, tasklet one)
     cpdef object wake(self, tasklet one)
-    @cython.locals(worker=greenlet)
     cpdef object switch_to(self, tasklet target)
+    @cython.locals(target=tasklet, worker=greenlet)
+    cpdef object switch_to_target(self)
     @cython.locals(following=tasklet)
     cpdef object give_way(self)
     cpdef object wait_in(self, tasklet me)

@@ -506,7 +506,7 @@ class tasklet(Entry):
         """
         if self.is_current and self._scheduler is get_scheduler():
             return sys._getframe(_OWN_FRAMES)
-        suspended = self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
+        suspended = self._suspended()
         return suspended.gr_frame if suspended is not None else None
 
     @property
@@ -574,10 +574,10 @@ class tasklet(Entry):
                 "the current tasklet cannot change its context; run a function in it: context.run(f)"
             )
         self._check_thread()
-        if self._greenlet is not None and self._next is None and not self.is_main and not self.blocked:
-            self._greenlet.gr_context = context
-        elif self._has_begun:
-            suspended = self._greenlet if self._greenlet is not None else self._wake[0]
+        suspended = self._suspended()
+        if (
+            suspended is not None and suspended.gr_frame is not None
+        ):  # without a frame nobody could use the context
             suspended.gr_context = context
         self._context = context
         return self
@@ -585,15 +585,17 @@ class tasklet(Entry):
     def _get_context(self) -> Context:
         if self.is_current and self._scheduler is get_scheduler():
             return _running_context()
-        suspended = self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
-        found = suspended.gr_context if suspended is not None else self._context
+        suspended = self._suspended()
+        found = self._context
+        if suspended is not None and suspended.gr_frame is not None:
+            found = suspended.gr_context
         if found is None:
-            found = Context()
-            if suspended is not None:
-                suspended.gr_context = found
-            else:
-                self._context = found
+            self.set_context(found := Context())
         return found
+
+    def _suspended(self) -> Any:
+        """Its greenlet, when it has one, wherever it waits."""
+        return self._wake[0] if self._greenlet is None and self._wake is not None else self._greenlet
 
     def context_run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function in the context of this tasklet, and return its result."""
@@ -1158,6 +1160,7 @@ class Scheduler:
         "_starter",
         "_successor",
         "_switches_left",
+        "_target",
         "alone",
         "asleep",
         "bell",
@@ -1197,6 +1200,7 @@ class Scheduler:
         self._successor: tuple[tasklet | None] | None = (
             None  # a worker that retires tells the starter whom to run
         )
+        self._target: tasklet | None = None  # whom switch_to_target() switches to
         self._switches_left = NO_HUB
         self._clock_seen = 0.0  # when the clock was last read
         self._hub_visit = 0.0  # when the event loop last had its turn
@@ -1291,6 +1295,13 @@ class Scheduler:
 
     def switch_to(self, target: tasklet) -> None:
         """Give the turn to `target`, which is in the ring. Returns when the calling greenlet is resumed."""
+        self._target = target
+        self.switch_to_target()
+
+    def switch_to_target(self) -> None:
+        """Give the turn to `_target`. As an argument it would be kept alive by whoever is suspended here for long."""
+        target: Any = self._target
+        self._target = None
         if _watching and not self.alone:
             _watched.announce(self, target)
         worker = target._greenlet
@@ -1300,7 +1311,7 @@ class Scheduler:
                 target._greenlet = worker
                 target._wake = None
                 self.head = self.current = target
-                del target
+                target = None
                 if error is not None:
                     _throw(worker, error)
                 else:
@@ -1308,7 +1319,7 @@ class Scheduler:
                 return
             worker = self.idle.pop() if self.idle else self._starter
         self.head = self.current = target
-        del target  # whoever is suspended here for long would keep it
+        target = None
         _switch(worker)
 
     def give_way(self) -> None:
@@ -1322,7 +1333,8 @@ class Scheduler:
         if following is None or (following is not self.current and self._hub_is_due()):
             self._enter_hub()
         elif following is not self.current:
-            self.switch_to(following)
+            self._target, following = following, None
+            self.switch_to_target()
 
     def _regain(self, me: tasklet) -> None:
         """The exception that is being handled came out of a switch or of our own code: `me` runs, whatever the books
@@ -1354,6 +1366,8 @@ class Scheduler:
         finally:
             if self.reactor is not None and me() is not None:
                 self._show_to_gevent(me())
+        if self.inbox:
+            self.drain()
         return self._result(self.current)
 
     def end_forgotten(self, one: tasklet) -> None:
@@ -1465,7 +1479,8 @@ class Scheduler:
             else:
                 worker = following._greenlet
                 if worker is None:
-                    self.switch_to(following)
+                    self._target, following = following, None
+                    self.switch_to_target()
                 else:
                     self.head = self.current = following
                     following = None  # who is suspended here for long keeps nobody alive
@@ -1825,8 +1840,8 @@ class Scheduler:
                 elif successor[0] is None:
                     self._enter_hub()
                 else:
-                    self.head, successor = successor[0], None
-                    self.switch_to(self.head)
+                    self._target, successor = successor[0], None
+                    self.switch_to_target()
             except GreenletExit:  # from let_go
                 raise
             except BaseException as error:  # noqa: BLE001  Ctrl-C here or in _work, outside of any tasklet
@@ -1871,8 +1886,8 @@ class Scheduler:
             if target is None:
                 self._enter_hub()
             else:
-                self.head, target = target, None  # an idle worker keeps nobody alive
-                self.switch_to(self.head)
+                self._target, target = target, None  # an idle worker keeps nobody alive
+                self.switch_to_target()
 
     def _begin(self, worker: greenlet) -> tuple[Any, Any, Any]:
         """Let the current tasklet begin on this worker. Returns what is to be called."""
@@ -2000,7 +2015,8 @@ class Scheduler:
             self.drain()
         if self.current is None and self.head is not None:
             self._last_blocked = None
-            self.switch_to(self.head)
+            self._target = self.head
+            self.switch_to_target()
 
     def reconsider(self) -> None:
         """From the event loop: one of `sources` may have run dry; a run() that waited for it alone
@@ -2262,7 +2278,9 @@ def run() -> None:
 
 from tasklets import _watched  # noqa: E402  the rest of the core; it needs the names above
 
-if cython.compiled:  # the names by which the package shows them; extension types get theirs here or never
+if cython.compiled:
+    source_digest = made_of.decode()  # type: ignore[name-defined] # noqa: F821  what `_which_core` looks for
+    # The names by which the package shows them; extension types get theirs here or never.
     name_type(bomb, b"tasklets.bomb")  # type: ignore[name-defined] # noqa: F821
     name_type(channel, b"tasklets.channel")  # type: ignore[name-defined] # noqa: F821
     name_type(tasklet, b"tasklets.tasklet")  # type: ignore[name-defined] # noqa: F821

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tasklets._which_core import is_compiled
+
 # A deadline would make tests fail on a busy machine, so there is none: pytest's timeout catches what hangs.
 settings.register_profile("dev", deadline=None)
 # In CI a red run must come from the change in hand, not from the luck of the draw.
@@ -21,7 +23,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def pytest_report_collectionfinish() -> str:  # pytest_report_header would be hidden by -q
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("greenlet", "gevent", "msgpack")]
-    parts = [f"{platform.python_implementation()} {platform.python_version()}", *versions]
+    core = "compiled core" if is_compiled() else "core from source"
+    parts = [f"{platform.python_implementation()} {platform.python_version()}", core, *versions]
     return f"tasklets on: {', '.join(parts)}; hypothesis profile: {settings.get_current_profile_name()}"
 
 
