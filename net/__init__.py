@@ -9,7 +9,9 @@ Not here: microthreads and channels themselves (package `tasklets`).
 
 from net.errors import (
     AddressInUse,
+    AuthenticationError,
     BadAddress,
+    BadCredentials,
     LocalProtocolError,
     NameNotFound,
     NetError,
@@ -20,11 +22,14 @@ from net.errors import (
     RemoteProtocolError,
 )
 from net.places import Place, Spawned, open_place
+from net.security import Tls
 from net.serving import Server, connect, serve
 
 __all__ = [
     "AddressInUse",
+    "AuthenticationError",
     "BadAddress",
+    "BadCredentials",
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
@@ -36,6 +41,7 @@ __all__ = [
     "RemoteProtocolError",
     "Server",
     "Spawned",
+    "Tls",
     "connect",
     "open_place",
     "serve",
