@@ -28,7 +28,7 @@ def secret_file(path: Path, content: str, mode: int = 0o600) -> Path:
     return path
 
 
-# --------------------------------------------------------------------------------------------------------------- secrets
+# ---------------------------------------------------------------------------------------------------------- secrets
 
 
 def test_a_secret_is_never_shown() -> None:
@@ -110,7 +110,7 @@ def test_a_made_secret_is_long_private_and_another_one_each_time(tmp_path: Path)
         make_secret(tmp_path / "missing" / "secret")
 
 
-# ----------------------------------------------------------------------------------------------------------- environment
+# ------------------------------------------------------------------------------------------------------ environment
 
 
 def test_the_environment_says_what_no_argument_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_insecure_beside_a_secret_is_a_contradiction() -> None:
         choose_security(GOOD, insecure=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- certificates
+# ----------------------------------------------------------------------------------------------------- certificates
 
 
 @pytest.fixture(scope="module")
