@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
+    from net._delivery import Delivered
     from net._protocol import Protocol
     from net.security import Security
 
@@ -50,6 +51,9 @@ class Node:
         self._thread_id = threading.get_ident()
         self.name = name or f"pid {os.getpid()}"
         self.accepts_spawn = accepts_spawn
+        self.delivered: Delivered | None = None  # of a child process: functions that its parent handed to it
+        self.stopping = False  # starts nothing more for others
+        self._drained: Wait | None = None
         self.scheduler = get_scheduler()
         self.reactor = self.scheduler.get_reactor()
         self.codec = Codec(self._export, self._resolve)
@@ -88,6 +92,24 @@ class Node:
         if self.listeners and self.names:
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
+
+    # -- spawned functions -----------------------------------------------------------------------------------
+
+    @property
+    def spawned(self) -> int:
+        """How many tasklets run here for others."""
+        return sum(len(link.spawned) for link in self.links)
+
+    def drain(self, drained: Wait) -> None:
+        """Start nothing more for others, and wake `drained` when what runs for them has ended."""
+        self.stopping = True
+        self._drained = drained
+        self.spawned_ended()
+
+    def spawned_ended(self) -> None:
+        """To be called when a tasklet that ran for others has ended."""
+        if self._drained is not None and not self.spawned:
+            self._drained.wake()
 
     # -- links -----------------------------------------------------------------------------------------------
 
