@@ -21,7 +21,7 @@ from net.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
-from net.places import Place, Spawned, open_place
+from net.places import NodeLost, Place, Spawned, open_place
 from net.security import Tls
 from net.serving import Server, connect, serve
 
@@ -33,6 +33,7 @@ __all__ = [
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
+    "NodeLost",
     "NotImportable",
     "PeerLost",
     "PeerUnreachable",

@@ -168,6 +168,16 @@ class Children:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def describe_exit(code: int) -> str:
+    """Say how a process ended whose exit code subprocess gives as this."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
 @contextlib.contextmanager
 def _ctrl_c_blocked() -> Iterator[None]:
     """Let a child be born with Ctrl-C blocked, or it would print a traceback while it still imports.

@@ -36,7 +36,7 @@ def is_own(function: Callable[..., object]) -> bool:
 def pack(function: Callable[..., object]) -> tuple[str, bytes]:
     """Return the name to spawn a function by, and what to deliver before. Raises NotImportable."""
     try:
-        import cloudpickle
+        from net import _pickling
     except ImportError:
         raise NotImportable(
             f"{function.__qualname__} is defined in the program itself, where child processes cannot import it; "
@@ -45,10 +45,10 @@ def pack(function: Callable[..., object]) -> tuple[str, bytes]:
     messages = [(name, kind.cls) for name, kind in message_names.items() if kind.cls.__module__ == "__main__"]
     enums = [(name, kind.cls) for name, kind in enum_names.items() if kind.cls.__module__ == "__main__"]
     try:
-        packed: bytes = cloudpickle.dumps((function, messages, enums))
+        packed = _pickling.dumps((function, messages, enums))
     except Exception as error:  # noqa: BLE001  whatever an object's own pickling raises
         raise NotImportable(
-            f"{function.__qualname__} uses something that cannot be copied to another process ({error}); "
+            f"{function.__qualname__} uses what cannot be copied to another process ({error}); "
             "pass it as an argument, or make it inside the function"
         ) from None
     return PREFIX + hashlib.sha256(packed).hexdigest(), packed
@@ -75,11 +75,12 @@ class Delivered:
     def find(self, name: str) -> Callable[..., object]:
         """Return a function by the name it is spawned by. Blocks until it has arrived. Raises NotImportable."""
         found = self._functions.get(name)
+        if found is None and name not in self._packed:
+            wait = Wait(f"the function {name[: len(PREFIX) + 8]}")
+            self._waits.setdefault(name, []).append(wait)
+            wait.park()
+            found = self._functions.get(name)  # somebody else may have waited for it too
         if found is None:
-            if name not in self._packed:
-                wait = Wait(f"the function {name[: len(PREFIX) + 8]}")
-                self._waits.setdefault(name, []).append(wait)
-                wait.park()
             found = self._functions[name] = _unpack(self._packed.pop(name))
         return found
 

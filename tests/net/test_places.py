@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from net import BadAddress, NotImportable, PeerUnreachable, Place, open_place
+from net import BadAddress, NodeLost, NotImportable, PeerLost, PeerUnreachable, Place, open_place
 from net.node import get_node
-from tasklets import NotSendable, RemoteError, TaskletExit, channel, run, sleep, tasklet
+from tasklets import NotSendable, RemoteError, TaskletExit, channel, run, sleep, tasklet, timeout
 from tests.net import peers
 from tests.net.peers import Doing, ask, until
 
@@ -304,6 +304,63 @@ def test_no_folder_and_no_file_descriptor_is_left(tmp_path: Path, monkeypatch: p
     assert len(get_node().links) == links
 
 
+# ----------------------------------------------------------------------------------------------------------- lost nodes
+
+
+def test_a_killed_child_tells_its_place_how_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+    with open_place("processes:2") as place:
+        assert len(place.nodes) == 2
+        victim = ask(place, peers.tell_pid)
+        held = [place.spawn(sleep, 1000) for _ in range(2)]
+        os.kill(victim, signal.SIGKILL)
+        with timeout(peers.PATIENCE):
+            lost = place.lost.receive()
+        assert lost == NodeLost(lost.node, f"{lost.node.split()[0]} (pid {victim}) was killed by SIGKILL")
+        (left,) = place.nodes
+        assert left != lost.node
+        with pytest.raises(PeerLost):
+            next(one for one in held if not one.alive).join()
+        assert ask(place, peers.tell_pid) != victim  # the others go on
+    assert place.lost.closing
+    assert f"processes:2 lost a node: worker-1 (pid {victim}) was killed by SIGKILL" in caplog.text
+    assert "worker-2" not in caplog.text
+
+
+def end_at_once(code: int) -> None:
+    os._exit(code)
+
+
+def test_a_child_that_exits_tells_its_code() -> None:
+    with open_place("processes:1") as place:
+        place.spawn(end_at_once, 3)
+        with timeout(peers.PATIENCE):
+            assert "ended with exit code 3" in place.lost.receive().reason
+
+
+def test_a_killed_host_tells_the_place_and_a_closed_place_is_told_nothing() -> None:
+    with peers.node() as (one, address), peers.node() as (_, other):
+        with open_place(f"hosts:{address},{other}") as place:
+            one.kill()
+            with timeout(peers.PATIENCE):
+                lost = place.lost.receive()
+            assert address in lost.node
+            assert "is gone" in lost.reason
+            assert place.size == 2
+            assert len(place.nodes) == 1
+        assert list(place.lost) == []
+
+
+def test_a_handle_keeps_the_failure(place: Place) -> None:
+    spawned = place.spawn(fail, "value", "wrong")
+    assert spawned.failure is None
+    with pytest.raises(ValueError, match="wrong"):
+        spawned.join()
+    assert isinstance(spawned.failure, ValueError)
+    fine = place.spawn(sleep, 0)
+    fine.join()
+    assert fine.failure is None
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
@@ -363,12 +420,19 @@ def test_functions_of_a_module_run_with_m_run_in_children(tmp_path: Path) -> Non
     assert done.stdout == "here 42 __main__\nprocesses:1 42 package.__main__\n"
 
 
-def test_a_script_that_cannot_be_imported_by_name_is_told(tmp_path: Path) -> None:
+def test_functions_of_a_script_that_cannot_be_imported_by_name_run_in_children(tmp_path: Path) -> None:
     (tmp_path / "my-program.py").write_text(PROGRAM)
-    done = run_program("my-program.py", "processes:1", cwd=tmp_path)
+    done = run_program("my-program.py", "here", "processes:1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "here 42 __main__\nprocesses:1 42 __main__\n"
+
+
+def test_a_script_that_hosts_cannot_import_by_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "my-program.py").write_text(PROGRAM)
+    with peers.node() as (_, address):
+        done = run_program("my-program.py", f"hosts:{address}", cwd=tmp_path)
     assert done.returncode == 1
     assert "double is defined in my-program.py, which cannot be imported by name" in done.stderr
-    assert "cannot be imported by name" in run_program("my-program.py", "here", cwd=tmp_path).stderr
 
 
 def test_a_program_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
