@@ -61,6 +61,17 @@ FRAMES: Final[Mapping[int, tuple[str, range]]] = MappingProxyType(
 _LABEL: Final = b"tasklets handshake 1"  # so that no HMAC made for another purpose fits here
 
 
+# The first two bytes of those who most often come by mistake.
+_STRANGERS: Final[Mapping[bytes, str]] = MappingProxyType(
+    {
+        b"TS": "it began a session without proving who it is",
+        b"\x16\x03": "it speaks TLS, which is not asked for here",
+        b"GE": "it speaks HTTP",
+        b"PO": "it speaks HTTP",
+    }
+)
+
+
 class State(Enum):
     """How far one end is; named for what it waits for."""
 
@@ -221,7 +232,9 @@ class Handshake:
     def _check_header(self, kind: int, size: int) -> None:
         """Check what a frame announces, before any of it is kept."""
         if kind not in FRAMES:
-            raise RemoteProtocolError(f"a frame of type {kind} in the handshake is unknown")
+            raise RemoteProtocolError(
+                _STRANGERS.get(HEADER.pack(kind, size), f"a frame of type {kind} in the handshake is unknown")
+            )
         name, sizes = FRAMES[kind]
         if (self.state, kind) not in TRANSITIONS:
             raise RemoteProtocolError(f"{name} is not allowed by a node that {self.state.value}")

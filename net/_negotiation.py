@@ -102,7 +102,10 @@ def advise(asked: int) -> str:
 def _receive_banner(sock: socket.socket) -> Generator[int, None, bytes]:
     banner = b""
     while len(banner) < BANNER.size:
-        banner += yield from _receive(sock, BANNER.size - len(banner))
+        more = yield from _receive(sock, BANNER.size - len(banner))
+        if not more:
+            raise RemoteProtocolError("the connection ended before anything was said")
+        banner += more
         if not BANNER_PREFACE.startswith(banner[:4]) and not PREFACE.startswith(banner[:4]):
             break
     return banner.ljust(BANNER.size, b"\0")
@@ -197,7 +200,9 @@ def explain(error: ssl.SSLError) -> NetError:
             return AuthenticationError(text)
     if isinstance(error, ssl.SSLEOFError):
         return RemoteProtocolError("the connection ended in the middle of the handshake")
-    return RemoteProtocolError(f"no TLS came of it: {(reason or str(error)).lower().replace('_', ' ')}")
+    return RemoteProtocolError(
+        f"no TLS comes of what it says: {(reason or str(error)).lower().replace('_', ' ')}"
+    )
 
 
 class Negotiation:

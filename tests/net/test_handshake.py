@@ -164,7 +164,9 @@ def test_nothing_beyond_the_last_frame_is_read() -> None:
 
 WRONG: dict[str, tuple[bool, bytes, str]] = {
     "unknown type": (True, b"\x07\x01x", "type 7"),
-    "a browser": (True, b"GET / HTTP/1.1", "type 71"),
+    "a browser": (True, b"GET / HTTP/1.1", "it speaks HTTP"),
+    "a session": (True, b"TSKL\x01", "it began a session without proving who it is"),
+    "TLS": (True, b"\x16\x03\x01", "it speaks TLS"),
     "proof too short": (True, b"\x02\x3f", "PROOF of 63 bytes; 64 to 64 are allowed"),
     "no reason": (True, b"\x04\x00", "REFUSED of 0 bytes"),
     "a challenge to the acceptor": (
