@@ -48,10 +48,10 @@ class Gate:
         self.refusals = Refusals(loop)
 
     def __repr__(self) -> str:
-        return f"<Gate half_open={len(self._newcomers)}>"
+        return f"<Gate half_open={len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._newcomers)
+        return sum(not one.is_in() for one in self._newcomers)
 
     def make_room(self) -> bool:
         """See to it that one more may stand here. False when nobody can be sent away: all are busy talking."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import socket
@@ -148,6 +149,7 @@ class Listener:
         newcomer = Newcomer(source, where, drop)
         newcomer.is_in = lambda: link.peer is not None or link.lost is not None
         gate.enter(newcomer, CONNECT_SECONDS)
+        link.at_end(functools.partial(gate.leave, newcomer))
 
     def _pause(self, seconds: float) -> None:
         self._watcher.stop()
