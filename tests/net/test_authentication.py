@@ -12,6 +12,7 @@ from gevent import socket
 
 import net
 from net import AuthenticationError, BadAddress, BadCredentials, PeerUnreachable, Tls
+from net._gate import Refusals
 from net._references import RemoteChannel
 from net.certificates import make_authority, make_certificate
 from net.node import get_node
@@ -363,6 +364,7 @@ def test_the_environment_lets_programs_talk_unchanged(
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
+    get_node().gate.refusals = Refusals(get_node().reactor.loop)  # nothing was refused before
     yield
     until(lambda: not get_node().links)
     assert not get_node().listeners

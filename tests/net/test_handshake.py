@@ -1,6 +1,8 @@
 """The handshake as a state machine: who is accepted, who is refused, and that nothing else ever comes out of it."""
 
 import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from net._handshake import (
 )
 from net.errors import LocalProtocolError, RemoteProtocolError
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "handshake.md"
 KEY, OTHER_KEY = derive_key(b"the secret of the tests"), derive_key(b"another secret, as long")
 
 
@@ -258,6 +261,26 @@ def test_a_bad_banner_is_told(banner: bytes, words: str) -> None:
     assert len(banner) == BANNER.size
     with pytest.raises(RemoteProtocolError, match=words):
         read_banner(banner)
+
+
+def test_the_document_s_example_is_what_is_said() -> None:
+    (block,) = re.findall(r"```hex\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    key, banner, challenge, proof, welcome, binding = map(bytes.fromhex, block.splitlines())
+    assert derive_key(b"correct horse battery staple") == key
+    assert make_banner(SECRET) == banner
+    one = Handshake(accepting=True, keys=(key,), methods=SECRET, nonce=bytes(range(32)))
+    two = Handshake(accepting=False, keys=(key,), methods=SECRET, nonce=bytes(range(32, 64)))
+    assert shake(one, two) == [challenge, proof, welcome, b""]
+    assert one.binding == two.binding == binding
+
+
+def test_the_document_has_the_same_tables() -> None:
+    text = DOCUMENT.read_text()
+    for (state, kind), new in _handshake.TRANSITIONS.items():
+        assert f"| {state.value} | {_handshake.FRAMES[kind][0]} | {new.value} |" in text
+    for kind, (name, sizes) in _handshake.FRAMES.items():
+        size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        assert f"| {name} | {kind} | {size} |" in text
 
 
 def test_methods_have_names() -> None:
