@@ -7,6 +7,7 @@
 Not here: microthreads and channels themselves (package `tasklets`).
 """
 
+from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus
 from net.errors import (
     AddressInUse,
     AuthenticationError,
@@ -21,6 +22,7 @@ from net.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
+from net.node import status
 from net.places import NodeLost, Place, Spawned, open_place
 from net.security import Tls
 from net.serving import Server, connect, serve
@@ -30,10 +32,12 @@ __all__ = [
     "AuthenticationError",
     "BadAddress",
     "BadCredentials",
+    "ChannelStatus",
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
     "NodeLost",
+    "NodeStatus",
     "NotImportable",
     "PeerLost",
     "PeerUnreachable",
@@ -41,9 +45,12 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "Server",
+    "SessionStatus",
     "Spawned",
     "Tls",
+    "WaitStatus",
     "connect",
     "open_place",
     "serve",
+    "status",
 ]

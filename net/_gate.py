@@ -149,7 +149,7 @@ def later(loop: Any, seconds: float, function: Callable[..., object], *args: Any
     """Let the event loop call a function after so many seconds, if it still runs then; returns what cancels it."""
     timer = loop.timer(seconds, ref=False)
 
-    def cancel() -> None:
+    def cancel() -> None:  # once more does no harm
         timer.stop()
         timer.close()
 

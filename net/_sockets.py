@@ -12,7 +12,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from net._gate import Newcomer
+from net._gate import Newcomer, later
 from net._negotiation import Identity, Negotiation, accepting, connecting
 from net.addresses import Address, UnixAddress
 from net.errors import (
@@ -141,13 +141,23 @@ class Listener:
         link = self.node.adopt(sock, where, identity)
         self._links.add(link)
 
+        def is_in() -> bool:
+            return link.peer is not None or link.lost is not None
+
         def drop(reason: str) -> None:
             if reason:
                 gate.refusals.tell(f"{where}: {reason}, its connection is closed")
             link.lose(reason or "the server was closed")
 
+        def expire() -> None:
+            if not is_in():
+                drop(f"it did not introduce itself within {CONNECT_SECONDS:g} s")
+
+        if identity is not None:  # it has proved who it is, so no flood drives it out; only time does
+            link.at_end(later(self.node.reactor.loop, CONNECT_SECONDS, expire))
+            return
         newcomer = Newcomer(source, where, drop)
-        newcomer.is_in = lambda: link.peer is not None or link.lost is not None
+        newcomer.is_in = is_in
         gate.enter(newcomer, CONNECT_SECONDS)
         link.at_end(functools.partial(gate.leave, newcomer))
 

@@ -171,6 +171,41 @@ def node(address: str, name: str, insecure: bool, grace: float, **credentials: A
 
 
 @main.command()
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDR...")
+@_credentials
+@click.option("--insecure", is_flag=True, help="Ask without a secret and TLS, whatever the environment says.")
+@click.option("--once", is_flag=True, help="Show it once and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per node instead of tables.")
+@click.option(
+    "--every",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="How often to ask.",
+)
+@_debug
+def top(
+    addresses: tuple[str, ...], insecure: bool, once: bool, as_json: bool, every: float, **credentials: Any
+) -> None:
+    """Show what goes on in nodes: sessions, channels, rates, who waits on what.
+
+    \b
+    Any process that listens is a node: tasklets node, and programs that serve:
+        tasklets top 127.0.0.1:7101 127.0.0.1:7102
+        tasklets top --json --once 127.0.0.1:7101 | jq .sessions
+
+    Ends on Ctrl-C. Exits with 1 when a node could not be asked (with --once: any of them; otherwise: the last time).
+    """
+    from net._watching import Watch  # here, since a node needs nothing that draws tables
+
+    parsed = [parse_address(text) for text in addresses]
+    watch = Watch(parsed, _security(insecure=insecure, **credentials))
+    show = watch.print_json if as_json else watch.print_tables
+    sys.exit(watch.run(show, None if once else every))
+
+
+@main.command()
 @click.argument("file", type=_FILE)
 @_debug
 def secret(file: Path) -> None:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
-from net import _exports, _operations, _references, _spawning, _wire as wire
+from net import _exports, _operations, _references, _spawning, _status, _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._gate import Gate
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from net._delivery import Delivered
     from net._protocol import Protocol
+    from net._status import NodeStatus
     from net.security import Security
 
 # One read: a burst of small messages, and no more than the kernel's buffer usually holds.
@@ -361,7 +362,7 @@ def _on_goodbye(link: Link, frame: wire.Frame) -> None:
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
     _, op, name = frame
     node = link.node
-    found = node.names.get(name)
+    found = _status.offer(node) if name == _status.NAME else node.names.get(name)
     if found is not None:
         link.send((wire.FOUND, op, found))
         return
@@ -381,6 +382,11 @@ Node.handlers = {
     **_references.HANDLERS,
     **_spawning.HANDLERS,
 }
+
+
+def status() -> NodeStatus:
+    """Return what goes on in this process, as a node of the network: its sessions, its channels, who waits."""
+    return _status.collect(get_node())
 
 
 _local = threading.local()

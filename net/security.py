@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
+RECORD_BYTES: Final = 16 * 1024  # the most that one record of TLS holds
+
 MIN_SECRET_BYTES: Final = (
     16  # what a person makes up and is shorter can be found by trying, from one recorded handshake
 )
@@ -220,7 +222,8 @@ def _why(error: OSError) -> str:
 class TlsSocket(ssl.SSLSocket):
     """A TLS connection that a writer and a reader use like a plain socket that does not block.
 
-    One call takes as much as there is, not one TLS record of 16 KiB; what would block raises BlockingIOError.
+    One call takes as much as there is, not one TLS record; what would block raises BlockingIOError. Who reads must
+    offer RECORD_BYTES or more: what is left of a record waits inside of OpenSSL, where no event loop sees it.
     """
 
     def send(self, data: Buffer, flags: int = 0) -> int:
@@ -242,7 +245,7 @@ class TlsSocket(ssl.SSLSocket):
         with memoryview(buffer).cast("B") as view:
             size = nbytes or len(view)
             try:
-                while received < size:
+                while not received or size - received >= RECORD_BYTES:
                     count = super().recv_into(view[received:size])
                     if not count:
                         break

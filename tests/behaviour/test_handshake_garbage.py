@@ -18,6 +18,7 @@ from net._handshake import BANNER, HEADER, NONCE_BYTES, Handshake, derive_key
 from net.certificates import make_authority, make_certificate
 from net.node import get_node
 from tasklets import channel
+from tests.net.attackers import RIGHT, shaken
 from tests.net.peers import PATIENCE, until
 
 pytestmark = pytest.mark.real
@@ -118,6 +119,19 @@ def test_an_honest_handshake_may_come_byte_by_byte(inbox: channel) -> None:
         assert handshake.state is _handshake.State.ACCEPTED
         until(lambda: get_node().links)
     until(lambda: not get_node().links)
+
+
+def test_who_proves_who_it_is_and_says_no_more_is_closed_in_time(
+    inbox: channel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_sockets, "CONNECT_SECONDS", 0.05)
+    with net.serve("tcp://127.0.0.1:0", other=inbox, secret=RIGHT.decode()) as server:
+        sock, handshake, _ = shaken(int(server.address.rpartition(":")[2]), RIGHT)
+        with sock:
+            assert handshake.state is _handshake.State.ACCEPTED
+            until_closed(sock)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("it did not introduce itself within 0.05 s, its connection is closed")
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

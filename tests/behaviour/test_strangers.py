@@ -1,6 +1,6 @@
 """While strangers attack a node, an honest client's messages keep flowing, and another one gets in.
 
-With TASKLETS_FULL=1 in the environment the attacks are made in full: 10,000 connections of each kind.
+With TASKLETS_FULL=1 in the environment the attacks are made in full: 10,000 connections of each kind, 1,000 slow ones.
 """
 
 import ast

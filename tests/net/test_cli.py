@@ -1,5 +1,6 @@
 """The command `tasklets node`, run as a user does."""
 
+import json
 import os
 import signal
 import subprocess
@@ -225,6 +226,40 @@ def test_bad_credentials_give_one_line_and_an_exit_code(options: list[str], word
     assert words in err
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
+
+
+def test_top_shows_nodes_once_and_exits_with_1_when_one_cannot_be_asked() -> None:
+    with peers.node("--name", "alpha") as (process, address):
+        code, out, err = run_command("top", "--once", address)
+        assert (code, err) == (0, "")
+        assert f"alpha at {address}, pid {process.pid}" in out
+        code, out, err = run_command("top", "--once", "--json", address, "127.0.0.1:9")
+        assert (code, err) == (1, "")
+        alpha, gone = map(json.loads, out.splitlines())
+        assert (alpha["name"], alpha["pid"], alpha["problem"]) == ("alpha", process.pid, None)
+        assert gone["problem"].startswith("nobody listens at tcp://127.0.0.1:9")
+
+
+def test_top_goes_on_until_ctrl_c() -> None:
+    with (
+        peers.node() as (_, address),
+        peers.running("-m", "net.cli", "top", "--json", "--every", "0.1", address) as top,
+    ):
+        first, second = json.loads(peers.line_of(top)), json.loads(peers.line_of(top))
+        assert 0.05 < second["at"] - first["at"] < 5
+        top.send_signal(signal.SIGINT)
+        _, err = top.communicate(timeout=peers.PATIENCE)
+        assert (top.returncode, err) == (0, "")
+
+
+def test_top_needs_the_secret_too(tmp_path: Path) -> None:
+    secret = str(tmp_path / "secret")
+    run_command("secret", secret)
+    with peers.node("--secret-file", secret) as (_, address):
+        code, out, _ = run_command("top", "--once", address)
+        assert code == 1
+        assert "it asks for a secret" in " ".join(out.split())
+        assert run_command("top", "--once", "--secret-file", secret, address)[0] == 0
 
 
 def test_the_console_command_is_installed() -> None:
