@@ -37,7 +37,8 @@ def run_node(node: Node, grace: float) -> None:
     Returns when it has all ended. Raises Ended when it was cut short, KeyboardInterrupt for Ctrl-C.
     """
     _allow_many_connections()
-    drained = Wait("the end of this node")
+    waits = [Wait("the end of this node")]  # the last one is waited for
+    over = False
 
     def on_late(*_: object) -> None:
         left = node.spawned
@@ -56,17 +57,21 @@ def run_node(node: Node, grace: float) -> None:
     def begin_end() -> None:
         for listener in list(node.listeners):
             listener.stop()
-        node.drain(drained)
+        node.drain(on_drained)
+
+    def on_drained() -> None:
+        nonlocal over
+        over = True
+        waits[-1].wake()
 
     signal.signal(signal.SIGALRM, on_late)
     signal.signal(signal.SIGTERM, on_first)
-    while not drained.over:
+    while not over:
         try:
-            drained.park()
+            waits[-1].park()
         except Exception:  # a tasklet that somebody's function started failed; the others go on
             log.exception("a tasklet failed")
-            if not drained.over:
-                continue
+            waits[:] = [Wait("the end of this node")]
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 

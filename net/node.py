@@ -54,7 +54,7 @@ class Node:
         self.accepts_spawn = accepts_spawn
         self.delivered: Delivered | None = None  # of a child process: functions that its parent handed to it
         self.stopping = False  # starts nothing more for others
-        self._drained: Wait | None = None
+        self._on_drained: Callable[[], object] | None = None
         self.scheduler = get_scheduler()
         self.reactor = self.scheduler.get_reactor()
         self.codec = Codec(self._export, self._resolve)
@@ -101,16 +101,16 @@ class Node:
         """How many tasklets run here for others."""
         return sum(len(link.spawned) for link in self.links)
 
-    def drain(self, drained: Wait) -> None:
-        """Start nothing more for others, and wake `drained` when what runs for them has ended."""
+    def drain(self, on_drained: Callable[[], object]) -> None:
+        """Start nothing more for others, and call something when what runs for them has ended."""
         self.stopping = True
-        self._drained = drained
+        self._on_drained = on_drained
         self.spawned_ended()
 
     def spawned_ended(self) -> None:
         """To be called when a tasklet that ran for others has ended."""
-        if self._drained is not None and not self.spawned:
-            self._drained.wake()
+        if self._on_drained is not None and not self.spawned:
+            self._on_drained()
 
     # -- links -----------------------------------------------------------------------------------------------
 
