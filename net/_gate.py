@@ -2,9 +2,10 @@
 
 Whoever has connected and not yet said who it is is *half open*. Strangers cost memory, file descriptors and, with TLS,
 about a millisecond of computing each; nobody can stop them from coming. So there are never more than HALF_OPEN of them,
-none stays longer than HANDSHAKE_SECONDS, and in one turn of the event loop only one of them is served, after everybody
-who is in already. When another one comes, the one that has been idle for longest goes, of the address that has most of
-them: a flood drives out itself first.
+none stays longer than it may, and in one turn of the event loop only one of them is served, after everybody who is in
+already. When it is full, room is made among those of the address that has most of them: a flood drives out itself, and
+who comes from elsewhere gets in. Among its own kind nobody is sent away before MIN_STAY_SECONDS, in which an honest
+handshake is done; newcomers are refused then.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("net")
 
 HALF_OPEN: Final = 256  # a burst of a whole cluster's nodes; half a megabyte of memory
+MIN_STAY_SECONDS: Final = (
+    1.0  # two round trips around the world, and a second for all is as long as people wait
+)
 LOG_LINES: Final = 10  # about refused connections, at once; after that one line in LOG_SECONDS sums them up
 LOG_SECONDS: Final = 10.0
 
@@ -32,6 +36,7 @@ class Newcomer:
         self.source = source  # the host it came from
         self.where = where
         self.drop = drop  # closes it, telling why
+        self.since = 0.0  # when it came
         self.is_idle: Callable[[], bool] = lambda: True  # it is its turn to say something
         self.is_in: Callable[[], bool] = lambda: False  # it is half open no more
         self.cancel_timer: Callable[[], object] = lambda: None
@@ -53,25 +58,34 @@ class Gate:
     def __len__(self) -> int:
         return sum(not one.is_in() for one in self._newcomers)
 
-    def make_room(self) -> bool:
-        """See to it that one more may stand here. False when nobody can be sent away: all are busy talking."""
+    def make_room(self, source: str) -> bool:
+        """See to it that one more from this address may stand here. False when it is refused."""
         if len(self._newcomers) >= HALF_OPEN:
             for one in [one for one in self._newcomers if one.is_in()]:
                 self.leave(one)
         if len(self._newcomers) < HALF_OPEN:
             return True
-        counts = Counter(one.source for one in self._newcomers)
-        idle = [one for one in self._newcomers if one.is_idle()]
-        if not idle:
+        victim = self._find_victim(source)
+        if victim is None:
             return False
-        victim = max(idle, key=lambda one: counts[one.source])  # the first of several: the oldest
         self.leave(victim)
         victim.drop(f"more than {HALF_OPEN} connections had not said who they are")
         return True
 
+    def _find_victim(self, source: str) -> Newcomer | None:
+        counts = Counter(one.source for one in self._newcomers)
+        crowd, most = counts.most_common(1)[0]
+        if counts[source] == most:
+            latest = monotonic() - MIN_STAY_SECONDS
+            mine = (one for one in self._newcomers if one.source == source)
+            return next((one for one in mine if one.is_idle() and one.since <= latest), None)
+        members = [one for one in self._newcomers if one.source == crowd]
+        return next((one for one in members if one.is_idle()), members[0])
+
     def enter(self, one: Newcomer, seconds: float) -> None:
         """Let it stand here for so long."""
         self._newcomers[one] = None
+        one.since = monotonic()
         one.cancel_timer = later(self._loop, seconds, self._expire, one, seconds)
 
     def leave(self, one: Newcomer) -> None:

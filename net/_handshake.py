@@ -132,6 +132,10 @@ def read_banner(data: bytes) -> int:
     return methods
 
 
+class HandshakeCut(RemoteProtocolError):
+    """The connection ended before the handshake was over. Who asks again may have more luck."""
+
+
 class AuthenticationAsked(RemoteProtocolError):
     """A session was begun with a node that asks for a secret or certificates first."""
 
@@ -211,7 +215,7 @@ class Handshake:
             raise LocalProtocolError(f"{len(data)} bytes for {self!r}, which takes {self.wanted}")
         try:
             if not data:
-                raise RemoteProtocolError("the connection ended in the middle of the handshake")
+                raise HandshakeCut("the connection ended in the middle of the handshake")
             self._buffer += data
             return self._advance()
         except RemoteProtocolError:

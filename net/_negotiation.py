@@ -18,6 +18,7 @@ from net._handshake import (
     SECRET,
     TLS,
     Handshake,
+    HandshakeCut,
     State,
     make_banner,
     name_methods,
@@ -104,7 +105,7 @@ def _receive_banner(sock: socket.socket) -> Generator[int, None, bytes]:
     while len(banner) < BANNER.size:
         more = yield from _receive(sock, BANNER.size - len(banner))
         if not more:
-            raise RemoteProtocolError("the connection ended before anything was said")
+            raise HandshakeCut("the connection ended before anything was said")
         banner += more
         if not BANNER_PREFACE.startswith(banner[:4]) and not PREFACE.startswith(banner[:4]):
             break
@@ -199,10 +200,14 @@ def explain(error: ssl.SSLError) -> NetError:
         if reason.endswith(alert):
             return AuthenticationError(text)
     if isinstance(error, ssl.SSLEOFError):
-        return RemoteProtocolError("the connection ended in the middle of the handshake")
+        return HandshakeCut("the connection ended in the middle of the handshake")
     return RemoteProtocolError(
         f"no TLS comes of what it says: {(reason or str(error)).lower().replace('_', ' ')}"
     )
+
+
+class BrokenConnection(PeerUnreachable):
+    """The connection broke before the handshake was over. Who asks again may have more luck."""
 
 
 class Negotiation:
@@ -253,7 +258,7 @@ class Negotiation:
             self._failed(error)
         except OSError as error:
             self._end()
-            self._failed(PeerUnreachable(f"the connection broke: {error.strerror or error}"))
+            self._failed(BrokenConnection(f"the connection broke: {error.strerror or error}"))
         else:
             self.waits_for_peer = True
             watcher.start(self._ready, watcher)

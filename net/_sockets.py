@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from net._gate import Newcomer, later
-from net._negotiation import Identity, Negotiation, accepting, connecting
+from net._handshake import HandshakeCut
+from net._negotiation import BrokenConnection, Identity, Negotiation, accepting, connecting
 from net.addresses import Address, UnixAddress
 from net.errors import (
     AddressInUse,
@@ -23,7 +24,7 @@ from net.errors import (
     PeerUnreachable,
     RemoteProtocolError,
 )
-from tasklets import Timeout, timeout
+from tasklets import Timeout, sleep, timeout
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ CONNECT_SECONDS = 5.0  # to reach an address and to be introduced
 MAX_CONNECTIONS = 4096  # accepted by one node; beyond it a stranger could take all file descriptors
 BACKLOG = 512  # connections that may wait to be accepted
 ACCEPT_PAUSE_SECONDS = 0.1  # when no connection can be accepted: to ask again at once would spin
-BUSY_PAUSE_SECONDS = 0.01  # when all half-open connections wait for us: to serve one takes a millisecond
+HANDSHAKE_ATTEMPTS = 4  # the node may have been flooded just then
+HANDSHAKE_PAUSE_SECONDS = 0.1  # before the second, and twice as long before each of the others
 SOCKET_FILE_MODE = 0o600  # of a Unix socket: who may write to it may connect
 
 
@@ -79,16 +81,14 @@ class Listener:
 
     def _on_connection(self) -> None:
         gate = self.node.gate
-        if not gate.make_room():
-            self._pause(BUSY_PAUSE_SECONDS)  # they wait in the kernel meanwhile
-            return
         try:
             sock, peer = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
         except OSError as error:  # no file descriptor is left, most likely
             log.warning("%s: a connection could not be accepted: %s", self.address, error)
-            self._pause(ACCEPT_PAUSE_SECONDS)
+            self._watcher.stop()
+            self.node.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
             return
         if len(self.node.links) >= MAX_CONNECTIONS:
             gate.refusals.tell(f"{self.address}: more than {MAX_CONNECTIONS} connections, one is refused")
@@ -99,7 +99,12 @@ class Listener:
         source, where = str(self.address), str(self.address)
         if not isinstance(self.address, UnixAddress):
             source, where = peer[0], f"{peer[0]}:{peer[1]}"
-        if self.security is None:
+        if not gate.make_room(source):
+            gate.refusals.tell(
+                f"{where} is refused at {self.address}: too many of its kind have not said who they are"
+            )
+            sock.close()
+        elif self.security is None:
             self._let_in(sock, source, where, None)
         else:
             self._question(sock, source, where, self.security)
@@ -161,10 +166,6 @@ class Listener:
         gate.enter(newcomer, CONNECT_SECONDS)
         link.at_end(functools.partial(gate.leave, newcomer))
 
-    def _pause(self, seconds: float) -> None:
-        self._watcher.stop()
-        self.node.reactor.call_later(seconds, self._resume)
-
     def _resume(self) -> None:
         if self in self.node.listeners:
             self._watcher.start(self._on_connection)
@@ -199,10 +200,29 @@ def open_connection(
 
     Raises PeerUnreachable, and AuthenticationError when one of the ends is not content.
     """
+    if security is None:
+        sock = dial(address)
+        sock.setblocking(False)
+        return sock, None
+    pause = HANDSHAKE_PAUSE_SECONDS
+    for _ in range(HANDSHAKE_ATTEMPTS - 1):
+        try:
+            return _authenticate(reactor, address, security)
+        except (HandshakeCut, BrokenConnection):
+            sleep(pause)
+            pause *= 2
+    try:
+        return _authenticate(reactor, address, security)
+    except (HandshakeCut, BrokenConnection):
+        raise PeerUnreachable(
+            f"{address} closed the connection before the handshake was done; "
+            "is it overloaded, or no node of ours? its log may say why"
+        ) from None
+
+
+def _authenticate(reactor: Any, address: Address, security: Security) -> tuple[socket.socket, Identity]:
     sock = dial(address)
     sock.setblocking(False)
-    if security is None:
-        return sock, None
     over = Wait(f"{address} to prove who it is")
     authenticated: list[socket.socket] = []
 
@@ -216,6 +236,8 @@ def open_connection(
     negotiation.step()
     try:
         found: tuple[socket.socket, Identity] = over.park()
+    except HandshakeCut:
+        raise
     except RemoteProtocolError as error:
         raise PeerUnreachable(
             f"what answers at {address} is no node of ours ({error}); is the port right?"

@@ -178,8 +178,9 @@ def test_a_stranger_that_reads_nothing_holds_up_nobody(server: net.Server) -> No
         assert other.recv(BANNER.size).startswith(b"TSKA")
 
 
-def test_a_client_is_told_no_lies_by_garbage(authority: Path) -> None:
+def test_a_client_is_told_no_lies_by_garbage(authority: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of garbage gives a client one error and nothing else."""
+    monkeypatch.setattr(_sockets, "HANDSHAKE_PAUSE_SECONDS", 0.001)
     files = (authority / name for name in ("ca.pem", "bank.pem", "bank.key"))
     tls = net.Tls(*files)
     for how in ({"secret": SECRET}, {"tls": tls}):
@@ -195,11 +196,47 @@ def test_a_client_is_told_no_lies_by_garbage(authority: Path) -> None:
                 listener.bind(("127.0.0.1", 0))
                 listener.listen()
                 port = listener.getsockname()[1]
-                serving = gevent.spawn(serve_once, listener, said)
+                serving = gevent.spawn(serve_all, listener, said)
                 with pytest.raises((net.PeerUnreachable, net.AuthenticationError)):
                     net.connect(f"127.0.0.1:{port}/x", **how)  # type: ignore[arg-type]
-                serving.join()
+                serving.kill()
     assert not get_node().links
+
+
+def serve_all(listener: socket.socket, said: bytes) -> None:
+    while True:
+        serve_once(listener, said)
+
+
+def test_a_client_that_was_cut_tries_again(inbox: channel) -> None:
+    with net.serve("tcp://127.0.0.1:0", other=inbox, secret=SECRET) as server:
+        port = int(server.address.rpartition(":")[2])
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            gevent.spawn(cut_then_pass_on, listener, port)
+            assert net.connect(f"127.0.0.1:{listener.getsockname()[1]}/other", secret=SECRET) is inbox
+            for link in list(get_node().links):
+                link.close()
+
+
+def cut_then_pass_on(listener: socket.socket, port: int) -> None:
+    for _ in range(2):
+        listener.accept()[0].close()
+    near, _ = listener.accept()
+    far = socket.create_connection(("127.0.0.1", port))
+    copying = [gevent.spawn(copy, near, far), gevent.spawn(copy, far, near)]
+    gevent.joinall(copying)
+
+
+def copy(one: socket.socket, other: socket.socket) -> None:
+    with one:
+        try:
+            while data := one.recv(4096):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
 
 def serve_once(listener: socket.socket, said: bytes) -> None:

@@ -117,7 +117,7 @@ def test_honest_clients_go_on(
                     honest.stdin.flush()
                     slowest = float(line_of(honest))
                     widest = max(widest, len(get_node().gate))
-                    if late is None and widest:
+                    if late is None:
                         late = Doing(another_honest_client_gets_in, options)
                 out, err = attacker.communicate()
             assert not err

@@ -79,30 +79,38 @@ def nobody_dropped() -> None:
     dropped.clear()
 
 
-def test_the_oldest_of_the_source_that_has_most_goes(gate: Gate) -> None:
+def test_the_oldest_idle_one_of_the_crowd_makes_room_for_who_comes_from_elsewhere(gate: Gate) -> None:
     newcomer(gate, "b1", "b")
-    newcomer(gate, "a1")
+    newcomer(gate, "a1", idle=False)
     newcomer(gate, "a2")
-    assert gate.make_room()
-    assert dropped == [("a1", "more than 3 connections had not said who they are")]
+    assert gate.make_room("c")
+    assert dropped == [("a2", "more than 3 connections had not said who they are")]
+    newcomer(gate, "a3", idle=False)
+    assert gate.make_room("b")
+    assert dropped[1][0] == "a1"  # busy, but there is nobody else
     assert len(gate) == 2
 
 
-def test_who_is_busy_talking_stays(gate: Gate) -> None:
+def test_among_its_own_kind_nobody_goes_before_its_time(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(_gate, "monotonic", lambda: now)
     newcomer(gate, "a1", idle=False)
     newcomer(gate, "a2")
-    newcomer(gate, "a3", idle=False)
-    assert gate.make_room()
+    newcomer(gate, "b1", "b")
+    assert not gate.make_room("a")
+    now += _gate.MIN_STAY_SECONDS
+    assert gate.make_room("a")
     assert [where for where, _ in dropped] == ["a2"]
-    newcomer(gate, "a4", idle=False)
-    assert not gate.make_room()
-    assert len(gate) == 3
+    newcomer(gate, "a4")
+    assert not gate.make_room("a")
+    assert gate.make_room("c")
+    assert [where for where, _ in dropped] == ["a2", "a4"]
 
 
 def test_who_is_in_counts_no_more(gate: Gate) -> None:
     for name in ("a1", "a2", "a3"):
         newcomer(gate, name).is_in = lambda: True
-    assert gate.make_room()
+    assert gate.make_room("a")
     assert len(gate) == 0
     assert not dropped
 
