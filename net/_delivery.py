@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from net.errors import NotImportable
@@ -98,13 +97,4 @@ def _unpack(packed: bytes) -> Callable[..., object]:
         register_made(cls, name)
     for name, cls in enums:
         register(cls, name)
-    _show_as_main(function)
     return function  # type: ignore[no-any-return]
-
-
-def _show_as_main(function: Any) -> None:
-    """Let what the function uses be found where it says it is, in __main__: by pickle, and by name."""
-    main = sys.modules["__main__"]
-    for name, value in getattr(function, "__globals__", {}).items():
-        if not name.startswith("__") and not hasattr(main, name):
-            setattr(main, name, value)

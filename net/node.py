@@ -24,7 +24,15 @@ from net._protocol import Hello
 from net._references import RemoteChannel
 from net._sockets import CONNECT_SECONDS, Listener, answering, open_connection
 from net.addresses import Address, parse_address
-from net.errors import AuthenticationError, BadAddress, NameNotFound, PeerLost, PeerUnreachable
+from net.errors import (
+    AuthenticationError,
+    BadAddress,
+    BadCredentials,
+    NameNotFound,
+    PeerLost,
+    PeerUnreachable,
+)
+from net.security import Security, choose_security
 from tasklets import channel
 from tasklets._core import Wait, get_scheduler
 
@@ -35,7 +43,6 @@ if TYPE_CHECKING:
     from net._delivery import Delivered
     from net._protocol import Protocol
     from net._status import NodeStatus
-    from net.security import Security
 
 # One read: a burst of small messages, and no more than the kernel's buffer usually holds.
 READ_BYTES = 256 * 1024
@@ -62,9 +69,8 @@ class Node:
         self.links: set[Link] = set()
         self.listeners: list[Listener] = []
         self.gate = Gate(self.reactor.loop)  # through which strangers come in
-        self._dialled: dict[
-            tuple[str, Security | None], Link
-        ] = {}  # address, and how -> the link opened to it
+        # address, and by what both ends proved who they are -> the link opened to it
+        self._dialled: dict[tuple[str, Security | None], Link] = {}
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
         self._references: WeakValueDictionary[bytes, RemoteChannel] = WeakValueDictionary()
@@ -197,19 +203,17 @@ class Node:
     ) -> Link:
         """The link to a node that a reference names. Blocks when it has to connect. Raises PeerLost.
 
-        We prove who we are as we did to those who gave us the reference.
+        We prove who we are as we did to those who gave us the reference, or else as our environment says; on this
+        machine, where the node may ask for nothing, also not at all.
         """
         known = self._by_peer.get(home)
         if known is not None:
             return known
         reasons = []
-        trusted = next((one.identity.security for one in introducers if one.identity is not None), None)
         for text in addresses:
             try:
-                address = parse_address(text)
-                with answering(address, CONNECT_SECONDS):
-                    link, _ = self._session(address, trusted)
-            except (AuthenticationError, BadAddress, PeerUnreachable) as error:
+                link = self._follow(parse_address(text), introducers)
+            except (AuthenticationError, BadAddress, BadCredentials, PeerUnreachable) as error:
                 reasons.append(str(error))
                 continue
             if link.peer is not None and link.peer.node_id == home:
@@ -217,6 +221,18 @@ class Node:
             reasons.append(f"the node at {text} is another one now (restarted?)")
         why = "; ".join(reasons) or "it has no address, and no connection to it is open"
         raise PeerLost(f"the home of {label} cannot be reached: {why}", peer=label, outcome="not taken")
+
+    def _follow(self, address: Address, introducers: Iterable[Link]) -> Link:
+        """The session with the node at an address that a reference names. Blocks."""
+        proved = next((one.identity.security for one in introducers if one.identity is not None), None)
+        security = proved or choose_security()
+        with answering(address, CONNECT_SECONDS):
+            try:
+                return self._session(address, security)[0]
+            except AuthenticationError:
+                if security is None or not address.is_loopback:
+                    raise
+                return self._session(address, None)[0]
 
     def link_opened(self, link: Link) -> None:
         assert link.peer is not None

@@ -345,6 +345,30 @@ def test_a_reference_from_a_third_node_is_used_with_the_introducers_secret(inbox
                 until(lambda: middle.poll() is not None)
 
 
+def pass_on(where: channel, bank: channel) -> None:
+    reply = channel()
+    bank.send((21, reply))
+    where.send(reply.receive())
+
+
+def test_children_use_references_to_nodes_with_a_secret_and_to_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TASKLETS_SECRET", SECRET)  # children inherit it, and ask each other for nothing
+    with peers.running("-c", HOME, SECRET) as home:
+        bank = net.connect(f"{peers.line_of(home)}/inbox")
+        with net.open_place("processes:2") as place:
+            out = place.channel()
+            place.spawn(pass_on, out, bank)
+            assert out.receive() == 42
+            theirs = place.channel()
+            place.spawn(peers.make, 4, theirs)
+            at_second = theirs.receive()  # lives at the second child
+            place.spawn(peers.send_all, at_second, "from a sibling").join()
+            assert at_second.receive() == "from a sibling"
+        bank.close()
+
+
 def test_the_environment_lets_programs_talk_unchanged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, inbox: channel
 ) -> None:
