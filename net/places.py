@@ -292,7 +292,7 @@ class _Nodes(_PlaceBase):
             self._tell_lost(link, str(link.lost))
 
     def _tell_lost(self, link: Link, reason: str) -> None:
-        log.warning("%s lost a node: %s", self.spec, reason)
+        log.info("%s lost a node: %s", self.spec, reason)
         if not self.lost.closing:
             # There is room for all. A tasklet, since only those may switch to who waits for it.
             tasklet(self.lost.send)(NodeLost(link.name, reason))
@@ -359,7 +359,8 @@ class _Processes(_Nodes):
         if code is None and monotonic() < deadline:
             self._reactor.call_later(EXIT_CODE_POLL_SECONDS, self._await_end, link, deadline)
             return
-        how = str(link.lost) if code is None else describe_exit(code)
+        # 0 may also mean that somebody else has waited for it, as gevent's own subprocess module does for all.
+        how = describe_exit(code) if code else str(link.lost)
         self._tell_lost(link, f"{child.name} (pid {child.pid}) {how}")
 
     def _end_nodes(self) -> None:

@@ -307,7 +307,7 @@ def test_no_folder_and_no_file_descriptor_is_left(tmp_path: Path, monkeypatch: p
 # ----------------------------------------------------------------------------------------------------------- lost nodes
 
 
-def test_a_killed_child_tells_its_place_how_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_child_tells_its_place_and_the_others_go_on() -> None:
     with open_place("processes:2") as place:
         assert len(place.nodes) == 2
         victim = ask(place, peers.tell_pid)
@@ -315,26 +315,38 @@ def test_a_killed_child_tells_its_place_how_it_ended(caplog: pytest.LogCaptureFi
         os.kill(victim, signal.SIGKILL)
         with timeout(peers.PATIENCE):
             lost = place.lost.receive()
-        assert lost == NodeLost(lost.node, f"{lost.node.split()[0]} (pid {victim}) was killed by SIGKILL")
+        assert isinstance(lost, NodeLost)
+        assert lost.reason.startswith(f"worker-1 (pid {victim}) ")
         (left,) = place.nodes
         assert left != lost.node
         with pytest.raises(PeerLost):
             next(one for one in held if not one.alive).join()
-        assert ask(place, peers.tell_pid) != victim  # the others go on
-    assert place.lost.closing
-    assert f"processes:2 lost a node: worker-1 (pid {victim}) was killed by SIGKILL" in caplog.text
-    assert "worker-2" not in caplog.text
+        assert ask(place, peers.tell_pid) != victim
+    assert list(place.lost) == []
 
 
-def end_at_once(code: int) -> None:
-    os._exit(code)
-
-
-def test_a_child_that_exits_tells_its_code() -> None:
+HOW_IT_ENDS = """
+import os, signal, sys
+from net import open_place
+def end(how):
+    if how == "exits": os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
     with open_place("processes:1") as place:
-        place.spawn(end_at_once, 3)
-        with timeout(peers.PATIENCE):
-            assert "ended with exit code 3" in place.lost.receive().reason
+        place.spawn(end, sys.argv[1])
+        print(place.lost.receive().reason)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("exits", "ended with exit code 3"), ("dies", "was killed by SIGKILL")]
+)
+def test_a_place_says_how_a_child_ended(tmp_path: Path, how: str, words: str) -> None:
+    (tmp_path / "program.py").write_text(HOW_IT_ENDS)
+    done = run_program("program.py", how, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("worker-1 (pid ")
+    assert done.stdout.endswith(f") {words}\n")
 
 
 def test_a_killed_host_tells_the_place_and_a_closed_place_is_told_nothing() -> None:
