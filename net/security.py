@@ -245,17 +245,16 @@ class TlsSocket(ssl.SSLSocket):
         with memoryview(buffer).cast("B") as view:
             size = nbytes or len(view)
             try:
-                while not received or size - received >= RECORD_BYTES:
+                while True:
                     count = super().recv_into(view[received:size])
-                    if not count:
-                        break
                     received += count
-                    if self.gettimeout() != 0:
-                        break
+                    # Only a full record is likely to have a next one behind it: to try costs an exception.
+                    if count < RECORD_BYTES or size - received < RECORD_BYTES or self.gettimeout() != 0:
+                        return received
             except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 if not received:
                     raise BlockingIOError from None
-        return received
+                return received
 
 
 @dataclass(frozen=True)
