@@ -293,9 +293,11 @@ class _Nodes(_PlaceBase):
 
     def _tell_lost(self, link: Link, reason: str) -> None:
         log.info("%s lost a node: %s", self.spec, reason)
-        if not self.lost.closing:
-            # There is room for all. A tasklet, since only those may switch to who waits for it.
-            tasklet(self.lost.send)(NodeLost(link.name, reason))
+        tasklet(self._send_lost)(NodeLost(link.name, reason))  # only tasklets may switch to who waits for it
+
+    def _send_lost(self, news: NodeLost) -> None:
+        if not self.lost.closing:  # there is room for all
+            self.lost.send(news)
 
     def close(self) -> None:
         self._closed = True

@@ -325,6 +325,16 @@ def test_a_killed_child_tells_its_place_and_the_others_go_on() -> None:
     assert list(place.lost) == []
 
 
+def test_a_place_that_closes_just_then_tells_nothing_and_fails_nobody() -> None:
+    with peers.node() as (_, address):
+        place = open_place(f"hosts:{address}")
+        (link,) = place._links  # type: ignore[attr-defined]  # the moment cannot be met otherwise
+        link.lose("it was cut")
+        place.close()
+        run()
+        assert list(place.lost) == []
+
+
 HOW_IT_ENDS = """
 import os, signal, sys
 from net import open_place
