@@ -7,9 +7,12 @@
 Not here: microthreads and channels themselves (package `tasklets`).
 """
 
+from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus
 from net.errors import (
     AddressInUse,
+    AuthenticationError,
     BadAddress,
+    BadCredentials,
     LocalProtocolError,
     NameNotFound,
     NetError,
@@ -19,15 +22,22 @@ from net.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
-from net.places import Place, Spawned, open_place
+from net.node import status
+from net.places import NodeLost, Place, Spawned, open_place
+from net.security import Tls
 from net.serving import Server, connect, serve
 
 __all__ = [
     "AddressInUse",
+    "AuthenticationError",
     "BadAddress",
+    "BadCredentials",
+    "ChannelStatus",
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
+    "NodeLost",
+    "NodeStatus",
     "NotImportable",
     "PeerLost",
     "PeerUnreachable",
@@ -35,8 +45,12 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "Server",
+    "SessionStatus",
     "Spawned",
+    "Tls",
+    "WaitStatus",
     "connect",
     "open_place",
     "serve",
+    "status",
 ]

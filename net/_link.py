@@ -19,6 +19,7 @@ from weakref import WeakSet
 from net import _wire as wire
 from net._exports import grant
 from net._failures import error_of
+from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
 from net._window import Windows
 from net.errors import PeerLost, RemoteProtocolError
@@ -28,6 +29,7 @@ from tasklets._core import Wait
 if TYPE_CHECKING:
     from net._entries import RemoteReceiver, RemoteSender, Sender
     from net._exports import Grant
+    from net._negotiation import Identity
     from net._operations import Operation
     from net._protocol import Hello
     from net._references import RemoteChannel
@@ -47,6 +49,9 @@ BATCH_BYTES = 64 * 1024
 
 class Link:
     """One end of a connection. Made by a Node; `opened` is over when the peer has introduced itself."""
+
+    identity: Identity | None = None  # who has proved to be at the other end, where that is asked for
+    asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
 
     def __init__(self, node: Node, sock: socket.socket, where: str) -> None:
         self.node = node
@@ -250,6 +255,9 @@ class Link:
             for frame in self.node.decode(self, self._protocol, received[:size]):
                 if self.lost is None:
                     handlers[frame[0]](self, frame)
+        except AuthenticationAsked as error:
+            self.asked_for = error
+            self.lose(str(error))
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
             self.lose(f"it broke the protocol: {error}")

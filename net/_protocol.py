@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from net._codec import Codec
+from net._handshake import check_not_asked
 from net._wire import (
     BATCH,
     FRAMES,
@@ -265,6 +266,7 @@ class Protocol:
         if self._preface_read:
             return 0
         start = bytes(data[: len(PREFACE) + 1])
+        check_not_asked(data)
         if start[: len(PREFACE)] != PREFACE[: len(start)]:
             raise RemoteProtocolError(
                 f"the other side does not speak this protocol: it starts with {start!r}, not {PREFACE!r}; "

@@ -14,23 +14,35 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
-from net import _exports, _operations, _references, _spawning, _wire as wire
+from net import _exports, _operations, _references, _spawning, _status, _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
+from net._gate import Gate
 from net._link import Link
+from net._negotiation import Identity, advise
 from net._protocol import Hello
 from net._references import RemoteChannel
-from net._sockets import CONNECT_SECONDS, Listener, answering, dial
+from net._sockets import CONNECT_SECONDS, Listener, answering, open_connection
 from net.addresses import Address, parse_address
-from net.errors import BadAddress, NameNotFound, PeerLost, PeerUnreachable
+from net.errors import (
+    AuthenticationError,
+    BadAddress,
+    BadCredentials,
+    NameNotFound,
+    PeerLost,
+    PeerUnreachable,
+)
+from net.security import Security, choose_security
 from tasklets import channel
 from tasklets._core import Wait, get_scheduler
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from net._delivery import Delivered
     from net._protocol import Protocol
+    from net._status import NodeStatus
 
 # One read: a burst of small messages, and no more than the kernel's buffer usually holds.
 READ_BYTES = 256 * 1024
@@ -47,13 +59,18 @@ class Node:
         self._thread_id = threading.get_ident()
         self.name = name or f"pid {os.getpid()}"
         self.accepts_spawn = accepts_spawn
+        self.delivered: Delivered | None = None  # of a child process: functions that its parent handed to it
+        self.stopping = False  # starts nothing more for others
+        self._on_drained: Callable[[], object] | None = None
         self.scheduler = get_scheduler()
         self.reactor = self.scheduler.get_reactor()
         self.codec = Codec(self._export, self._resolve)
         self.names: dict[str, channel] = {}
         self.links: set[Link] = set()
         self.listeners: list[Listener] = []
-        self._dialled: dict[str, Link] = {}  # address -> the link opened to it
+        self.gate = Gate(self.reactor.loop)  # through which strangers come in
+        # address, and by what both ends proved who they are -> the link opened to it
+        self._dialled: dict[tuple[str, Security | None], Link] = {}
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
         self._references: WeakValueDictionary[bytes, RemoteChannel] = WeakValueDictionary()
@@ -83,62 +100,96 @@ class Node:
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
+    # -- spawned functions -----------------------------------------------------------------------------------
+
+    @property
+    def spawned(self) -> int:
+        """How many tasklets run here for others."""
+        return sum(len(link.spawned) for link in self.links)
+
+    def drain(self, on_drained: Callable[[], object]) -> None:
+        """Start nothing more for others, and call something when what runs for them has ended."""
+        self.stopping = True
+        self._on_drained = on_drained
+        self.spawned_ended()
+
+    def spawned_ended(self) -> None:
+        """To be called when a tasklet that ran for others has ended."""
+        if self._on_drained is not None and not self.spawned:
+            self._on_drained()
+
     # -- links -----------------------------------------------------------------------------------------------
 
-    def listen(self, address: Address, *, insecure: bool = False, background: bool = False) -> Listener:
+    def listen(
+        self,
+        address: Address,
+        security: Security | None = None,
+        *,
+        insecure: bool = False,
+        background: bool = False,
+    ) -> Listener:
         """Accept connections at an address. A `background` listener does not keep `run()` or a deadlock waiting.
 
         Raises BadAddress, AddressInUse.
         """
-        listener = Listener(self, address, insecure=insecure, background=background)
+        listener = Listener(self, address, security, insecure=insecure, background=background)
         self.listeners.append(listener)
         return listener
 
-    def adopt(self, sock: socket.socket, where: str) -> Link:
-        """Start a session over a connected socket."""
+    def adopt(self, sock: socket.socket, where: str, identity: Identity | None = None) -> Link:
+        """Start a session over a connected socket; `identity` when the other end has proved who it is."""
         link = Link(self, sock, where)
+        link.identity = identity
         if link.lost is None:
             self.links.add(link)
         return link
 
-    def dial(self, address: Address) -> Link:
-        """Open a session of its own with the node at an address. Blocks. Raises PeerUnreachable."""
-        with answering(address, CONNECT_SECONDS):
-            return self._open(address)
+    def dial(self, address: Address, security: Security | None = None) -> Link:
+        """Open a session of its own with the node at an address. Blocks.
 
-    def find(self, address: Address, name: str, seconds: float) -> channel:
+        Raises PeerUnreachable, AuthenticationError.
+        """
+        with answering(address, CONNECT_SECONDS):
+            return self._open(address, security)
+
+    def find(self, address: Address, name: str, seconds: float, security: Security | None = None) -> channel:
         """Get the channel that the node at an address publishes under a name. Blocks.
 
-        Raises PeerUnreachable, NameNotFound, PeerLost.
+        Raises PeerUnreachable, AuthenticationError, NameNotFound, PeerLost.
         """
         with answering(address, seconds):
-            link, reused = self._session(address)
+            link, reused = self._session(address, security)
             try:
                 return self._lookup(link, name)
             except PeerLost:
                 if not reused:
                     raise
             # It had ended before, and the loop had no turn to notice. To ask again does no harm.
-            return self._lookup(self._session(address)[0], name)
+            return self._lookup(self._session(address, security)[0], name)
 
-    def _session(self, address: Address) -> tuple[Link, bool]:
+    def _session(self, address: Address, security: Security | None) -> tuple[Link, bool]:
         """The session with the node at an address that all who name the address share, and whether it is an
         old one. Blocks to open it.
         """
-        where = str(address)
-        known = self._dialled.get(where)
+        key = str(address), security
+        known = self._dialled.get(key)
         if known is not None:
             return known, True
-        link = self._open(address)
+        link = self._open(address, security)
         if link.lost is None:
-            self._dialled[where] = link
+            self._dialled[key] = link
         return link, False
 
-    def _open(self, address: Address) -> Link:
-        link = self.adopt(dial(address), str(address))
+    def _open(self, address: Address, security: Security | None) -> Link:
+        sock, identity = open_connection(self.reactor, address, security)
+        link = self.adopt(sock, str(address), identity)
         try:
             link.opened.park()
         except PeerLost as error:
+            if link.asked_for is not None:
+                raise AuthenticationError(
+                    f"no session with the node at {address}: {link.asked_for}; {advise(link.asked_for.methods)}"
+                ) from None
             raise PeerUnreachable(
                 f"what answers at {address} is no node of ours ({error}); is the port right?"
             ) from None
@@ -147,18 +198,22 @@ class Node:
             raise
         return link
 
-    def link_to(self, home: bytes, addresses: tuple[str, ...], label: str) -> Link:
-        """The link to a node that a reference names. Blocks when it has to connect. Raises PeerLost."""
+    def link_to(
+        self, home: bytes, addresses: tuple[str, ...], label: str, introducers: Iterable[Link] = ()
+    ) -> Link:
+        """The link to a node that a reference names. Blocks when it has to connect. Raises PeerLost.
+
+        We prove who we are as we did to those who gave us the reference, or else as our environment says; on this
+        machine, where the node may ask for nothing, also not at all.
+        """
         known = self._by_peer.get(home)
         if known is not None:
             return known
         reasons = []
         for text in addresses:
             try:
-                address = parse_address(text)
-                with answering(address, CONNECT_SECONDS):
-                    link, _ = self._session(address)
-            except (BadAddress, PeerUnreachable) as error:
+                link = self._follow(parse_address(text), introducers)
+            except (AuthenticationError, BadAddress, BadCredentials, PeerUnreachable) as error:
                 reasons.append(str(error))
                 continue
             if link.peer is not None and link.peer.node_id == home:
@@ -166,6 +221,18 @@ class Node:
             reasons.append(f"the node at {text} is another one now (restarted?)")
         why = "; ".join(reasons) or "it has no address, and no connection to it is open"
         raise PeerLost(f"the home of {label} cannot be reached: {why}", peer=label, outcome="not taken")
+
+    def _follow(self, address: Address, introducers: Iterable[Link]) -> Link:
+        """The session with the node at an address that a reference names. Blocks."""
+        proved = next((one.identity.security for one in introducers if one.identity is not None), None)
+        security = proved or choose_security()
+        with answering(address, CONNECT_SECONDS):
+            try:
+                return self._session(address, security)[0]
+            except AuthenticationError:
+                if security is None or not address.is_loopback:
+                    raise
+                return self._session(address, None)[0]
 
     def link_opened(self, link: Link) -> None:
         assert link.peer is not None
@@ -177,8 +244,9 @@ class Node:
         self.links.discard(link)
         if link.peer is not None and self._by_peer.get(link.peer.node_id) is link:
             del self._by_peer[link.peer.node_id]
-        if self._dialled.get(link.where) is link:
-            del self._dialled[link.where]
+        key = link.where, link.identity.security if link.identity is not None else None
+        if self._dialled.get(key) is link:
+            del self._dialled[key]
 
     def close(self) -> None:
         """Stop listening, and say goodbye to every peer. Sends what is queued for them; blocks the process for
@@ -310,7 +378,7 @@ def _on_goodbye(link: Link, frame: wire.Frame) -> None:
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
     _, op, name = frame
     node = link.node
-    found = node.names.get(name)
+    found = _status.offer(node) if name == _status.NAME else node.names.get(name)
     if found is not None:
         link.send((wire.FOUND, op, found))
         return
@@ -330,6 +398,11 @@ Node.handlers = {
     **_references.HANDLERS,
     **_spawning.HANDLERS,
 }
+
+
+def status() -> NodeStatus:
+    """Return what goes on in this process, as a node of the network: its sessions, its channels, who waits."""
+    return _status.collect(get_node())
 
 
 _local = threading.local()
