@@ -1,5 +1,6 @@
 """The compatibility module beyond the examples: its names, its process-wide effects, and old programs run by it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasklets import DeadlockError, _core, bomb, run, stackless, tasklet
+
+ROOT = str(Path(_core.__file__).parents[1])
 
 
 def python(
@@ -21,6 +24,7 @@ def python(
         timeout=30,
         check=False,
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": ROOT},
     )
 
 
