@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from _thread import get_ident, interrupt_main, start_new_thread
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tasklets._core import gate
@@ -37,7 +38,8 @@ _setprofile, _getprofile = sys.setprofile, sys.getprofile
 
 EXACT_TICKS = 100_000  # counting that many takes about 20 ms
 TICKS_PER_SECOND = 20_000_000  # of a thread that computes: about what counting would give
-RETRY = 0.002  # seconds until a tasklet that could not be interrupted is signalled again
+RETRY = 0.002  # seconds after which the timer looks again after a slice that is over
+PATIENCE = 20  # ticks until a tasklet that could not be interrupted is looked at again
 LOOK_AGAIN = 0.05  # seconds after which the timer looks for slices that began meanwhile, at the latest
 
 
@@ -67,6 +69,12 @@ class Meter:
 
     def restart(self) -> None:
         """Count from 0 again."""
+
+    def put_off(self) -> None:
+        """The tasklet cannot be interrupted now. Ask again soon, but not at each event: it may take long."""
+
+    def rest(self) -> None:
+        """There is nothing left to count."""
 
     def prepare(self, one: tasklet) -> None:
         """`one`, which may stand in a switch, is about to go on."""
@@ -139,6 +147,12 @@ class _Instructions(_Monitor):
     def restart(self) -> None:
         self.used = 0
 
+    def put_off(self) -> None:
+        self.used = max(0, self.dog.ticks - PATIENCE)
+
+    def rest(self) -> None:
+        self.want(0)
+
 
 def _on_instruction(code: CodeType, offset: int) -> Any:
     if code.co_filename.startswith(PACKAGE):
@@ -167,8 +181,15 @@ class _Slice(_Monitor):
 
     def restart(self) -> None:
         self.began = self.clock()
+        self.put_off()
+
+    def put_off(self) -> None:
         if self.events:
-            self.want(0)
+            self.want(0)  # the timer will ask for them again
+
+    def rest(self) -> None:
+        self.seconds = inf
+        self.put_off()
 
     def look(self) -> float:
         """From the timer: ask for events if the time is over. Returns after how many seconds to look again."""
@@ -176,7 +197,7 @@ class _Slice(_Monitor):
         if left <= 0 and not self.events:
             events = _monitoring.events
             self.want(events.JUMP | events.PY_START | events.PY_RESUME | events.LINE)
-        return left if left > 0 else LOOK_AGAIN
+        return max(left, RETRY)
 
     def seconds_left(self) -> float:
         return self.seconds - (self.clock() - self.began)
@@ -282,6 +303,12 @@ class _Tracer(Meter):
     def restart(self) -> None:
         self.used = 0
 
+    def put_off(self) -> None:
+        self.used = max(0, self.dog.ticks - PATIENCE)
+
+    def rest(self) -> None:
+        self.used = -sys.maxsize
+
     def prepare(self, one: tasklet) -> None:
         if _gettrace() is not self:  # an exception that was thrown into a tasklet has ended it
             _settrace(self)
@@ -364,9 +391,6 @@ class _Signal(_Slice):
 
     def stop(self) -> None:
         signal.signal(self.number, signal.SIG_DFL)
-
-    def restart(self) -> None:
-        self.began = self.clock()
 
     def prepare(self, one: tasklet) -> None: ...
 

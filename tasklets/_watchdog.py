@@ -58,7 +58,7 @@ def run(scheduler: Scheduler, ticks: int, *, soft: bool = False, total: bool = F
 class Watchdog:
     """One run(n) of one OS thread."""
 
-    __slots__ = ("interrupted", "meter", "over", "runner", "scheduler", "soft", "ticks", "total", "wished")
+    __slots__ = ("interrupted", "meter", "over", "runner", "scheduler", "soft", "ticks", "total")
 
     def __init__(self, scheduler: Scheduler, ticks: int, soft: bool, total: bool) -> None:
         self.scheduler = scheduler
@@ -66,7 +66,6 @@ class Watchdog:
         self.ticks = ticks
         self.soft = soft
         self.total = total
-        self.wished = False  # soft: the runner is in line already
         self.over = False
         self.interrupted: tasklet | None = None
         self.meter = choose_meter(self)
@@ -96,12 +95,14 @@ class Watchdog:
         self.meter.prepare(after)
 
     def expire(self) -> None:
-        """The time is over. Called again and again, until something has come of it."""
-        if self.over or self.wished or not self._may_interrupt():
+        """The time is over. Called again, sooner or later, until something has come of it."""
+        if self.over:
             return
-        if self.soft:
+        if not self._may_interrupt():
+            self.meter.put_off()
+        elif self.soft:
             self._put_runner_next()
-            self.wished = True
+            self.meter.rest()
         else:
             sys.call_tracing(self._interrupt, ())
 
@@ -148,11 +149,15 @@ def _switching(before: tasklet | None, after: tasklet) -> None:
 
 
 def _is_outside(frame: FrameType | None) -> bool:
-    """False in our own code, and when the scheduler, in the middle of something, has called what `frame` belongs to."""
+    """False in our own code, and when the scheduler may have called what `frame` belongs to in the middle of something.
+
+    A compiled one has no frames; what it calls unexpectedly is a __del__.
+    """
     if frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
         return False
     while frame is not None:
-        if is_of_core(frame) and frame.f_code.co_name not in _HARMLESS:
+        name = frame.f_code.co_name
+        if name == "__del__" or (is_of_core(frame) and name not in _HARMLESS):
             return False
         frame = frame.f_back
     return True
