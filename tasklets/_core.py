@@ -96,7 +96,7 @@ class bomb:
 
     __slots__ = ("value",)
 
-    value: BaseException
+    value: Any  # the exception
 
     def __init__(self, type: Any = None, value: Any = None, traceback: Any = None) -> None:
         """Given an exception, or the type, value and traceback of one, or these three in a tuple."""
@@ -105,14 +105,16 @@ class bomb:
         elif type is not None:
             given = type if isinstance(type, tuple) else (type, value, traceback)
             self.value = _make_exception(*given)
+        else:
+            self.value = None  # an empty one, as Stackless makes it
 
     @property
-    def type(self) -> type[BaseException]:
-        return type(self.value)
+    def type(self) -> type[BaseException] | None:
+        return type(self.value) if self.value is not None else None
 
     @property
     def traceback(self) -> Any:
-        return self.value.__traceback__
+        return self.value.__traceback__ if self.value is not None else None
 
     def __repr__(self) -> str:
         return f"<bomb {self.value!r}>"
@@ -344,7 +346,8 @@ class tasklet(Entry):
             self.tempval = func
             self._alive = False  # it may have been given arguments before
             self._call = None
-            self._context = wording.context()
+            if wording.shares_contexts:
+                self._context = _running_context()
             self.name = getattr(func, "__qualname__", None) or repr(func)
         if args is not None or kwargs is not None:
             if self.tempval is None:
@@ -1159,6 +1162,7 @@ class Wording:
     """
 
     atomic_refuses = True  # an atomic tasklet may not block
+    shares_contexts = False  # a tasklet gets the very context of who binds it, and not a copy
 
     def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
         return kind(_with_report(text, victim))
@@ -1176,10 +1180,6 @@ class Wording:
         from tasklets._advice import SUICIDE
 
         return TaskletExit(SUICIDE)
-
-    def context(self) -> Context | None:
-        """That of a tasklet whose function is bound now. None: a copy is made when it gets its arguments."""
-        return None
 
 
 class Watch:

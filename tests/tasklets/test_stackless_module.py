@@ -475,6 +475,11 @@ def test_a_bomb_carries_an_exception(s: ModuleType, arguments: tuple[Any, ...], 
     assert it.traceback is None
 
 
+def test_an_empty_bomb(s: ModuleType) -> None:
+    it = s.bomb()
+    assert (it.type, it.value, it.traceback) == (None, None, None)
+
+
 def test_other_names_of_the_module_can_be_replaced(s: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s, "schedule", lambda: "mine")
     assert s.schedule() == "mine"
