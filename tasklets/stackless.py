@@ -35,7 +35,6 @@ from tasklets._ticks import timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Context
 
     current: tasklet
     main: tasklet
@@ -259,6 +258,7 @@ class _Terse(_core.Wording):
     """Stackless's errors, to the letter, and its rules where ours differ."""
 
     atomic_refuses = False
+    shares_contexts = True
 
     def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
         return RuntimeError(text) if kind is DeadlockError else kind(text)
@@ -271,10 +271,6 @@ class _Terse(_core.Wording):
 
     def suicide(self) -> TaskletExit:
         return TaskletExit()
-
-    def context(self) -> Context | None:
-        """The very one of who binds the tasklet."""
-        return _core._running_context()
 
 
 class _Stackless(ModuleType):

@@ -115,6 +115,35 @@ def test_a_finished_tasklet_keeps_neither_its_function_nor_its_arguments(s: Modu
     assert sys.getrefcount(one) == 2
 
 
+@MANY("how", ["schedule_remove", "interrupted", "interrupted late"])
+def test_a_forgotten_paused_tasklet_is_killed_at_once(s: ModuleType, how: str) -> None:
+    log: list[object] = []
+
+    def work() -> None:
+        try:
+            if how == "schedule_remove":
+                s.schedule_remove(None)
+            while True:
+                pass
+        except s.TaskletExit:
+            log.append("killed")
+            raise
+
+    gc.disable()
+    try:
+        one = s.tasklet(work)()
+        if how == "schedule_remove":
+            s.run()
+        else:
+            assert s.run(1000 if how == "interrupted" else 10**6) is one
+        gone = weakref.ref(one)
+        del one
+        assert log == ["killed"]
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_counts_of_references_are_what_they_were(s: ModuleType) -> None:
     def work() -> None:
         s.schedule()
