@@ -346,8 +346,7 @@ class tasklet(Entry):
             self.tempval = func
             self._alive = False  # it may have been given arguments before
             self._call = None
-            if wording.shares_contexts:
-                self._context = _running_context()
+            self._context = _running_context() if wording.shares_contexts else None
             self.name = getattr(func, "__qualname__", None) or repr(func)
         if args is not None or kwargs is not None:
             if self.tempval is None:
