@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+from _thread import get_ident
 from typing import TYPE_CHECKING
+
+from greenlet import error as GreenletError
 
 from tasklets import _core
 from tasklets._errors import TaskletExit
@@ -49,14 +52,17 @@ def throw_into_orphan(one: tasklet, error: BaseException) -> None:
 def kill_all(scheduler: Scheduler) -> None:
     """On a thread that ends: kill its tasklets that have started. The others just never run."""
     main = scheduler.main
-    if scheduler.current is not main:
+    if scheduler.current is not main or scheduler.thread_id != get_ident():
         return
     while main._next is not main:
         scheduler.unlink(main._next)
     # The collector knows them all; a list of our own would cost every tasklet something.
     for one in [each for each in gc.get_objects() if issubclass(type(each), _core.tasklet)]:
         if one._scheduler is scheduler and one is not main and one._has_begun and not one._special:
-            _kill(scheduler, one)
+            try:
+                _kill(scheduler, one)
+            except GreenletError:  # greenlet has let go of the thread already
+                return
 
 
 def _kill(scheduler: Scheduler, one: tasklet) -> None:
@@ -65,5 +71,7 @@ def _kill(scheduler: Scheduler, one: tasklet) -> None:
             return
         try:
             scheduler.throw_into(one, TaskletExit(), False)
+        except GreenletError:
+            raise
         except Exception:  # noqa: BLE001  from a `finally`, say; nobody is left who could handle it
             sys.excepthook(*sys.exc_info())

@@ -159,10 +159,11 @@ def _on_instruction(code: CodeType, offset: int) -> Any:
         return _monitoring.DISABLE
     dog = counting.get(get_ident())
     if dog is not None:
-        meter: Any = dog.meter
-        meter.used += 1
-        if meter.used > dog.ticks:  # not >=: with n = 1 nothing would ever get done
-            dog.expire()
+        meter = dog.meter
+        if isinstance(meter, _Instructions):  # else it is another thread that counts them
+            meter.used += 1
+            if meter.used > dog.ticks:  # not >=: with n = 1 nothing would ever get done
+                dog.expire()
     return None
 
 
@@ -230,7 +231,10 @@ class _Timer:
     def start(self) -> None:
         with gate:
             if self.thread_id is None:
-                self.thread_id = start_new_thread(self._look, ())
+                try:
+                    self.thread_id = start_new_thread(self._look, ())
+                except RuntimeError:
+                    pass  # the interpreter is about to end, and lets no thread begin: nobody is interrupted any more
 
     def _look(self) -> None:
         pause = 0.0
