@@ -1,5 +1,6 @@
 """Section 7 of Stackless's behaviour: run(n) interrupts tasklets that compute."""
 
+import random
 import sys
 import threading
 import time
@@ -409,3 +410,64 @@ def test_autoscheduling_by_slices(s: ModuleType) -> None:
     assert sorted(log) == sorted("abc" * 20)
     assert log != sorted(log)
     assert slices > 30
+
+
+def drawn_program(s: ModuleType, seed: int) -> None:
+    """Tasklets that compute, talk and call, cut into slices of all lengths: each of them gets to its end."""
+    draw = random.Random(seed)
+    channels = [s.channel() for _ in range(3)]
+    for each in channels:
+        each.preference = draw.choice([-1, 0, 1])
+    ended: list[int] = []
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed)
+        for _ in range(30):
+            what, where = draw.randrange(6), draw.choice(channels)
+            if what == 0:
+                hog(draw.randrange(400))
+            elif what == 1:
+                s.schedule()
+            elif what == 2 and where.balance < 0:
+                where.send(1)
+            elif what == 3 and where.balance > 0:
+                where.receive()
+            elif what == 4:
+                with s.atomic():
+                    hog(100)
+            else:
+                s.tasklet(hog)(50).run()
+        ended.append(seed)
+
+    for number in range(8):
+        s.tasklet(work)(seed + number)
+    while s.runcount > 1:
+        ticks = draw.choice([1, 2, 5, 50, 500, 5000, LONG])
+        one = s.run(ticks, soft=draw.random() < 0.3, totaltimeout=draw.random() < 0.3)
+        if one is not None:
+            assert one.paused
+            one.insert()
+    assert sorted(ended) == list(range(seed, seed + 8))
+
+
+@MANY("seed", range(0, 80, 8))
+def test_slices_of_all_lengths(s: ModuleType, seed: int) -> None:
+    drawn_program(s, seed)
+
+
+def test_slices_of_all_lengths_in_many_threads(s: ModuleType) -> None:
+    ended: list[int] = []
+
+    def body(seed: int) -> None:
+        for number in range(3):
+            drawn_program(s, seed + 8 * number)
+        ended.append(seed)
+
+    threads = [threading.Thread(target=body, args=(1000 * number,)) for number in range(3)]
+    for each in threads:
+        each.start()
+    body(9000)
+    for each in threads:
+        each.join(30)
+    s.run()
+    assert len(ended) == 4
