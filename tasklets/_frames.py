@@ -18,7 +18,15 @@ PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 # Frames of these are there or not, depending on whether the core is compiled: nobody should see them.
 _CORE = tuple(
     PACKAGE + name
-    for name in ("_core.py", "_watched.py", "_watchdog.py", "_ticks.py", "_frames.py", "_tracing.py")
+    for name in (
+        "_core.py",
+        "_watched.py",
+        "_watchdog.py",
+        "_ticks.py",
+        "_tracer.py",
+        "_frames.py",
+        "_tracing.py",
+    )
 )
 
 

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 _monitoring: Any = getattr(sys, "monitoring", None)  # CPython 3.12 and later
 
-_settrace, _gettrace = sys.settrace, sys.gettrace  # `tasklets.stackless.install` replaces them in `sys`
-_setprofile, _getprofile = sys.setprofile, sys.getprofile
-
 EXACT_TICKS = 100_000  # counting that many takes about 20 ms
 TICKS_PER_SECOND = 20_000_000  # of a thread that computes: about what counting would give
 RETRY = 0.002  # seconds after which the timer looks again after a slice that is over
@@ -80,7 +77,7 @@ class Meter:
         """`one`, which may stand in a switch, is about to go on."""
 
 
-class _Monitor(Meter):
+class Monitor(Meter):
     """Events by sys.monitoring. They are asked for per process, and the callbacks look for the thread's watchdog."""
 
     tool: int | None = None
@@ -96,12 +93,12 @@ class _Monitor(Meter):
         with gate:
             wanted = 0
             for dog in list(counting.values()):
-                if isinstance(dog.meter, _Monitor):
+                if isinstance(dog.meter, Monitor):
                     wanted |= dog.meter.events
-            _monitoring.set_events(_Monitor.tool, wanted)
+            _monitoring.set_events(Monitor.tool, wanted)
         if not events:
             for code in self.prepared:
-                _monitoring.set_local_events(_Monitor.tool, code, 0)
+                _monitoring.set_local_events(Monitor.tool, code, 0)
             self.prepared.clear()
 
     def stop(self) -> None:
@@ -114,7 +111,7 @@ class _Monitor(Meter):
             code = frame.f_code
             if code not in self.prepared and not code.co_filename.startswith(PACKAGE):
                 self.prepared.add(code)
-                _monitoring.set_local_events(_Monitor.tool, code, self.events)
+                _monitoring.set_local_events(Monitor.tool, code, self.events)
 
     @classmethod
     def is_available(cls) -> bool:
@@ -134,7 +131,7 @@ class _Monitor(Meter):
         return cls.tool is not None
 
 
-class _Instructions(_Monitor):
+class Instructions(Monitor):
     """Counts each instruction."""
 
     def __init__(self, dog: Counted) -> None:
@@ -160,14 +157,14 @@ def _on_instruction(code: CodeType, offset: int) -> Any:
     dog = counting.get(get_ident())
     if dog is not None:
         meter = dog.meter
-        if isinstance(meter, _Instructions):  # else it is another thread that counts them
+        if isinstance(meter, Instructions):  # else it is another thread that counts them
             meter.used += 1
             if meter.used > dog.ticks:  # not >=: with n = 1 nothing would ever get done
                 dog.expire()
     return None
 
 
-class _Slice(_Monitor):
+class Slice(Monitor):
     """Measures time, and asks for events when the time is over."""
 
     def __init__(self, dog: Counted) -> None:
@@ -208,7 +205,7 @@ def _on_step(code: CodeType, *where: object) -> Any:
     if code.co_filename.startswith(PACKAGE):
         return _monitoring.DISABLE
     dog = counting.get(get_ident())
-    if dog is not None and isinstance(dog.meter, _Slice) and dog.meter.events:
+    if dog is not None and isinstance(dog.meter, Slice) and dog.meter.events:
         dog.expire()
     return None
 
@@ -242,7 +239,7 @@ class _Timer:
             time.sleep(pause)
             pause = LOOK_AGAIN
             with gate:
-                slices = [dog.meter for dog in counting.values() if isinstance(dog.meter, _Slice)]
+                slices = [dog.meter for dog in counting.values() if isinstance(dog.meter, Slice)]
                 if not slices:
                     self.thread_id = None
                     return
@@ -259,7 +256,7 @@ def _after_fork() -> None:
     for thread_id, dog in list(counting.items()):
         if thread_id != get_ident():
             del counting[thread_id]
-        elif isinstance(dog.meter, _Slice):
+        elif isinstance(dog.meter, Slice):
             dog.meter.clock = _clock_of_this_thread()
             dog.meter.start()
 
@@ -268,121 +265,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-# -- CPython 3.11, and whoever finds no free id for sys.monitoring -------------------------------------------------
-
-
-def get_trace() -> Any:
-    """The trace function of the running tasklet, without ours."""
-    found = _gettrace()
-    return found.below if isinstance(found, _Tracer) else found
-
-
-def set_trace(function: Any) -> None:
-    """Set the trace function of the running tasklet, and keep ours when there is one."""
-    counted = counting.get(get_ident())
-    if counted is not None and not counted.over and isinstance(counted.meter, _Tracer):
-        counted.meter.below = function
-        function = counted.meter
-    _settrace(function)
-
-
-class _Tracer(Meter):
-    """Counts each instruction, by a trace function.
-
-    The trace function that the thread has already (a debugger's) hears what it would hear without us.
-    """
-
-    def __init__(self, dog: Counted) -> None:
-        super().__init__(dog)
-        self.used = 0
-        self.below: Any = None  # the trace function of the running tasklet, if it has one of its own
-
-    def start(self) -> None:
-        self.below = _gettrace()
-        _settrace(self)
-
-    def stop(self) -> None:
-        _settrace(self.below)
-
-    def restart(self) -> None:
-        self.used = 0
-
-    def put_off(self) -> None:
-        self.used = max(0, self.dog.ticks - PATIENCE)
-
-    def rest(self) -> None:
-        self.used = -sys.maxsize
-
-    def prepare(self, one: tasklet) -> None:
-        if _gettrace() is not self:  # an exception that was thrown into a tasklet has ended it
-            _settrace(self)
-        for frame in frames_of(one):
-            if not frame.f_code.co_filename.startswith(PACKAGE):
-                self._follow(frame, frame.f_trace)
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        """The trace function of the thread: a function has been entered."""
-        local = self.below(frame, event, arg) if self.below is not None else None
-        if frame.f_code.co_filename.startswith(PACKAGE):
-            return local
-        return self._follow(frame, local)
-
-    def _follow(self, frame: FrameType, local: Any) -> Any:
-        if isinstance(local, _Steps):
-            if local.meter is self:
-                return local
-            local = local.local
-        frame.f_trace = steps = _Steps(self, local, frame.f_trace_opcodes)
-        frame.f_trace_opcodes = True
-        return steps
-
-    def step(self) -> None:
-        self.used += 1
-        if self.used > self.dog.ticks:
-            try:
-                self.dog.expire()
-            except BaseException:
-                # What leaves a trace function ends it. Start it again when a function is entered or left; by now
-                # it may be that of another run().
-                counted = counting.get(get_ident())
-                if counted is not None and isinstance(counted.meter, _Tracer) and _getprofile() is None:
-                    _setprofile(counted.meter._start_again)
-                raise
-
-    def _start_again(self, frame: FrameType, event: str, arg: Any) -> None:
-        _setprofile(None)
-        if not self.dog.over and _gettrace() is None:
-            _settrace(self)
-            outer: FrameType | None = frame
-            while outer is not None:
-                if not outer.f_code.co_filename.startswith(PACKAGE):
-                    self._follow(outer, outer.f_trace)
-                outer = outer.f_back
-
-
-class _Steps:
-    """The trace function of one frame: counts, and tells the one that was there before."""
-
-    __slots__ = ("local", "meter", "opcodes")
-
-    def __init__(self, meter: _Tracer, local: Any, opcodes: bool) -> None:
-        self.meter = meter
-        self.local = local
-        self.opcodes = opcodes
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if self.local is not None and (event != "opcode" or self.opcodes):
-            self.local = self.local(frame, event, arg) or self.local
-        meter = self.meter
-        if meter.dog.over:
-            frame.f_trace_opcodes = self.opcodes
-            return self.local
-        if event == "opcode":
-            meter.step()
-        return frame.f_trace  # another watchdog may have put its own here, while this call stood in a switch
-
-
-class _Signal(_Slice):
+class Signal(Slice):
     """Measures time on the main thread, whose signal handler may switch. No signal is sent: it is only simulated."""
 
     def __init__(self, dog: Counted, number: int) -> None:
@@ -409,7 +292,7 @@ class _Signal(_Slice):
             self.dog.expire()
 
 
-def _free_signal() -> int | None:
+def free_signal() -> int | None:
     """The number of one that this thread may handle, and that the program does not use."""
     if get_ident() == threading.main_thread().ident:
         for name in ("SIGVTALRM", "SIGPROF", "SIGBREAK"):
@@ -417,11 +300,3 @@ def _free_signal() -> int | None:
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 return int(number)
     return None
-
-
-def choose_meter(dog: Counted) -> Meter:
-    exact = dog.ticks <= EXACT_TICKS
-    if _Monitor.is_available():
-        return _Instructions(dog) if exact else _Slice(dog)
-    number = None if exact else _free_signal()
-    return _Signal(dog, number) if number is not None else _Tracer(dog)

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from tasklets import _core
 from tasklets._frames import PACKAGE
-from tasklets._ticks import get_trace, set_trace
+from tasklets._tracer import get_trace, set_trace
 
 if TYPE_CHECKING:
     from types import FrameType

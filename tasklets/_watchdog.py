@@ -2,7 +2,7 @@
 
     interrupted = tasklets.stackless.run(1000)      # None, or the tasklet that used up its time: insert() lets it go on
 
-How ticks are counted is the business of `_ticks`.
+How ticks are counted is the business of `_ticks` and `_tracer`.
 
 The interpreter calls us within the tasklet that is to be interrupted, and takes no further events while it does. So
 the switch to the runner goes through `sys.call_tracing`, which saves that state and restores it when the tasklet goes
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent as current_greenlet
 
-from tasklets import _core, _ticks
+from tasklets import _core, _ticks, _tracer
 from tasklets._frames import PACKAGE, is_of_core
-from tasklets._ticks import choose_meter, counting
+from tasklets._ticks import EXACT_TICKS, Instructions, Meter, Monitor, Signal, Slice, counting, free_signal
+from tasklets._tracer import Tracer
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -68,7 +69,7 @@ class Watchdog:
         self.total = total
         self.over = False
         self.interrupted: tasklet | None = None
-        self.meter = choose_meter(self)
+        self.meter = _choose_meter(self)
 
     def start(self) -> None:
         with _core.gate:
@@ -163,6 +164,14 @@ def _is_outside(frame: FrameType | None) -> bool:
     return True
 
 
-_COUNTING = (__file__, _ticks.__file__)
+_COUNTING = (__file__, _ticks.__file__, _tracer.__file__)
 # These call functions of the user while all books are in order.
-_HARMLESS = frozenset({"_work", "_run_current", "context_run", "send_sequence"})
+_HARMLESS = frozenset({"_work", "context_run", "send_sequence"})
+
+
+def _choose_meter(dog: Watchdog) -> Meter:
+    exact = dog.ticks <= EXACT_TICKS
+    if Monitor.is_available():
+        return Instructions(dog) if exact else Slice(dog)
+    number = None if exact else free_signal()
+    return Signal(dog, number) if number is not None else Tracer(dog)
