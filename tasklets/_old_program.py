@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import linecache
 import os
 import runpy
 import sys
@@ -53,6 +54,9 @@ def main() -> None:
         _run_module(options[1], options[1:])
     elif wants == "-c":
         sys.argv = ["-c", *options[2:]]
+        if sys.version_info >= (3, 13):  # which shows the lines of such a text in tracebacks
+            lines = options[1].splitlines(keepends=True)
+            linecache.cache["<string>"] = (len(options[1]), None, lines, "<string>")
         _run_code(options[1], "<string>", "")
     elif wants == "-":
         sys.argv = options
