@@ -111,7 +111,7 @@ $(STAMP): pyproject.toml $(wildcard setup.py)
 	@touch "$@"
 
 # Compiling takes half a minute. A compiled core that is older than its source would be left aside, with a warning.
-$(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd
+$(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_stack.h
 	@echo "compiling the core (half a minute; works without, but slower)"
 	@rm -rf build tasklets/_core*.so
 	@TASKLETS_BUILD=$(TASKLETS_BUILD) "$(RUN)" setup.py --quiet build_ext --inplace --force >"$(VENV)/core.log" 2>&1 </dev/null || { \

@@ -15,6 +15,11 @@ cdef extern from "greenlet/greenlet.h":
     greenlet PyGreenlet_GetCurrent()
 
 
+cdef extern from "_data_stack.h":
+    void tasklets_keep_chunks()
+    void tasklets_begin_small()
+
+
 cdef extern from *:
     """
     /* threading.local costs 20 ns, the compiler's own thread-local storage 2. It holds a borrowed reference: the strong
@@ -117,6 +122,7 @@ cdef class channel:
 cdef class Scheduler:
     cdef object __weakref__
     cdef public double _clock_seen
+    cdef public object _failure
     cdef public double _hub_visit
     cdef public tasklet _last_blocked
     cdef public greenlet _root
@@ -177,11 +183,13 @@ cdef class Scheduler:
     @cython.locals(me=tasklet, above=tasklet)
     cpdef object run(self)
     cpdef object check_alarm(self, tasklet me)
-    @cython.locals(worker=greenlet, target=tasklet)
+    @cython.locals(goes_on=bint)
     cpdef object _work(self)
+    @cython.locals(worker=greenlet, target=tasklet, has_data=bint)
+    cpdef bint _take_next(self) except -1
     @cython.locals(me=tasklet)
-    cpdef object _begin(self, greenlet worker)
-    cpdef object _judge(self, greenlet worker)
+    cpdef tuple _begin(self)
+    cpdef object _judge(self)
     cpdef bint _end(self, tasklet one) except -1
     cpdef object _after_end(self, failure)
     cpdef object turn(self)

@@ -73,6 +73,7 @@ _throw = greenlet.throw
 _switch_with = greenlet.switch  # with what it is to return there
 if cython.compiled:
     PyGreenlet_Import()  # type: ignore[name-defined] # noqa: F821  `_switch` is greenlet's C function
+    tasklets_keep_chunks()  # type: ignore[name-defined] # noqa: F821
 else:
     _switch = greenlet.switch
 
@@ -370,7 +371,7 @@ class tasklet(Entry):
         return self(*args, **kwargs)
 
     def _make_alive(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._call = (args, kwargs)
+        self._call = (args, kwargs or None)
         if self._context is None:
             self._context = copy_context()  # its own: what it sets, nobody else sees
         self._alive = True
@@ -1232,6 +1233,7 @@ class Scheduler:
     __slots__ = (
         "__weakref__",
         "_clock_seen",
+        "_failure",
         "_hub_visit",
         "_last_blocked",
         "_root",
@@ -1280,6 +1282,7 @@ class Scheduler:
         self._successor: tuple[tasklet | None] | None = (
             None  # a worker that retires tells the starter whom to run
         )
+        self._failure: BaseException | None = None  # what has just left the current tasklet
         self._target: tasklet | None = None  # whom switch_to_target() switches to
         self._switches_left = NO_HUB
         self._clock_seen = 0.0  # when the clock was last read
@@ -1951,48 +1954,62 @@ class Scheduler:
                 self._successor = (self._report_failure(error),)
 
     def _work(self) -> None:
-        """The life of a worker: run the current tasklet, then the next unstarted one, or wait for one."""
-        worker = current_greenlet()
-        while True:
-            failure = None
+        """The life of a worker: run the current tasklet, then the next one.
+
+        This is at the bottom of every tasklet's stack, which is copied at each switch, so nothing else is done here.
+        """
+        if cython.compiled:
+            tasklets_begin_small()  # type: ignore[name-defined] # noqa: F821
+        goes_on = True
+        while goes_on:
             try:
-                function, args, kwargs = self._begin(worker)
-                function(*args, **kwargs)
+                function, args, kwargs = self._begin()
+                if kwargs is None:
+                    function(*args)
+                else:
+                    function(*args, **kwargs)
             except BaseException:  # noqa: BLE001  handed to whoever is responsible, see _report_failure
-                failure = self._judge(worker)
+                self._failure = self._judge()
             # The frames of an exception still lead here, so what is left in the variables would live as long as it.
             function = args = kwargs = None
-            if self._end(self.current):
-                self.workers -= 1
-                if failure is not None:
-                    raise failure
-                return
-            target = self._after_end(failure)
-            failure = None
-            if target is not None and _watching and not self.alone:
-                _watched.announce(self, target)
-            # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
-            if self.reactor is not None and getweakrefcount(worker):
-                self._successor = (target,)
-                self.workers -= 1
-                return
-            if target is not None and target._greenlet is None and target._wake is None:
-                self.head = self.current = target
-                target = None  # whoever is suspended here does not keep itself alive
-                continue
-            if len(self.idle) >= MAX_IDLE_WORKERS:
-                self._successor = (target,)
-                self.workers -= 1
-                return
-            self.idle.append(worker)
-            if target is None:
-                self._enter_hub()
-            else:
-                self._target, target = target, None  # an idle worker keeps nobody alive
-                self.switch_to_target()
+            goes_on = self._take_next()
 
-    def _begin(self, worker: greenlet) -> tuple[Any, Any, Any]:
+    def _take_next(self) -> bool:
+        """The current tasklet has ended, by `_failure` or well: make the next unstarted one current, or wait for one.
+
+        Returns False when this worker is to end.
+        """
+        worker = current_greenlet()
+        failure, self._failure = self._failure, None
+        if self._end(self.current):
+            self.workers -= 1
+            if failure is not None:
+                raise failure
+            return False
+        target = self._after_end(failure)
+        failure = None
+        if target is not None and _watching and not self.alone:
+            _watched.announce(self, target)
+        # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
+        has_data = self.reactor is not None and getweakrefcount(worker) > 0
+        if target is not None and target._greenlet is None and target._wake is None and not has_data:
+            self.head = self.current = target
+            return True
+        if has_data or len(self.idle) >= MAX_IDLE_WORKERS:
+            self._successor = (target,)
+            self.workers -= 1
+            return False
+        self.idle.append(worker)
+        if target is None:
+            self._enter_hub()
+        else:
+            self._target, target = target, None  # an idle worker keeps nobody alive
+            self.switch_to_target()
+        return True
+
+    def _begin(self) -> tuple[Any, Any, Any]:
         """Let the current tasklet begin on this worker. Returns what is to be called."""
+        worker = current_greenlet()
         me = self.current
         me._greenlet = worker
         if self.reactor is not None:
@@ -2008,13 +2025,13 @@ class Scheduler:
             _watched.begin(me)
         return function, args, kwargs
 
-    def _judge(self, worker: greenlet) -> BaseException | None:
+    def _judge(self) -> BaseException | None:
         """What has just come out of the current tasklet: somebody has to hear of it, or nobody (None)."""
         error: Any = sys.exc_info()[1]
         if isinstance(error, TaskletExit):
             return None
         if isinstance(error, GreenletExit):
-            if self.current is None or self.current._greenlet is not worker:
+            if self.current is None or self.current._greenlet is not current_greenlet():
                 raise error  # somebody else's turn: the end of the thread, or of the interpreter
             return None
         error.__traceback__ = error.__traceback__.tb_next  # it shall not show the worker's frame

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 NAME = "tasklets._core"
-_SOURCES = ("_core.py", "_core.pxd")
+_SOURCES = ("_core.py", "_core.pxd", "_data_stack.h")
 _MARK = b"tasklets-source-digest:"  # stands before the digest in the compiled file, see _core.pxd
 
 

@@ -40,7 +40,7 @@ def is_read_only(one, name):
         setattr(one, name, 1)
     except AttributeError:
         return True
-    except TypeError:
+    except (TypeError, RuntimeError):
         pass
     return False
 
@@ -111,10 +111,10 @@ def test_the_source_can_be_forced(wish: str, is_source: bool) -> None:
 
 
 @needs_compiled
-@pytest.mark.parametrize("name", ["_core.py", "_core.pxd"])
+@pytest.mark.parametrize("name", ["_core.py", "_core.pxd", "_data_stack.h"])
 def test_a_compiled_core_that_is_older_than_its_source_is_left_aside(copy: Path, name: str) -> None:
     with (copy / "tasklets" / name).open("a") as source:
-        source.write("\n# changed\n")
+        source.write("\n")
     done = python(WHICH, copy)
     assert done.stdout == "False\n"
     assert "is older than its source and is not used" in done.stderr
