@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,11 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import net
-from examples.atm.atm import Atm
+from examples.atm.atm import Atm, dial
 from examples.atm.bank import Bank
 from examples.atm.demo import run_demo
 from examples.atm.ledger import Ledger, open_ledger
+from examples.atm.ledger_file import Synchronous
 from examples.atm.money import format_amount, parse_amount
 from examples.atm.person import Dialogue
 from examples.atm.report import Comparison, make_tables
@@ -61,12 +63,20 @@ def main() -> None:
 @main.command()
 @click.option("--listen", metavar="ADDRESS", default=BANK, show_default=True, help="Port 0 takes a free one.")
 @click.option(
+    "--ledger",
     "--accounts",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
+    "where",
+    metavar="FILE|URL",
     default="atm.sqlite",
     show_default=True,
-    help="The ledger; made when it is missing.",
+    help="The ledger: a file, made when it is missing, or postgresql://USER@HOST/DATABASE.",
+)
+@click.option(
+    "--synchronous",
+    type=click.Choice(["normal", "full"]),
+    default="normal",
+    show_default=True,
+    help="full: an answer survives a power cut too, not only a crash of the bank. (For files.)",
 )
 @click.option(
     "--open",
@@ -78,19 +88,28 @@ def main() -> None:
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
 @debug_option
-def bank(listen: str, accounts: Path, new: tuple[NewAccount, ...], insecure: bool) -> None:
+def bank(listen: str, where: str, synchronous: str, new: tuple[NewAccount, ...], insecure: bool) -> None:
     """Run the bank until Ctrl-C.
 
     A new ledger gets three sample accounts, unless --open says which.
     """
     requests = channel(name="requests to the bank", copy=True)
-    with net.serve(listen, insecure=insecure, bank=requests) as server, open_ledger(accounts) as ledger:
+    level: Synchronous = "FULL" if synchronous == "full" else "NORMAL"
+    with (
+        net.serve(listen, insecure=insecure, bank=requests) as server,
+        open_ledger(where, synchronous=level) as ledger,
+    ):
         open_accounts(ledger, new)
         url = server.url("bank")
-        click.echo(f"The bank keeps its ledger in {accounts}.")
+        click.echo(f"The bank keeps its ledger in {hide_password(where)}.")
         click.echo(f"The bank listens at {url}; Ctrl-C ends it.")
         click.echo(f"A machine for it: python -m examples.atm atm {url}")
         Bank(ledger).serve(requests)
+
+
+def hide_password(where: str) -> str:
+    """Return a file's path as it is, a URL without its password."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", where)
 
 
 def open_accounts(ledger: Ledger, new: tuple[NewAccount, ...]) -> None:
@@ -114,9 +133,12 @@ def atm(url: str, name: str | None) -> None:
     \b
       printf 'alice\\n1111\\nwithdraw\\n20\\nquit\\n' | python -m examples.atm atm
     """
-    machine = Atm(name or f"atm-{uuid4().hex[:8]}", lambda: net.connect(url))
+    machine = Atm(
+        name or f"atm-{uuid4().hex[:8]}", dial(url), on_frozen=lambda account: dialogue.on_frozen(account)
+    )
     machine.connect()  # whoever got the address wrong should hear it before giving a pin
-    Dialogue(machine, Terminal()).run()
+    dialogue = Dialogue(machine, Terminal())
+    dialogue.run()
 
 
 @main.command()

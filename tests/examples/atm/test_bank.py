@@ -11,10 +11,12 @@ import pytest
 from examples.atm.bank import Bank
 from examples.atm.ledger import Ledger
 from examples.atm.messages import (
+    Attach,
     Balance,
     Declined,
     Deposit,
     Error,
+    Frozen,
     Ok,
     Order,
     Reason,
@@ -167,19 +169,17 @@ def test_an_atm_that_does_not_listen_holds_up_nobody(counter: Counter) -> None: 
     assert deaf.receive().balance == 10005
 
 
-def test_a_ledger_that_cannot_be_written_is_an_error_and_not_the_end(
+def test_a_ledger_that_cannot_be_written_declines_and_is_not_the_end(
     counter: Counter, ledger: Ledger
 ) -> None:
-    real, ledger.answer = ledger.answer, broken  # type: ignore[method-assign]
-    assert counter.ask(Deposit("alice", 5), txn="t") == Error(
-        "t", "the bank cannot write its ledger; try again later"
-    )
-    ledger.answer = real  # type: ignore[method-assign]
+    real, ledger.commit = ledger.commit, broken  # type: ignore[method-assign]
+    assert counter.ask(Deposit("alice", 5), txn="t") == Declined("t", Reason.UNAVAILABLE, None)
+    ledger.commit = real  # type: ignore[method-assign]
 
     assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10005)
 
 
-def broken(*request: object) -> Reply:
+def broken() -> None:
     raise sqlite3.OperationalError("disk I/O error")
 
 
@@ -195,3 +195,41 @@ def test_closing_the_channel_finishes_what_was_begun(ledger: Ledger) -> None:
     assert reply.receive() == Ok("t", 10005)
     run()
     assert not counter.bank.alive
+
+
+# -- news (ATM-10)
+
+
+def test_three_wrong_pins_at_one_machine_are_heard_at_all(counter: Counter) -> None:  # ATM-10
+    heard: list[tuple[str, str]] = []
+    for name in ("atm-1", "atm-2", "atm-3"):
+        news = channel(4)
+        counter.requests.send(Attach(name, news))
+        tasklet(lambda name=name, news=news: heard.append((name, news.receive().account)))()
+    for pin in ("0000", "0001"):
+        counter.ask(Balance("alice", pin))
+    assert heard == []
+    counter.ask(Balance("alice", "0002"))
+    run()
+
+    assert sorted(heard) == [("atm-1", "alice"), ("atm-2", "alice"), ("atm-3", "alice")]
+
+
+def test_a_machine_that_hung_up_is_forgotten_and_delays_no_other(ledger: Ledger) -> None:  # ATM-10, ATM-13
+    bank = Bank(ledger)
+    gone, there = channel(1), channel(1)
+    gone.close()
+    bank._attach(Attach("atm-1", gone))
+    bank._attach(Attach("atm-2", there))
+    bank._tell_all("alice")
+
+    assert there.receive() == Frozen("alice")
+    assert list(bank.attached) == ["atm-2"]
+
+
+@pytest.mark.parametrize("attach", [Attach(5, channel(1)), Attach("atm-1", "news"), Attach(None, None)])
+def test_nonsense_is_not_attached(ledger: Ledger, attach: Attach) -> None:  # ATM-12
+    bank = Bank(ledger)
+    bank._attach(attach)
+
+    assert bank.attached == {}

@@ -226,3 +226,16 @@ def at_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Scre
         process.kill()
         process.wait()
         os.close(outside)
+
+
+def test_three_wrong_pins_end_the_session_at_another_machine(ledger_path: Path) -> None:  # ATM-10
+    with running_bank(ledger_path) as (_, url), at_terminal("examples.atm", "atm", url) as (process, screen):
+        for question, answer in (("Account: ", "alice"), ("Pin: ", "1111")):
+            screen.wait_for(question)
+            screen.type(f"{answer}\n")
+        screen.wait_for("quit): ")  # the person thinks
+        for _ in range(3):
+            run("atm", url, cwd=ledger_path.parent, answers="alice\n0000\n")
+        screen.wait_for("Account alice has just been locked by the bank; ask there.")
+
+        assert process.wait(10) == 0
