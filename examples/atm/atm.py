@@ -30,7 +30,7 @@ from examples.atm.messages import (
     Withdraw,
 )
 from net.errors import PeerLost, PeerUnreachable
-from tasklets import ChannelClosed, Timeout, channel, freeze, sleep, tasklet, timeout
+from tasklets import ChannelClosed, NotSendable, Timeout, channel, sleep, tasklet, timeout
 
 PATIENCE = 2.0  # seconds after which the customer hears that the bank is away (ATM-09)
 ASK_AGAIN = 0.5  # seconds without an answer after which the same txn is sent once more
@@ -196,9 +196,7 @@ class Atm:
                 self.drawer.take_in(request.order.amount)
 
     def _request(self, order: Order) -> Request:
-        request = Request(uuid4().hex, self.name, datetime.now(UTC), order, self._replies)
-        freeze(request)  # what cannot travel is refused now, before it counts as something to settle
-        return request
+        return Request(uuid4().hex, self.name, datetime.now(UTC), order, self._replies)
 
     def _reversal(self, request: Request) -> Request:
         assert isinstance(request.order, Withdraw)
@@ -215,6 +213,9 @@ class Atm:
         except BankAway as away:
             if not away.sent:
                 self._unsettled.pop()
+            raise
+        except NotSendable:  # what cannot travel is nothing to settle
+            self._unsettled.pop()
             raise
 
     def _finish(self, request: Request) -> Reply:

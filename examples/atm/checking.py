@@ -52,6 +52,8 @@ def is_text(value: object) -> bool:
     """Say whether this may be a name, a txn or a pin: any characters, but some, and not too many (ATM-02)."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_TEXT:
         return False
+    if value.isascii():
+        return True
     try:
         value.encode()
     except UnicodeEncodeError:  # half of a surrogate pair: SQLite could not keep it

@@ -74,7 +74,11 @@ class Database(Protocol):
 
     @property
     def is_remote(self) -> bool:
-        """Whether each statement waits for a server; else it takes microseconds, and only commit() waits."""
+        """Whether each statement waits for a server; else it takes microseconds."""
+
+    @property
+    def commit_waits(self) -> bool:
+        """Whether commit() waits for a disk; else it takes microseconds too."""
 
     def execute(self, sql: str, args: Sequence[Any] = (), /) -> Rows:
         """Run one statement, with ? for its arguments."""
@@ -87,6 +91,9 @@ class Database(Protocol):
 
     def commit(self) -> None:
         """Make the transaction last. May be called on another thread than the rest."""
+
+    def maintain(self) -> None:
+        """Do what is due now and then, between transactions. May wait for a disk, and be called on any thread."""
 
     def rollback(self) -> None:
         """Take the transaction back, if there is one."""

@@ -19,6 +19,7 @@ from examples.atm.pins import NotHashedYet
 from tasklets import channel, tasklet
 
 MOST_TOGETHER = 100  # requests in a group: some 5 ms of the loop's time
+MAINTAIN_AFTER = 1000  # requests; the log has some 10 MB then
 HASHERS = 2  # pins hashed at the same time
 
 _log = logging.getLogger("atm.bank")
@@ -34,6 +35,7 @@ class GroupCommit:
         self._working = False  # whether a tasklet is there for those that wait
         self._threads = gevent.threadpool.ThreadPool(1 + HASHERS)
         self._hashers = channel(HASHERS, "pins being hashed")  # holds one None for each
+        self._until_maintenance = MAINTAIN_AFTER
         self.groups = 0  # that were committed
 
     def answer(self, request: Request) -> Reply:
@@ -91,8 +93,15 @@ class GroupCommit:
             outcomes = self._threads.apply(self._take_and_commit, (requests,))
         else:
             outcomes = self._take(requests)
-            self._threads.apply(self._ledger.commit)
+            if self._ledger.database.commit_waits:
+                self._threads.apply(self._ledger.commit)
+            else:
+                self._ledger.commit()  # to cross to a thread and back would take longer
         self.groups += 1
+        self._until_maintenance -= len(requests)
+        if self._until_maintenance <= 0:
+            self._threads.apply(self._ledger.database.maintain)
+            self._until_maintenance = MAINTAIN_AFTER
         for account in self._ledger.locked:
             self._on_locked(account)
         return [self._threads.apply(outcome) if callable(outcome) else outcome for outcome in outcomes]

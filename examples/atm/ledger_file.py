@@ -24,8 +24,9 @@ class LedgerFile:
     error = sqlite3.Error
     is_remote = False
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, synchronous: Synchronous) -> None:
         self._connection = connection
+        self.commit_waits = synchronous == "FULL"
         self.execute = connection.execute
 
     def insert(self, sql: str, args: Sequence[Any], /) -> int:
@@ -41,6 +42,11 @@ class LedgerFile:
     def commit(self) -> None:
         """Write the transaction to the file."""
         self.execute("COMMIT")
+
+    def maintain(self) -> None:
+        """Move what is in the log into the file, so that the log begins anew."""
+        with suppress(sqlite3.Error):  # a full disk: the log goes on, and the next transaction will say so
+            self.execute("PRAGMA wal_checkpoint").fetchall()
 
     def rollback(self) -> None:
         """Take the transaction back; after some errors (a full disk) SQLite has done it by itself."""
@@ -72,7 +78,7 @@ def open_file(path: Path, synchronous: Synchronous = "NORMAL") -> LedgerFile:
     except BaseException:
         connection.close()
         raise
-    return LedgerFile(connection)
+    return LedgerFile(connection, synchronous)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronous) -> None:
@@ -88,6 +94,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronou
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # it waits for the disk; see maintain()
     connection.execute("BEGIN IMMEDIATE")  # takes the lock now, not at the first transaction
     connection.execute("COMMIT")
     damage = [row[0] for row in connection.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
