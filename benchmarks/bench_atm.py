@@ -262,6 +262,8 @@ def measure(form: str, atms: int, seconds: float) -> Figures:
             bank.terminate()
             bank.communicate()
     took = sorted(one for crew in each for one in crew)
+    if not took:
+        raise Missing(f"nothing was answered within {seconds:g} s; give more with --seconds")
     # What is done before and after the window costs the bank too.
     work = len(took) * (seconds + WARM_SECONDS) / seconds
     return Figures(

@@ -118,7 +118,7 @@ class Atm:
         self._dial = dial
         self._on_answer = on_answer
         self._line: Line | None = None
-        self._patience = patience
+        self.patience = patience
         self._ask_again = ask_again
         # Lives here, so it outlives the line. Room for answers that come twice or too late: the bank
         # never waits for us, and we skip what is not the answer to the present txn.
@@ -226,7 +226,7 @@ class Atm:
 
     def _deliver(self, request: Request) -> Reply:
         """Send until the answer to this txn is here; the bank does it once all the same (ATM-05)."""
-        deadline = monotonic() + self._patience
+        deadline = monotonic() + self.patience
         pause = FIRST_PAUSE
         why: Exception | None = None
         sent = False
@@ -252,7 +252,7 @@ class Atm:
                 why = broken
                 self._line = None
                 pause = self._pause(pause, deadline)
-        raise BankAway(f"the bank is away, no answer within {self._patience:g} s ({why})", sent=sent) from why
+        raise BankAway(f"the bank is away, no answer within {self.patience:g} s ({why})", sent=sent) from why
 
     def _pause(self, seconds: float, deadline: float) -> float:
         """Wait before the next try, and return how long to wait before the one after it."""

@@ -19,7 +19,7 @@ from examples.atm.ledger import Ledger, open_ledger
 from examples.atm.ledger_file import Synchronous
 from examples.atm.money import format_amount, parse_amount
 from examples.atm.person import Dialogue
-from examples.atm.report import Comparison, make_tables
+from examples.atm.report import Comparison, make_day_table, make_tables
 from examples.atm.terminal import Terminal
 from examples.console import debug_option, err, on_option, out
 from tasklets import channel
@@ -176,6 +176,67 @@ def demo(on: str, atms: int, transactions: int, seed: int, accounts: Path | None
         f"{customers} customers at {atms} machines, {on}: {outcome.seconds:.2f} s, "
         f"{customers / outcome.seconds:.0f} transactions/s"
     )
+    if comparison.faults:
+        raise click.ClickException(f"the books do not balance: {'; '.join(comparison.faults)}")
+    out.print("[green]The books balance.[/green]")
+
+
+@main.command()
+@click.option("--atms", type=click.IntRange(1, 5000), default=200, show_default=True, help="Machines.")
+@click.option(
+    "--customers",
+    type=click.IntRange(1, 100_000),
+    default=1000,
+    show_default=True,
+    help="Each comes five times.",
+)
+@click.option("--faults", is_flag=True, help="Kill the bank, let it hang, and cut lines, again and again.")
+@click.option(
+    "--day",
+    "seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(1, 86_400),
+    default=20.0,
+    show_default=True,
+    help="How long the day takes.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Draws the same customers again.")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Draw how long visits took and when what went wrong: a .png, .svg or .pdf.  [needs matplotlib]",
+)
+@debug_option
+def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int, plot: Path | None) -> None:
+    """Run a day: a bank, its machines in four processes, and a thousand customers.
+
+    At the end the machines' own counts are put beside the bank's books. Exit code 0 says that every answer is in
+    the ledger once and that no money was made or lost, whatever went wrong meanwhile.
+    """
+    from examples.atm import plot as pictures, simulate as days
+
+    if plot is not None:
+        pictures.check_plot(plot)
+    with TemporaryDirectory(prefix="atm-day-") as folder, make_progress() as progress:
+        accounts = progress.add_task("accounts", total=customers)
+        visits = progress.add_task("visits", total=customers * days.VISITS)
+        day = days.simulate(
+            str(Path(folder) / "bank.sqlite"),
+            atms=atms,
+            customers=customers,
+            seconds=seconds,
+            seed=seed,
+            with_faults=faults,
+            opened=lambda count: progress.advance(accounts, count),
+            visited=lambda count: progress.advance(visits, count),
+            happened=lambda what: progress.console.print(f"note: {what}"),
+        )
+    comparison = Comparison(day.outcome)
+    out.print(make_day_table(day, comparison), *make_tables(comparison), sep="\n")
+    if plot is not None:
+        pictures.draw_day(day, plot)
+        out.print(f"The picture is in {plot}.")
     if comparison.faults:
         raise click.ClickException(f"the books do not balance: {'; '.join(comparison.faults)}")
     out.print("[green]The books balance.[/green]")

@@ -123,8 +123,11 @@ class Ledger:
         """
         try:
             check(txn, atm, at, order)
+            return self._take(txn, atm, at, order)
         except BadRequest as error:
             return Error(txn if isinstance(txn, str) else "", str(error))
+
+    def _take(self, txn: str, atm: str, at: datetime, order: Order) -> Reply:
         fingerprint = fingerprint_of(atm, order)
         row = self._db.execute(
             "SELECT fingerprint, seq, kind, account, since, reason, balance FROM transactions WHERE txn = ?",

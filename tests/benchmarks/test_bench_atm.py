@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 def test_banks_are_measured_side_by_side(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "bench_atm.py"), "--rounds", "1", "--atms", "8"]
-    command += ["--seconds", "0.3", "--only", "net", "--only", "pywsgi", "--json", str(file)]
+    command += ["--seconds", "1", "--only", "net", "--only", "pywsgi", "--json", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
 
