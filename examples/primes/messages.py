@@ -1,8 +1,11 @@
-"""What master and workers say to each other: three read-only messages.
+"""What master and workers say to each other: four read-only messages.
 
-worker -> master   Join(name, pid, chunks, results)   once, with two channels that live at the worker
-master -> worker   Chunk(index, lo, hi, attempt)      over the worker's `chunks`, which is closed at the end
-worker -> master   Result(index, attempt, ...)        over the worker's `results`, one for each chunk
+worker -> master   Join(name, pid, chunks, results)            once, with two channels that live at the worker
+master -> worker   Chunk(index, lo, hi, attempt, algorithm)    over the worker's `chunks`, closed at the end
+worker -> master   Progress(index, attempt, reached)           over the worker's `results`, while it computes
+worker -> master   Result(index, attempt, ...)                 over the worker's `results`, one for each chunk
+
+A worker that leaves closes both channels.
 """
 
 from tasklets import channel, message
@@ -16,6 +19,16 @@ class Chunk:
     lo: int
     hi: int
     attempt: int  # counts from 1; a higher one makes the results of the lower ones void
+    algorithm: str = "trial"
+
+
+@message(name="primes.Progress")
+class Progress:
+    """A sign of life of a worker that computes, every BEAT_SECONDS."""
+
+    index: int
+    attempt: int
+    found: int  # primes so far
 
 
 @message(name="primes.Result")
