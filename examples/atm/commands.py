@@ -22,6 +22,7 @@ from examples.atm.person import Dialogue
 from examples.atm.report import Comparison, make_day_table, make_tables
 from examples.atm.terminal import Terminal
 from examples.console import debug_option, err, on_option, out
+from examples.pictures import plot_option
 from tasklets import channel
 
 BANK = "tcp://127.0.0.1:7000"
@@ -201,12 +202,7 @@ def demo(on: str, atms: int, transactions: int, seed: int, accounts: Path | None
     help="How long the day takes.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Draws the same customers again.")
-@click.option(
-    "--plot",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Draw how long visits took and when what went wrong: a .png, .svg or .pdf.  [needs matplotlib]",
-)
+@plot_option("how long visits took and when what went wrong")
 @debug_option
 def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int, plot: Path | None) -> None:
     """Run a day: a bank, its machines in four processes, and a thousand customers.
@@ -214,10 +210,8 @@ def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int,
     At the end the machines' own counts are put beside the bank's books. Exit code 0 says that every answer is in
     the ledger once and that no money was made or lost, whatever went wrong meanwhile.
     """
-    from examples.atm import plot as pictures, simulate as days
+    from examples.atm import simulate as days  # with what it needs, of which the other commands need nothing
 
-    if plot is not None:
-        pictures.check_plot(plot)
     with TemporaryDirectory(prefix="atm-day-") as folder, make_progress() as progress:
         accounts = progress.add_task("accounts", total=customers)
         visits = progress.add_task("visits", total=customers * days.VISITS)
@@ -235,7 +229,9 @@ def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int,
     comparison = Comparison(day.outcome)
     out.print(make_day_table(day, comparison), *make_tables(comparison), sep="\n")
     if plot is not None:
-        pictures.draw_day(day, plot)
+        from examples.atm.plot import draw_day
+
+        draw_day(day, plot)
         out.print(f"The picture is in {plot}.")
     if comparison.faults:
         raise click.ClickException(f"the books do not balance: {'; '.join(comparison.faults)}")

@@ -12,23 +12,6 @@ if TYPE_CHECKING:
 
 COLOURS = {"kill": "tab:red", "hang": "tab:purple", "cut": "tab:orange"}
 WORDS = {"kill": "bank killed, until it is back", "hang": "bank hangs", "cut": "line cut"}
-FORMATS = (".png", ".svg", ".pdf")
-
-
-class CannotPlot(Exception):
-    """There is no picture; the message says why and what to do."""
-
-
-def check_plot(path: Path) -> None:
-    """Find out before the work whether the picture can be drawn afterwards. Raises CannotPlot."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise CannotPlot("drawing needs matplotlib; install it: pip install 'tasklets[plot]'") from error
-    if path.suffix not in FORMATS:
-        raise CannotPlot(f"cannot draw {path.name!r}; name a file that ends in {', '.join(FORMATS)}")
-    if not path.absolute().parent.is_dir():
-        raise CannotPlot(f"there is no folder {path.parent} to draw {path.name} in; make it first")
 
 
 def draw_day(day: Day, path: Path) -> None:

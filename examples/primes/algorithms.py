@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import isqrt
 from typing import Any
 
-from examples.primes.arithmetic import is_prime, primes_in
+from examples.primes.arithmetic import divisions_near, is_prime, primes_in
 
 Algorithm = Callable[[int, int], Iterator[tuple[int, ...]]]
 
@@ -70,7 +70,7 @@ def sieve(lo: int, hi: int) -> Iterator[tuple[int, ...]]:
 
 def sieve_with_numpy(lo: int, hi: int) -> Iterator[tuple[int, ...]]:
     """Do the same with numpy. Raises NoNumpy."""
-    np = _load_numpy()
+    np = load_numpy()
     for start, stop in _steps(lo, hi):
         if isqrt(stop) > MOST_BASE:
             yield from trial(start, stop)
@@ -88,8 +88,18 @@ ALGORITHMS: dict[str, Algorithm] = {
     "numpy": sieve_with_numpy,
 }
 
+# algorithm -> what a number near n costs, in units of its own; how long a unit takes is learned (guide.py)
+COSTS: dict[str, Callable[[int], float]] = {
+    "trial": divisions_near,
+    "wheel": divisions_near,
+    "sieve": lambda n: 1.0,
+    "numpy": lambda n: 1.0,
+}
+SECONDS_PER_UNIT = 1e-7  # a guess to begin with
 
-def _load_numpy() -> Any:
+
+def load_numpy() -> Any:
+    """Return numpy. Raises NoNumpy."""
     try:
         import numpy
     except ImportError as error:

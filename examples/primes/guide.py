@@ -8,50 +8,53 @@ more. Towards the end the chunks get smaller: each takes a part of what is left,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from examples.primes.arithmetic import partition, suitable_chunk
+from examples.primes.algorithms import SECONDS_PER_UNIT
+from examples.primes.arithmetic import divisions_near, partition
 
 CHUNK_SECONDS = 0.1
 LEAST_SECONDS = 0.01  # at the end; below that the round trip would count
 SHARES = 3  # a chunk is at most a third of what each worker still has before it
-FIRST_PART = 0.2  # of a suitable chunk: how large the first ones are
 WEIGHT = 0.3  # of the newest result
 
 
 class Guide:
-    """Chooses sizes of chunks. `seconds_per_number` is what it has learned so far."""
+    """Chooses sizes of chunks. `cost` says what a number near n costs, in units whose length is learned."""
 
-    def __init__(self, lo: int, hi: int, *, workers: int = 1) -> None:
+    def __init__(
+        self, lo: int, hi: int, *, workers: int = 1, cost: Callable[[int], float] = divisions_near
+    ) -> None:
         self.workers = max(1, workers)
+        self.seconds_per_unit = SECONDS_PER_UNIT
         self._lo = lo
         self._hi = hi
+        self._cost = cost
         self._learned = False
-        # A guess, for an algorithm that divides; what sieves is a hundred times as fast, and soon found to be.
-        self.seconds_per_number = CHUNK_SECONDS / suitable_chunk(lo, hi) / FIRST_PART
 
     def __repr__(self) -> str:
-        return f"<Guide {self.seconds_per_number:.3g} s per number, {self.workers} workers>"
+        return f"<Guide {self.seconds_per_unit:.3g} s per unit, {self.workers} workers>"
 
-    def learn(self, numbers: int, seconds: float) -> None:
-        """Take in that `numbers` have taken `seconds` to search."""
-        newest = max(seconds, 1e-9) / numbers
+    def learn(self, lo: int, hi: int, seconds: float) -> None:
+        """Take in that `[lo, hi)` has taken `seconds` to search."""
+        newest = max(seconds, 1e-9) / (self._cost((lo + hi) // 2) * (hi - lo))
         if self._learned:
-            self.seconds_per_number += WEIGHT * (newest - self.seconds_per_number)
+            self.seconds_per_unit += WEIGHT * (newest - self.seconds_per_unit)
         else:
-            self.seconds_per_number, self._learned = newest, True
+            self.seconds_per_unit, self._learned = newest, True
 
-    def size(self, left: int) -> int:
-        """Return how many numbers the next chunk is to have when `left` were not handed out yet."""
-        usual = CHUNK_SECONDS / self.seconds_per_number
-        least = LEAST_SECONDS / self.seconds_per_number
-        return max(1, int(min(usual, max(least, left / (SHARES * self.workers)))))
+    def size(self, start: int) -> int:
+        """Return how many numbers the chunk that begins at `start` is to have."""
+        seconds_per_number = self._cost(start) * self.seconds_per_unit
+        usual, least = CHUNK_SECONDS / seconds_per_number, LEAST_SECONDS / seconds_per_number
+        share = (self._hi - start) / (SHARES * self.workers)
+        return max(1, int(min(usual, max(least, share))))
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """Cut the range, each piece as it is asked for."""
         start = self._lo
         while start < self._hi:
-            stop = min(start + self.size(self._hi - start), self._hi)
+            stop = min(start + self.size(start), self._hi)
             yield start, stop
             start = stop
 

@@ -15,6 +15,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
+from examples.primes.algorithms import COSTS
 from examples.primes.backlog import Answer, Backlog
 from examples.primes.crew import SLOTS, Crew, Ended, Found, Gone, Joined, Lives, Report, Worker
 from examples.primes.guide import FixedSize, Guide
@@ -69,16 +70,16 @@ def find_primes(
     Raises ValueError for a range, chunk or window that makes no sense, before anything is started;
     WorkersLost when no worker is left and none can join; RemoteError when the code of a worker failed.
     """
-    guide = _make_guide(lo, hi, chunk, place.size)
+    guide = _make_guide(lo, hi, chunk, place.size, algorithm)
     room = WINDOW_PER_WORKER * max(1, place.size) if window is None else window
     backlog = Backlog(guide.pieces(), window=room, ordered=ordered, lease=lease, algorithm=algorithm)
     return _Master(place, backlog, guide, joins, check, window is None, notice).answers()
 
 
-def _make_guide(lo: int, hi: int, chunk: int | None, workers: int) -> Guide:
+def _make_guide(lo: int, hi: int, chunk: int | None, workers: int, algorithm: str) -> Guide:
     if chunk is not None or hi < lo:
         return FixedSize(lo, hi, 1 if chunk is None else chunk, workers=workers)
-    return Guide(lo, hi, workers=workers)
+    return Guide(lo, hi, workers=workers, cost=COSTS[algorithm])
 
 
 class _Master:
@@ -206,7 +207,7 @@ class _Master:
                 self._lose(worker, f"is not to be trusted, {error}, and gets no more work")
                 return
             self._backlog.record(result, worker.name, monotonic())
-            self._guide.learn(chunk.hi - chunk.lo, result.seconds)
+            self._guide.learn(chunk.lo, chunk.hi, result.seconds)
         self._hear_from(worker)
 
     def _hear_from(self, worker: Worker) -> None:

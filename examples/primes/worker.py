@@ -29,7 +29,7 @@ def work(joins: channel, name: str, leaving: Callable[[], bool] = lambda: False)
     """
     chunks, results = channel(0, f"chunks of {name}"), channel(2, f"results of {name}")
     joins.send(Join(name, os.getpid(), chunks, results))
-    worker = _Worker(results)
+    worker = _Worker(chunks, results, leaving)
     beats = tasklet(worker.beat)()
     try:
         for chunk in chunks:
@@ -43,8 +43,10 @@ def work(joins: channel, name: str, leaving: Callable[[], bool] = lambda: False)
 
 
 class _Worker:
-    def __init__(self, results: channel) -> None:
+    def __init__(self, chunks: channel, results: channel, leaving: Callable[[], bool]) -> None:
+        self._chunks = chunks
         self._results = results
+        self._leaving = leaving
         self._chunk: Chunk | None = None  # in hand
         self._found: list[int] = []  # its primes so far
 
@@ -65,10 +67,13 @@ class _Worker:
         self._results.send(Result(chunk.index, chunk.attempt, tuple(self._found), seconds))
 
     def beat(self) -> None:
-        """Say again and again what is in hand."""
+        """Say again and again what is in hand; when it is time to leave and nothing is, close the door."""
         while True:
             sleep(BEAT_SECONDS)
-            if self._chunk is not None:
+            if self._chunk is None:
+                if self._leaving():
+                    self._chunks.close()
+            else:
                 try:
                     self._results.send(Progress(self._chunk.index, self._chunk.attempt, len(self._found)))
                 except ChannelClosed:

@@ -159,7 +159,7 @@ def test_a_deposit_given_up_is_kept_and_booked_before_the_next_order(
     with pytest.raises(BankAway):
         atm.deposit("alice", 500)
     assert atm.drawer.taken_in == 0
-    atm._patience = 1.0
+    atm.patience = 1.0
 
     assert balance(atm) == 10500
     assert atm.drawer.taken_in == 500

@@ -18,9 +18,10 @@ from examples.atm.demo import Outcome
 from examples.atm.faults import BankFailed, BankProcess, Fault, Wire
 from examples.atm.ledger import open_ledger
 from examples.atm.messages import Balance, Books, Ok
-from examples.atm.plot import CannotPlot, check_plot, draw_day
+from examples.atm.plot import draw_day
 from examples.atm.report import Comparison, make_day_table, quantile
 from examples.atm.simulate import Day
+from examples.pictures import CannotPlot, check_plot
 from tests.examples.atm.processes import ROOT, run, running_bank
 
 NOTHING = Books("b", 0, 0, {}, {}, 0, ())
