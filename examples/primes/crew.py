@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from examples.primes.messages import Chunk, Join, Progress, Result
+from examples.primes.messages import Chunk, Join, Leave, Progress, Result
 from net import PeerLost, Spawned
 from tasklets import ChannelClosed, channel, tasklet
 
@@ -57,8 +57,15 @@ class Lives:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaves:
+    """A worker wants no more chunks."""
+
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
-    """A worker was lost, or has left: what it had in hand is to be done by others."""
+    """A worker has ended, or was lost: what it had in hand is to be done by others."""
 
     worker: Worker
     lost: bool
@@ -72,7 +79,7 @@ class Ended:
     error: Exception | None
 
 
-Report = Joined | Found | Lives | Gone | Ended
+Report = Joined | Found | Lives | Leaves | Gone | Ended
 
 
 class Crew:
@@ -116,7 +123,7 @@ class Crew:
                 join.chunks.send(chunk)
             join.chunks.close()  # tells the worker to stop
         except ChannelClosed:
-            pass  # it leaves; collect hears of it too, after its last result
+            pass  # it would not be told to stop; collect hears what becomes of it
         except PeerLost:
             self.reports.send(Gone(worker, lost=True))
 
@@ -128,6 +135,8 @@ class Crew:
                         self.reports.send(Found(worker, said))
                     case Progress():
                         self.reports.send(Lives(worker))
+                    case Leave():
+                        self.reports.send(Leaves(worker))
             self.reports.send(Gone(worker, lost=False))
         except PeerLost:
             self.reports.send(Gone(worker, lost=True))

@@ -17,7 +17,7 @@ from typing import Any
 
 from examples.primes.algorithms import COSTS
 from examples.primes.backlog import Answer, Backlog
-from examples.primes.crew import SLOTS, Crew, Ended, Found, Gone, Joined, Lives, Report, Worker
+from examples.primes.crew import SLOTS, Crew, Ended, Found, Gone, Joined, Leaves, Lives, Report, Worker
 from examples.primes.guide import FixedSize, Guide
 from examples.primes.messages import Chunk, Result
 from examples.primes.spot_check import find_error
@@ -189,8 +189,11 @@ class _Master:
                 self._take_in(worker, result)
             case Lives(worker):
                 self._hear_from(worker)
+            case Leaves(worker):
+                worker.box.close()
+                self._lose(worker, "leaves")
             case Gone(worker, lost):
-                self._lose(worker, "was lost" if lost else "has left")
+                self._lose(worker, "was lost" if lost else "has ended")
             case Ended(name, error):
                 self._spawned -= 1
                 self._consider_end(name, error)
@@ -266,6 +269,7 @@ class _Master:
                 match report:
                     case Joined(worker):  # it came too late to be given work
                         worker.box.close()
+                        waiting.add(worker)
                     case Gone(worker):
                         waiting.discard(worker)
                     case Ended():

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 from examples.primes.algorithms import ALGORITHMS
-from examples.primes.messages import Chunk, Join, Progress, Result
-from tasklets import ChannelClosed, channel, sleep, tasklet
+from examples.primes.messages import Chunk, Join, Leave, Progress, Result
+from tasklets import channel, sleep, tasklet
 
 BEAT_SECONDS = 0.5
 
@@ -29,22 +29,20 @@ def work(joins: channel, name: str, leaving: Callable[[], bool] = lambda: False)
     """
     chunks, results = channel(0, f"chunks of {name}"), channel(2, f"results of {name}")
     joins.send(Join(name, os.getpid(), chunks, results))
-    worker = _Worker(chunks, results, leaving)
+    worker = _Worker(results, leaving)
     beats = tasklet(worker.beat)()
     try:
         for chunk in chunks:
-            worker.compute(chunk)
-            if leaving():
-                break
+            if not worker.has_left:  # what comes after the farewell was given to others
+                worker.compute(chunk)
     finally:
         beats.kill()
-    chunks.close()
     results.close()
 
 
 class _Worker:
-    def __init__(self, chunks: channel, results: channel, leaving: Callable[[], bool]) -> None:
-        self._chunks = chunks
+    def __init__(self, results: channel, leaving: Callable[[], bool]) -> None:
+        self.has_left = False
         self._results = results
         self._leaving = leaving
         self._chunk: Chunk | None = None  # in hand
@@ -63,18 +61,20 @@ class _Worker:
                 resumed = perf_counter()
                 away += resumed - now
         seconds = perf_counter() - began - away
-        self._chunk = None
         self._results.send(Result(chunk.index, chunk.attempt, tuple(self._found), seconds))
+        self._chunk = None
+        self._perhaps_leave()
 
     def beat(self) -> None:
-        """Say again and again what is in hand; when it is time to leave and nothing is, close the door."""
-        while True:
+        """Say again and again what is in hand; when nothing is, and it is time to, say farewell."""
+        while not self.has_left:
             sleep(BEAT_SECONDS)
-            if self._chunk is None:
-                if self._leaving():
-                    self._chunks.close()
+            if self._chunk is not None:
+                self._results.send(Progress(self._chunk.index, self._chunk.attempt, len(self._found)))
             else:
-                try:
-                    self._results.send(Progress(self._chunk.index, self._chunk.attempt, len(self._found)))
-                except ChannelClosed:
-                    return
+                self._perhaps_leave()
+
+    def _perhaps_leave(self) -> None:
+        if self._leaving() and not self.has_left:
+            self.has_left = True
+            self._results.send(Leave())
