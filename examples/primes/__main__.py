@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TextIO, cast
 
 import click
@@ -18,6 +18,7 @@ from examples.primes.search import LEASE_SECONDS, find_primes
 from examples.primes.tally import Tally, open_bar
 from net import Place, open_place, serve
 from tasklets import channel
+from tasklets.clock import monotonic
 
 EXAMPLES = """\b
 Examples:

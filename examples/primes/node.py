@@ -19,11 +19,12 @@ import click
 import net
 from examples.console import debug_option, err, run_program
 from examples.primes.worker import work
-from net import PeerLost, PeerUnreachable
-from tasklets import ChannelClosed, sleep
+from net import NameNotFound, PeerLost, PeerUnreachable
+from tasklets import ChannelClosed, channel, nursery, sleep
 
 FIRST_PAUSE = 0.2  # seconds before joining again, doubled each time
 LONGEST_PAUSE = 5.0
+WATCH_SECONDS = 1.0
 
 
 @click.command()
@@ -40,11 +41,9 @@ def main(url: str, name: str | None, stay: bool) -> None:
         pause = FIRST_PAUSE
         while not leaving():
             try:
-                joins = net.connect(url)
-                err.print(f"joined {url}", markup=False, soft_wrap=True)
-                work(joins, name or socket.gethostname(), leaving)
+                serve(url, name or socket.gethostname(), leaving)
                 pause = FIRST_PAUSE
-            except (PeerLost, PeerUnreachable, ChannelClosed) as lost:
+            except (PeerLost, PeerUnreachable, NameNotFound, ChannelClosed) as lost:
                 if not stay:
                     raise click.ClickException(f"the search is gone: {lost}") from lost
             if not stay:
@@ -52,6 +51,24 @@ def main(url: str, name: str | None, stay: bool) -> None:
             # Jitter, so that not all come back in the same moment.
             sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def serve(url: str, name: str, leaving: Callable[[], bool]) -> None:
+    """Join the search at `url` and compute for it until it is over, or we leave. Blocks. Raises PeerLost."""
+    joins = net.connect(url)
+    err.print(f"joined {url}", markup=False, soft_wrap=True)
+    with nursery() as home:
+        watcher = home.start(_watch, url, joins)
+        work(joins, name, leaving)
+        watcher.kill()
+
+
+def _watch(url: str, joins: channel) -> None:
+    """Look every second whether the search is still the one that we joined: who computes would not notice."""
+    while True:
+        sleep(WATCH_SECONDS)
+        if net.connect(url) is not joins:
+            raise PeerLost(f"another search is at {url} now", peer=url, outcome="unknown")
 
 
 @contextmanager

@@ -12,7 +12,6 @@ Nothing here depends on where the workers are.
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from random import Random
-from time import monotonic
 from typing import Any
 
 from examples.primes.algorithms import COSTS
@@ -24,6 +23,7 @@ from examples.primes.spot_check import find_error
 from examples.primes.worker import work
 from net import PeerLost, Place
 from tasklets import TaskletError, Timeout, channel, select
+from tasklets.clock import monotonic
 
 # The last chunks wait at nobody's door, because they would wait there while another worker is idle.
 FREE_CHUNKS_PER_WORKER = 4
