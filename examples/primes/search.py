@@ -215,7 +215,9 @@ class _Master:
 
     def _hear_from(self, worker: Worker) -> None:
         """Note that a worker lives: the leases of what it has in hand begin anew."""
-        worker.silent = False
+        if worker.silent and worker in self._workers:
+            worker.silent = False
+            self._notice(f"{worker.name} is back")
         for chunk in worker.hand.values():
             self._backlog.renew(chunk, monotonic())
 
