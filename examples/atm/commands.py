@@ -94,7 +94,8 @@ def bank(listen: str, where: str, synchronous: str, new: tuple[NewAccount, ...],
 
     A new ledger gets three sample accounts, unless --open says which.
     """
-    requests = channel(name="requests to the bank", copy=True)
+    # Room: what counts for a machine is its answer, and so it need not wait for the request to be taken first.
+    requests = channel(1024, "requests to the bank", copy=True)
     level: Synchronous = "FULL" if synchronous == "full" else "NORMAL"
     with (
         net.serve(listen, insecure=insecure, bank=requests) as server,
@@ -236,6 +237,56 @@ def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int,
     if comparison.faults:
         raise click.ClickException(f"the books do not balance: {'; '.join(comparison.faults)}")
     out.print("[green]The books balance.[/green]")
+
+
+@main.command()
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="Where the page is. Whoever reaches it can watch, so keep it on this machine.",
+)
+@click.option("--listen", metavar="ADDRESS", default=BANK, show_default=True, help="Port 0 takes a free one.")
+@click.option(
+    "--ledger", "where", metavar="FILE|URL", help="The ledger.  [default: a new one, removed afterwards]"
+)
+@click.option(
+    "--atms",
+    type=click.IntRange(0, 400),
+    default=16,
+    show_default=True,
+    help="Machines with scripted customers; with a --ledger of yours better 0.",
+)
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
+@debug_option
+def watch(http: str, listen: str, where: str | None, atms: int, insecure: bool) -> None:
+    """Run a bank and show on a web page what its machines do.
+
+    Use a machine yourself beside the scripted ones: python -m examples.atm atm
+    """
+    from examples.atm.crowd import run_crowd
+    from examples.atm.watch import Watch
+
+    requests = channel(1024, "requests to the bank", copy=True)
+    with (
+        TemporaryDirectory(prefix="atm-watch-") as folder,
+        net.serve(listen, insecure=insecure, bank=requests) as server,
+        open_ledger(where or f"{folder}/bank.sqlite") as ledger,
+        net.open_place("processes:1") as place,
+    ):
+        open_accounts(ledger, ())
+        pins = {f"customer {number}": f"{1000 + number}" for number in range(1, 21)} if atms else {}
+        for name, pin in pins.items():
+            if name not in ledger.names():
+                ledger.open_account(name, pin, 200_00)
+        view = Watch(ledger)
+        bank = Bank(ledger, view.arrived, view.answered)
+        with view.serve(http, bank, insecure=insecure) as page:
+            place.spawn(run_crowd, server.url("bank"), atms, pins, 1)
+            click.echo(f"The bank listens at {server.url('bank')}.")
+            click.echo(f"Watch it at {page} (Ctrl-C ends it).")
+            bank.serve(requests)
 
 
 def make_progress() -> Progress:
