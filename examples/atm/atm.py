@@ -10,7 +10,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Protocol
 from uuid import uuid4
 
@@ -31,6 +30,7 @@ from examples.atm.messages import (
 )
 from net.errors import PeerLost, PeerUnreachable
 from tasklets import ChannelClosed, NotSendable, Timeout, channel, sleep, tasklet, timeout
+from tasklets.clock import monotonic
 
 PATIENCE = 2.0  # seconds after which the customer hears that the bank is away (ATM-09)
 ASK_AGAIN = 0.5  # seconds without an answer after which the same txn is sent once more

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from examples.atm.group_commit import GroupCommit
 from examples.atm.lanes import Lanes
@@ -35,7 +36,8 @@ def serve_bank(requests: channel, where: str) -> None:
 class Bank:
     """Answers requests out of a ledger.
 
-    `before` runs with the request's accounts held, and may block; `after` is told each answer that leaves.
+    `before` runs with the request's accounts held, and may block; `after` is told each answer that leaves; `apart` is
+    GroupCommit's.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class Bank:
         ledger: Ledger,
         before: Callable[[Request], None] = lambda request: None,
         after: Callable[[Request, Reply], None] = lambda request, reply: None,
+        *,
+        apart: Callable[..., Any] | None = None,
     ) -> None:
         self.attached: dict[str, channel] = {}  # machine -> where it hears of locked accounts
-        self._books = GroupCommit(ledger, self._tell_all)
+        self._books = GroupCommit(ledger, self._tell_all, apart)
         self._before = before
         self._after = after
         self._lanes = Lanes()

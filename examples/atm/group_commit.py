@@ -26,14 +26,24 @@ _log = logging.getLogger("atm.bank")
 
 
 class GroupCommit:
-    """Takes requests into a ledger in groups. `on_locked` hears of each account that was locked, once it is."""
+    """Takes requests into a ledger in groups. `on_locked` hears of each account that was locked, once it is.
 
-    def __init__(self, ledger: Ledger, on_locked: Callable[[str], None] = lambda account: None) -> None:
+    `apart` calls a function where it holds up nobody, and waits for what it returns: on another thread, unless a test
+    wants everything in one.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        on_locked: Callable[[str], None] = lambda account: None,
+        apart: Callable[..., Any] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._on_locked = on_locked
         self._waiting: deque[tuple[Request, channel]] = deque()  # with the channel that its asker waits at
         self._working = False  # whether a tasklet is there for those that wait
-        self._threads = gevent.threadpool.ThreadPool(1 + HASHERS)
+        self._threads = None if apart else gevent.threadpool.ThreadPool(1 + HASHERS)
+        self._apart = apart or self._threads.apply  # type: ignore[union-attr]
         self._hashers = channel(HASHERS, "pins being hashed")  # holds one None for each
         self._until_maintenance = MAINTAIN_AFTER
         self.groups = 0  # that were committed
@@ -59,12 +69,13 @@ class GroupCommit:
 
     def close(self) -> None:
         """End the threads."""
-        self._threads.kill()
+        if self._threads is not None:
+            self._threads.kill()
 
     def _hash(self, wanted: NotHashedYet) -> None:
         self._hashers.send(None)
         try:
-            self._threads.apply(wanted.work)
+            self._apart(wanted.work)
         finally:
             self._hashers.receive()
 
@@ -90,21 +101,21 @@ class GroupCommit:
 
     def _commit(self, requests: list[Request]) -> list[Any]:
         if self._ledger.database.is_remote:
-            outcomes = self._threads.apply(self._take_and_commit, (requests,))
+            outcomes = self._apart(self._take_and_commit, (requests,))
         else:
             outcomes = self._take(requests)
             if self._ledger.database.commit_waits:
-                self._threads.apply(self._ledger.commit)
+                self._apart(self._ledger.commit)
             else:
                 self._ledger.commit()  # to cross to a thread and back would take longer
         self.groups += 1
         self._until_maintenance -= len(requests)
         if self._until_maintenance <= 0:
-            self._threads.apply(self._ledger.database.maintain)
+            self._apart(self._ledger.database.maintain)
             self._until_maintenance = MAINTAIN_AFTER
         for account in self._ledger.locked:
             self._on_locked(account)
-        return [self._threads.apply(outcome) if callable(outcome) else outcome for outcome in outcomes]
+        return [self._apart(outcome) if callable(outcome) else outcome for outcome in outcomes]
 
     def _take_and_commit(self, requests: list[Request]) -> list[Any]:
         outcomes = self._take(requests)
