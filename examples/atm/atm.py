@@ -29,7 +29,7 @@ from examples.atm.messages import (
     Withdraw,
 )
 from net.errors import PeerLost, PeerUnreachable
-from tasklets import ChannelClosed, NotSendable, Timeout, channel, sleep, tasklet, timeout
+from tasklets import ChannelClosed, NotSendable, Timeout, channel, freeze, sleep, tasklet, timeout
 from tasklets.clock import monotonic
 
 PATIENCE = 2.0  # seconds after which the customer hears that the bank is away (ATM-09)
@@ -248,6 +248,10 @@ class Atm:
                 if not limit.expired:
                     raise  # a limit of our caller's
                 why = why or silence
+            except NotSendable as refused:
+                # What is sent ahead may be refused late, and then the next to send over the line hears of it.
+                freeze(request)  # raises when it is about this one
+                why = refused
             except (PeerLost, PeerUnreachable, ChannelClosed) as broken:
                 why = broken
                 self._line = None

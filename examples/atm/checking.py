@@ -32,7 +32,8 @@ def check(txn: object, atm: object, at: object, order: object) -> None:
     moments = {"at": at}
     for field in FIELDS[type(order)]:
         if field == "since":
-            moments[field] = getattr(order, field) or at
+            since = getattr(order, field)
+            moments[field] = at if since is None else since
         elif field != "amount":
             texts[field] = getattr(order, field)
     for name, text in texts.items():

@@ -101,7 +101,8 @@ def bank(listen: str, where: str, synchronous: str, new: tuple[NewAccount, ...],
         net.serve(listen, insecure=insecure, bank=requests) as server,
         open_ledger(where, synchronous=level) as ledger,
     ):
-        open_accounts(ledger, new)
+        for line in open_accounts(ledger, new):
+            click.echo(line)
         url = server.url("bank")
         click.echo(f"The bank keeps its ledger in {hide_password(where)}.")
         click.echo(f"The bank listens at {url}; Ctrl-C ends it.")
@@ -114,11 +115,13 @@ def hide_password(where: str) -> str:
     return re.sub(r"(?<=://)([^/@:]*):[^/@]*@", r"\1@", where)
 
 
-def open_accounts(ledger: Ledger, new: tuple[NewAccount, ...]) -> None:
-    """Open what was asked for, or samples when there is nothing at all; say what there is to try."""
+def open_accounts(ledger: Ledger, new: tuple[NewAccount, ...]) -> list[str]:
+    """Open what was asked for, or samples when there is nothing at all; return what there is to try, in words."""
+    said = []
     for name, pin, amount in new or (() if ledger.names() else SAMPLES):
         ledger.open_account(name, pin, amount)
-        click.echo(f"Opened account {name} with pin {pin} and {format_amount(amount)}.")
+        said.append(f"Opened account {name} with pin {pin} and {format_amount(amount)}.")
+    return said
 
 
 @main.command()
@@ -275,7 +278,7 @@ def watch(http: str, listen: str, where: str | None, atms: int, insecure: bool) 
         open_ledger(where or f"{folder}/bank.sqlite") as ledger,
         net.open_place("processes:1") as place,
     ):
-        open_accounts(ledger, ())
+        opened = open_accounts(ledger, ())
         pins = {f"customer {number}": f"{1000 + number}" for number in range(1, 21)} if atms else {}
         for name, pin in pins.items():
             if name not in ledger.names():
@@ -284,7 +287,7 @@ def watch(http: str, listen: str, where: str | None, atms: int, insecure: bool) 
         bank = Bank(ledger, view.arrived, view.answered)
         with view.serve(http, bank, insecure=insecure) as page:
             place.spawn(run_crowd, server.url("bank"), atms, pins, 1)
-            click.echo(f"The bank listens at {server.url('bank')}.")
+            click.echo("\n".join([*opened, f"The bank listens at {server.url('bank')}."]))
             click.echo(f"Watch it at {page} (Ctrl-C ends it).")
             bank.serve(requests)
 

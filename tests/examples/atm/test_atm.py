@@ -68,7 +68,7 @@ MakeAtm = Callable[..., tuple[Atm, Line]]
 def make_atm(bank: channel) -> MakeAtm:
     def make(script: str = "", drawer: Drawer | None = None, **options: Any) -> tuple[Atm, Line]:
         line = Line(bank, script)
-        return Atm("atm-1", line.dial, drawer, **{"patience": 0.5, "ask_again": 0.02, **options}), line
+        return Atm("atm-1", line.dial, drawer, **{"patience": 2.0, "ask_again": 0.02, **options}), line
 
     return make
 

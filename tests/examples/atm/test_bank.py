@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from examples.atm.bank import Bank
+from examples.atm.checking import FIELDS
 from examples.atm.ledger import Ledger
 from examples.atm.messages import (
     Attach,
@@ -233,3 +235,64 @@ def test_nonsense_is_not_attached(ledger: Ledger, attach: Attach) -> None:  # AT
     bank._attach(attach)
 
     assert bank.attached == {}
+
+
+# -- every field of every message
+
+GARBAGE = [
+    None,
+    True,
+    -1,
+    10**400,
+    1.5,
+    math.nan,
+    "",
+    "x" * 100_000,
+    "\0",
+    b"x",
+    (),
+    {"a": 1},
+    NOON,
+    Ok("t", 1),
+]
+EXAMPLES = {
+    "owner": "eve",
+    "pin": "1111",
+    "currency": "EUR",
+    "account": "alice",
+    "to": "bob",
+    "amount": 5,
+    "since": None,
+    "withdrawal": "t",
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.__name__)
+def test_garbage_in_any_field_of_an_order_is_answered_and_moves_nothing(
+    counter: Counter, ledger: Ledger, kind: Any
+) -> None:  # ATM-01, ATM-12
+    for field in FIELDS[kind]:
+        good = {name: EXAMPLES[name] for name in FIELDS[kind]}
+        for garbage in GARBAGE:
+            if garbage == good[field] or (field == "since" and garbage == NOON):
+                continue
+            reply = counter.ask(kind(**good | {field: garbage}))
+            assert isinstance(reply, Error | Declined), f"{field}={garbage!r}: {reply}"
+            ledger._db.execute("UPDATE accounts SET wrong_pins = 0")
+    books = ledger.books()
+    assert books.customers == 15000
+    assert books.faults == ()
+
+
+@pytest.mark.parametrize("field", ["txn", "atm", "at"])
+def test_garbage_in_any_field_of_a_request_is_answered_and_moves_nothing(
+    counter: Counter, ledger: Ledger, field: str
+) -> None:  # ATM-12
+    for garbage in GARBAGE:
+        if (field == "at" and garbage == NOON) or (field != "at" and garbage == "\0"):
+            continue
+        reply: channel = channel(1)
+        good = {"txn": "t", "atm": "atm-1", "at": NOON, "order": Deposit("alice", 5), "reply": reply}
+        counter.requests.send(Request(**good | {field: garbage}))  # type: ignore[arg-type]
+        assert isinstance(reply.receive(), Error)
+    assert ledger.books().customers == 15000
