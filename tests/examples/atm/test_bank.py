@@ -274,8 +274,8 @@ def test_garbage_in_any_field_of_an_order_is_answered_and_moves_nothing(
     for field in FIELDS[kind]:
         good = {name: EXAMPLES[name] for name in FIELDS[kind]}
         for garbage in GARBAGE:
-            if garbage == good[field] or (field == "since" and garbage == NOON):
-                continue
+            if garbage == good[field] or (field, garbage) in (("since", NOON), ("owner", "\0")):
+                continue  # names may hold any character (ATM-02)
             reply = counter.ask(kind(**good | {field: garbage}))
             assert isinstance(reply, Error | Declined), f"{field}={garbage!r}: {reply}"
             ledger._db.execute("UPDATE accounts SET wrong_pins = 0")
