@@ -47,6 +47,13 @@ class BankProcess:
         self._process = gevent.subprocess.Popen(
             [*command, *self._arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        try:
+            self._wait_until_it_listens()
+        except BaseException:
+            self._end(signal.SIGKILL)
+            raise
+
+    def _wait_until_it_listens(self) -> None:
         assert self._process.stdout is not None
         said = []
         for line in self._process.stdout:
@@ -54,7 +61,6 @@ class BankProcess:
             if line.startswith("The bank listens at "):
                 self.port = int(line.partition(";")[0].rpartition(":")[2].partition("/")[0])
                 return
-        self._end(signal.SIGKILL)
         raise BankFailed(f"the bank did not start: {' '.join(said[-1:]) or 'it said nothing'}")
 
     def kill(self) -> None:

@@ -81,13 +81,15 @@ class GroupCommit:
 
     def _work(self) -> None:
         """Do one group after the other until nobody waits."""
-        while self._waiting:
-            count = min(len(self._waiting), MOST_TOGETHER)
-            group = [self._waiting.popleft() for _ in range(count)]
-            outcomes = self._do_together([request for request, _ in group])
-            for (_, asked), outcome in zip(group, outcomes, strict=True):
-                asked.send(outcome)
-        self._working = False
+        try:
+            while self._waiting:
+                count = min(len(self._waiting), MOST_TOGETHER)
+                group = [self._waiting.popleft() for _ in range(count)]
+                outcomes = self._do_together([request for request, _ in group])
+                for (_, asked), outcome in zip(group, outcomes, strict=True):
+                    asked.send(outcome)
+        finally:
+            self._working = False
 
     def _do_together(self, requests: list[Request]) -> list[Any]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -22,7 +23,7 @@ from examples.atm.plot import draw_day
 from examples.atm.report import Comparison, make_day_table, quantile
 from examples.atm.simulate import Day
 from examples.pictures import CannotPlot, check_plot
-from tests.examples.atm.processes import ROOT, run, running_bank
+from tests.examples.atm.processes import ROOT, run, running, running_bank
 
 NOTHING = Books("b", 0, 0, {}, {}, 0, ())
 
@@ -133,6 +134,23 @@ def test_a_day_without_faults_has_none(tmp_path: Path) -> None:
     rows = rows_of(said)
     assert rows["visits that ended without an answer"] == rows["bank killed"] == rows["lines cut"] == "0"
     assert "note:" not in notes
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_a_day_can_be_stopped_and_leaves_nothing(tmp_path: Path, by: int) -> None:
+    arguments = ("simulate", "--atms", "8", "--customers", "20", "--faults", "--day", "60")
+    with running("examples.atm", *arguments, cwd=tmp_path) as day:
+        assert day.stderr is not None
+        day.stderr.readline()  # the first fault
+        if by == signal.SIGTERM:
+            day.send_signal(by)  # only to itself; what it started is its own business
+            code, _, _ = day.finish()
+        else:
+            code, _, _ = day.interrupt(by)
+        assert code == 130
+        assert day.survivors() == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_day_is_told_in_a_table() -> None:
