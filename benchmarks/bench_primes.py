@@ -2,6 +2,7 @@
 
     python benchmarks/bench_primes.py                 five rounds, about a minute
     python benchmarks/bench_primes.py --rounds 9 --save
+    python benchmarks/bench_primes.py --sweep         sizes of chunks, and the one that the search chooses
 
 All forms search the same range by trial division and send all primes back. The others get it cut into chunks that
 take about 0.1 s each, with the same function; the search cuts it by itself. Each measurement runs in a
@@ -15,7 +16,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from measuring import (
 )
 
 FORMS = ("loop", "here", "processes:1", "processes:2", "pool:2", "futures:2", "ray:2")
+SWEEP = ("chunk:100", "chunk:1000", "chunk:10000", "chunk:100000", "chunk:auto")
 OTHERS = ("pool:2", "futures:2", "ray:2")
 KNOWN = {1_000_000: 78498, 2_000_000: 148933}  # hi -> primes in [1, hi)
 
@@ -64,6 +66,9 @@ def measure(form: str, hi: int) -> tuple[Times, int]:
     others = {"pool:2": measure_pool, "futures:2": measure_futures, "ray:2": measure_ray}
     if form in others:
         return others[form](pieces)
+    if form in SWEEP:
+        size = form.partition(":")[2]
+        return measure_place("processes:2", hi, None if size == "auto" else int(size))
     return measure_place(form, hi)
 
 
@@ -111,7 +116,7 @@ def measure_ray(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
     return times, count
 
 
-def measure_place(form: str, hi: int) -> tuple[Times, int]:
+def measure_place(form: str, hi: int, chunk: int | None = None) -> tuple[Times, int]:
     from examples.primes.search import find_primes
     from net import open_place
 
@@ -121,7 +126,7 @@ def measure_place(form: str, hi: int) -> tuple[Times, int]:
             pass
         begun = perf_counter()
         count, last = 0, {}  # worker -> when its last chunk was there
-        for answer in find_primes(place, 1, hi, ordered=False):
+        for answer in find_primes(place, 1, hi, chunk=chunk, ordered=False):
             count += len(answer.primes)
             last[answer.worker] = answer.at
         work = perf_counter() - begun
@@ -138,15 +143,15 @@ def primes_of(piece: tuple[int, int]) -> tuple[int, ...]:
 # ----------------------------------------------------------------------------------- all of them, in rounds
 
 
-def run_rounds(rounds: int, hi: int) -> tuple[dict[str, list[Times]], dict[str, str]]:
+def run_rounds(forms: Sequence[str], rounds: int, hi: int) -> tuple[dict[str, list[Times]], dict[str, str]]:
     """Measure every form `rounds` times, interleaved, each round beginning with another form.
 
     Returns the times, and why some forms could not be measured.
     """
-    times: dict[str, list[Times]] = {form: [] for form in FORMS}
+    times: dict[str, list[Times]] = {form: [] for form in forms}
     missing: dict[str, str] = {}
     for number in range(rounds):
-        for form in rotated([form for form in FORMS if form not in missing], number):
+        for form in rotated([form for form in forms if form not in missing], number):
             try:
                 times[form].append(measure_apart(form, hi))
             except Missing as reason:
@@ -194,6 +199,13 @@ def judge(times: dict[str, list[Times]]) -> list[Target]:
     ]
 
 
+def judge_sweep(times: dict[str, list[Times]]) -> list[Target]:
+    """Compare the size that the search chooses with the best of the others (PRI-04)."""
+    medians = {form: statistics.median(one.work for one in each) for form, each in times.items()}
+    best = min(medians[form] for form in SWEEP[:-1])
+    return [Target("chunk:auto against the best size", medians["chunk:auto"] / best, 1.1, False)]
+
+
 def show(times: dict[str, list[Times]], missing: dict[str, str], targets: list[Target]) -> None:
     """Print the medians of the seconds, and the ratios."""
     print(f"{'form':12} {'start':>8} {'work':>8} {'both':>8}   work, least to most")
@@ -229,8 +241,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each form is measured (default 5)")
     parser.add_argument("--hi", type=int, default=2_000_000, help="the range is [1, HI) (default 2000000)")
+    parser.add_argument("--sweep", action="store_true", help="compare sizes of chunks instead (PRI-04)")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
-    parser.add_argument("--one", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=(*FORMS, *SWEEP), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         times, count = measure(options.one, options.hi)
@@ -238,10 +251,11 @@ def main() -> None:
         return
     if options.rounds < 1:
         parser.error(f"{options.rounds} rounds measure nothing; give 1 or more")
-    rounds, missing = run_rounds(options.rounds, options.hi)
-    targets = judge(rounds)
+    forms = SWEEP if options.sweep else FORMS
+    rounds, missing = run_rounds(forms, options.rounds, options.hi)
+    targets = judge_sweep(rounds) if options.sweep else judge(rounds)
     show(rounds, missing, targets)
-    if options.save:
+    if options.save and not options.sweep:
         print(f"saved: {save_figures(rounds, targets, options.hi).relative_to(ROOT)}")
 
 

@@ -95,7 +95,7 @@ class GroupCommit:
         try:
             return self._commit(requests)
         except Exception as error:  # noqa: BLE001 - whatever it was, it must hit only whose it was
-            self._ledger.rollback()
+            self._apart(self._ledger.rollback)
             if len(requests) > 1:
                 # One of them, or none: each alone finds out, and the others are done.
                 return [outcome for request in requests for outcome in self._do_together([request])]
