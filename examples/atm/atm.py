@@ -232,10 +232,12 @@ class Atm:
         sent = False
         while (left := deadline - monotonic()) > 0:
             self.asked_again += why is not None
-            limit = timeout(min(self._ask_again, left))
+            limit = timeout(left)
             try:
                 with limit:
                     line = self.connect()
+                limit = timeout(min(self._ask_again, max(0.0, deadline - monotonic())))
+                with limit:
                     sent = True
                     line.send(request)
                     reply = self._reply_to(request.txn)
