@@ -58,6 +58,9 @@ def main() -> None:
     or let scripted customers do it:
       python -m examples.atm demo --on here
       python -m examples.atm demo --on processes:2
+      python -m examples.atm simulate --faults
+    and look at what they do:
+      python -m examples.atm watch
     """
 
 

@@ -222,6 +222,12 @@ def unused_port() -> int:
         (["1", "10", "--on", "processes:two"], 1, ["processes:two"]),
         (["1", "10", "--on", "hosts:"], 1, ["hosts:"]),
         (["1", "10", "--on", "hosts:127.0.0.1"], 1, ["127.0.0.1"]),
+        (["1", "10", "--algorithm", "magic"], 2, ["'magic' is not one of"]),
+        (["1", "10", "--check", "101"], 2, ["101.0 is not in the range"]),
+        (["1", "10", "--plot", "search.gif"], 1, ["'search.gif'", "name a file that ends in"]),
+        (["1", "10", "--plot", "/no/such/folder/x.png"], 1, ["there is no folder /no/such/folder"]),
+        (["1", "10", "--listen", "nowhere"], 1, ["nowhere"]),
+        (["1", "10", "--listen", "tcp://0.0.0.0:0"], 1, ["0.0.0.0"]),
     ],
 )
 def test_bad_input_gives_one_clear_line(arguments: list[str], code: int, words: list[str]) -> None:
