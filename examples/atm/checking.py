@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import get_args
 
 from examples.atm.messages import Open, Order
-from examples.atm.money import CURRENCY, is_amount
+from examples.atm.money import CURRENCY, MOST
 from examples.atm.pins import is_pin
 
 # kind of order -> the names of its fields; dataclasses.fields() is too slow to ask for each request
@@ -65,6 +65,6 @@ def is_text(value: object) -> bool:
 def fingerprint_of(atm: str, order: Order) -> bytes:
     """Digest what is asked. Without the pin: ten thousand guesses would find it here."""
     said = {field: getattr(order, field) for field in FIELDS[type(order)] if field != "pin"}
-    if "amount" in said and not is_amount(said["amount"]):
+    if "amount" in said and not (type(said["amount"]) is int and abs(said["amount"]) <= MOST):
         said["amount"] = "bad"  # of any type and size
     return hashlib.blake2b(repr((atm, type(order).__name__, said)).encode(), digest_size=16).digest()
