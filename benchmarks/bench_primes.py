@@ -1,9 +1,11 @@
-"""How long the prime search takes: plain loop, one process, several, and the standard library's Pool.
+"""How long the prime search takes: plain loop, one process, several, and what others do with two processes.
 
     python benchmarks/bench_primes.py                 five rounds, about a minute
     python benchmarks/bench_primes.py --rounds 9 --save
+    python benchmarks/bench_primes.py --sweep         sizes of chunks, and the one that the search chooses
 
-All forms work on the same chunks with the same function and send all primes back. Each measurement runs in a
+All forms search the same range by trial division and send all primes back. The others get it cut into chunks that
+take about 0.1 s each, with the same function; the search cuts it by itself. Each measurement runs in a
 fresh interpreter of its own; the rounds are interleaved, so that a machine that gets slower or busier
 meanwhile does so for all forms. Two times are taken of each: `work` begins when every worker process is up
 and has imported the function, `start` is what it took until there, the starting interpreter's own imports
@@ -14,14 +16,28 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
-from measuring import ROOT, Target, machine, record_of, rotated, run_apart, save, show_targets, spread
+from measuring import (
+    ROOT,
+    Missing,
+    Target,
+    machine,
+    record_of,
+    rotated,
+    run_apart,
+    save,
+    say_missing,
+    show_targets,
+    spread,
+)
 
-FORMS = ("loop", "here", "processes:1", "processes:2", "pool:2")
+FORMS = ("loop", "here", "processes:1", "processes:2", "pool:2", "futures:2", "ray:2")
+SWEEP = ("chunk:100", "chunk:1000", "chunk:10000", "chunk:100000", "chunk:auto")
+OTHERS = ("pool:2", "futures:2", "ray:2")
 KNOWN = {1_000_000: 78498, 2_000_000: 148933}  # hi -> primes in [1, hi)
 
 
@@ -30,6 +46,7 @@ class Times(NamedTuple):
 
     start: float
     work: float
+    idle: float = 0.0  # of the work: how much of it the average worker had nothing to do at the end
 
     @property
     def both(self) -> float:
@@ -46,8 +63,12 @@ def measure(form: str, hi: int) -> tuple[Times, int]:
     pieces = list(partition(1, hi, suitable_chunk(1, hi)))
     if form == "loop":
         return measure_loop(pieces)
-    if form == "pool:2":
-        return measure_pool(pieces)
+    others = {"pool:2": measure_pool, "futures:2": measure_futures, "ray:2": measure_ray}
+    if form in others:
+        return others[form](pieces)
+    if form in SWEEP:
+        size = form.partition(":")[2]
+        return measure_place("processes:2", hi, None if size == "auto" else int(size))
     return measure_place(form, hi)
 
 
@@ -68,7 +89,34 @@ def measure_pool(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
         return Times(begun - opened, perf_counter() - begun), count
 
 
-def measure_place(form: str, hi: int) -> tuple[Times, int]:
+def measure_futures(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
+    from concurrent.futures import ProcessPoolExecutor
+
+    opened = perf_counter()
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(primes_of, [(0, 3)] * 8))
+        begun = perf_counter()
+        count = sum(len(primes) for primes in pool.map(primes_of, pieces))
+        return Times(begun - opened, perf_counter() - begun), count
+
+
+def measure_ray(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
+    try:
+        import ray
+    except ImportError as error:
+        say_missing(error)
+    opened = perf_counter()
+    ray.init(num_cpus=2, log_to_driver=False, logging_level="error", include_dashboard=False)
+    search = ray.remote(primes_of)
+    ray.get([search.remote((0, 3)) for _ in range(8)])
+    begun = perf_counter()
+    count = sum(len(primes) for primes in ray.get([search.remote(piece) for piece in pieces]))
+    times = Times(begun - opened, perf_counter() - begun)
+    ray.shutdown()
+    return times, count
+
+
+def measure_place(form: str, hi: int, chunk: int | None = None) -> tuple[Times, int]:
     from examples.primes.search import find_primes
     from net import open_place
 
@@ -77,8 +125,13 @@ def measure_place(form: str, hi: int) -> tuple[Times, int]:
         for _ in find_primes(place, 0, 8 * place.size, chunk=1):  # until the workers are up
             pass
         begun = perf_counter()
-        count = sum(len(answer.primes) for answer in find_primes(place, 1, hi))
-        return Times(begun - opened, perf_counter() - begun), count
+        count, last = 0, {}  # worker -> when its last chunk was there
+        for answer in find_primes(place, 1, hi, chunk=chunk, ordered=False):
+            count += len(answer.primes)
+            last[answer.worker] = answer.at
+        work = perf_counter() - begun
+        end = max(last.values())
+        return Times(begun - opened, work, sum(end - at for at in last.values()) / len(last) / work), count
 
 
 def primes_of(piece: tuple[int, int]) -> tuple[int, ...]:
@@ -90,50 +143,78 @@ def primes_of(piece: tuple[int, int]) -> tuple[int, ...]:
 # ----------------------------------------------------------------------------------- all of them, in rounds
 
 
-def run_rounds(rounds: int, hi: int) -> dict[str, list[Times]]:
-    """Measure every form `rounds` times, interleaved, each round beginning with another form."""
-    times: dict[str, list[Times]] = {form: [] for form in FORMS}
+def run_rounds(forms: Sequence[str], rounds: int, hi: int) -> tuple[dict[str, list[Times]], dict[str, str]]:
+    """Measure every form `rounds` times, interleaved, each round beginning with another form.
+
+    Returns the times, and why some forms could not be measured.
+    """
+    times: dict[str, list[Times]] = {form: [] for form in forms}
+    missing: dict[str, str] = {}
     for number in range(rounds):
-        for form in rotated(FORMS, number):
-            times[form].append(measure_apart(form, hi))
+        for form in rotated([form for form in forms if form not in missing], number):
+            try:
+                times[form].append(measure_apart(form, hi))
+            except Missing as reason:
+                missing[form] = str(reason)
+                continue
             print(
                 f"  round {number + 1} of {rounds}: {form:12} {times[form][-1].work:7.3f} s", file=sys.stderr
             )
-    return times
+    return {form: each for form, each in times.items() if each}, missing
 
 
 def measure_apart(form: str, hi: int) -> Times:
     """Measure one form in a fresh interpreter. Raises SystemExit when it fails or counts wrongly."""
-    start, work, count = run_apart(__file__, "--one", form, "--hi", str(hi))
+    start, work, idle, count = run_apart(__file__, "--one", form, "--hi", str(hi))
     if count != KNOWN.get(hi, count):
         raise SystemExit(f"error: {form} found {count} primes in [1, {hi}), there are {KNOWN[hi]}")
-    return Times(start, work)
+    return Times(start, work, idle)
 
 
 def judge(times: dict[str, list[Times]]) -> list[Target]:
     """Compare with what is promised. Starting is left out, as it does not grow with the work."""
 
-    def ratio(form: str, other: str) -> float:
+    def ratio(form: str, other: str) -> float | None:
         # Of the rounds' ratios and not of two medians: within a round the machine is most like itself.
+        if other not in times:
+            return None
         return statistics.median(
             mine.work / its.work for mine, its in zip(times[form], times[other], strict=True)
         )
 
     return [
-        Target("processes:2 is faster than here", ratio("here", "processes:2"), 1.7, True),
-        Target("processes:2 against Pool(2)", ratio("processes:2", "pool:2"), 1.05, False),
+        Target("processes:2 is faster than here", ratio("here", "processes:2"), 1.85, True),
+        *(
+            Target(f"processes:2 against {other}", ratio("processes:2", other), 1.0, False)
+            for other in OTHERS
+        ),
         Target("processes:1 against the plain loop", ratio("processes:1", "loop"), 1.05, False),
-        Target("here against the plain loop", ratio("here", "loop"), 1.05, False),
+        Target("here against the plain loop", ratio("here", "loop"), 1.03, False),
+        Target(
+            "processes:2, idle at the end",
+            statistics.median(one.idle for one in times["processes:2"]),
+            0.05,
+            False,
+        ),
     ]
 
 
-def show(times: dict[str, list[Times]], targets: list[Target]) -> None:
+def judge_sweep(times: dict[str, list[Times]]) -> list[Target]:
+    """Compare the size that the search chooses with the best of the others (PRI-04)."""
+    medians = {form: statistics.median(one.work for one in each) for form, each in times.items()}
+    best = min(medians[form] for form in SWEEP[:-1])
+    return [Target("chunk:auto against the best size", medians["chunk:auto"] / best, 1.1, False)]
+
+
+def show(times: dict[str, list[Times]], missing: dict[str, str], targets: list[Target]) -> None:
     """Print the medians of the seconds, and the ratios."""
     print(f"{'form':12} {'start':>8} {'work':>8} {'both':>8}   work, least to most")
     for form, each in times.items():
         start, work, both = (statistics.median(getattr(one, part) for one in each) for part in PARTS)
         span = f"{min(one.work for one in each):.3f} .. {max(one.work for one in each):.3f}"
         print(f"{form:12} {start:7.3f}s {work:7.3f}s {both:7.3f}s   {span}")
+    for form, reason in missing.items():
+        print(f"not measured: {form}: {reason}")
     show_targets(targets)
 
 
@@ -160,8 +241,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="how often each form is measured (default 5)")
     parser.add_argument("--hi", type=int, default=2_000_000, help="the range is [1, HI) (default 2000000)")
+    parser.add_argument("--sweep", action="store_true", help="compare sizes of chunks instead (PRI-04)")
     parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
-    parser.add_argument("--one", choices=FORMS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=(*FORMS, *SWEEP), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         times, count = measure(options.one, options.hi)
@@ -169,10 +251,11 @@ def main() -> None:
         return
     if options.rounds < 1:
         parser.error(f"{options.rounds} rounds measure nothing; give 1 or more")
-    rounds = run_rounds(options.rounds, options.hi)
-    targets = judge(rounds)
-    show(rounds, targets)
-    if options.save:
+    forms = SWEEP if options.sweep else FORMS
+    rounds, missing = run_rounds(forms, options.rounds, options.hi)
+    targets = judge_sweep(rounds) if options.sweep else judge(rounds)
+    show(rounds, missing, targets)
+    if options.save and not options.sweep:
         print(f"saved: {save_figures(rounds, targets, options.hi).relative_to(ROOT)}")
 
 

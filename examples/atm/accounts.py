@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
+from typing import Any
 
+from examples.atm.database import Database
 from examples.atm.messages import Reason
 from examples.atm.orders import Account, DeclinedBecause
 from examples.atm.pins import Pins
@@ -12,53 +13,49 @@ WRONG_PINS = 3  # in a row; then the account is locked (ATM-10)
 
 
 class AccountTable:
-    """The accounts as orders.decide() asks for them (orders.Accounts), on behalf of one ATM."""
+    """The accounts as orders.decide() asks for them (orders.Accounts), on behalf of one txn of one ATM.
 
-    def __init__(self, connection: sqlite3.Connection, pins: Pins, atm: str) -> None:
-        self._db = connection
+    The names of accounts that it locks are added to `locked`.
+    """
+
+    def __init__(self, db: Database, pins: Pins, txn: str, atm: str, locked: list[str]) -> None:
+        self._db = db
         self._pins = pins
+        self._txn = txn
         self._atm = atm
+        self._locked = locked
 
     def open(self, owner: str, pin: str) -> str:
-        (number,) = self._db.execute("SELECT max(number) + 1001 FROM accounts").fetchone()
-        while self._db.execute("SELECT 1 FROM accounts WHERE name = ?", (str(number),)).fetchone():
+        number = next_number(self._db)
+        while self._db.execute("SELECT 1 FROM accounts WHERE name = ?", (str(1000 + number),)).fetchone():
             number += 1
-        insert_account(self._db, str(number), owner, self._pins.hash(pin), 0)
-        return str(number)
+        name = str(1000 + number)
+        insert_account(self._db, number, name, owner, self._pins.hash(self._txn, pin), 0)
+        return name
 
     def find(self, name: str) -> Account:
-        row = self._db.execute(
-            "SELECT number, name, balance, overdraft, frozen FROM accounts WHERE name = ?", (name,)
-        ).fetchone()
-        if row is None:
-            raise DeclinedBecause(Reason.UNKNOWN_ACCOUNT)
-        account = Account(*row)
-        if account.frozen:
-            raise DeclinedBecause(Reason.FROZEN)
-        return account
+        return _account(self._row(name))
 
     def unlock(self, name: str, pin: str) -> Account:
-        account = self.find(name)
-        kept, wrong = self._db.execute(
-            "SELECT pin, wrong_pins FROM accounts WHERE number = ?", (account.number,)
-        ).fetchone()
+        row = self._row(name)
+        account, kept, wrong = _account(row), row[5], row[6]
         if wrong >= WRONG_PINS:
             raise DeclinedBecause(Reason.LOCKED)
         right = self._pins.check(pin, kept)
         if wrong or not right:
             # A declined order is committed like any other: three tries are three tries, also across a crash.
-            self._db.execute(
-                "UPDATE accounts SET wrong_pins = ? WHERE number = ?",
-                (0 if right else wrong + 1, account.number),
-            )
+            wrong = 0 if right else wrong + 1
+            self._db.execute("UPDATE accounts SET wrong_pins = ? WHERE number = ?", (wrong, account.number))
         if not right:
+            if wrong == WRONG_PINS:
+                self._locked.append(name)
             raise DeclinedBecause(Reason.WRONG_PIN)
         return account
 
     def withdrawal(self, txn: str, account: str) -> tuple[int, int, int]:
         row = self._db.execute(
-            "SELECT seq, postings.account, -amount FROM transactions JOIN postings USING (seq)"
-            " WHERE txn = ? AND atm = ? AND transactions.account = ? AND kind = 'Withdraw' AND amount < 0",
+            "SELECT t.seq, p.account, -p.amount FROM transactions t JOIN postings p ON p.seq = t.seq"
+            " WHERE t.txn = ? AND t.atm = ? AND t.account = ? AND t.kind = 'Withdraw' AND p.amount < 0",
             (txn, self._atm, account),
         ).fetchone()
         if row is None:
@@ -68,10 +65,33 @@ class AccountTable:
         seq, number, amount = row
         return seq, number, amount
 
+    def balance(self, name: str) -> int:
+        """Return the balance now, frozen or not."""
+        return self._db.execute("SELECT balance FROM accounts WHERE name = ?", (name,)).fetchone()[0]  # type: ignore[no-any-return]
 
-def insert_account(db: sqlite3.Connection, name: str, owner: str, pin: bytes, overdraft: int) -> None:
+    def _row(self, name: str) -> Any:
+        return self._db.execute(
+            "SELECT number, name, balance, overdraft, frozen, pin, wrong_pins FROM accounts WHERE name = ?",
+            (name,),
+        ).fetchone()
+
+
+def _account(row: Any) -> Account:
+    if row is None:
+        raise DeclinedBecause(Reason.UNKNOWN_ACCOUNT)
+    if row[4]:
+        raise DeclinedBecause(Reason.FROZEN)
+    return Account(*row[:5])
+
+
+def next_number(db: Database) -> int:
+    """Return a number that no account has."""
+    return db.execute("SELECT max(number) + 1 FROM accounts").fetchone()[0]  # type: ignore[no-any-return]
+
+
+def insert_account(db: Database, number: int, name: str, owner: str, pin: bytes, overdraft: int) -> None:
     """Add an account with nothing in it."""
     db.execute(
-        "INSERT INTO accounts (name, owner, pin, overdraft, balance) VALUES (?, ?, ?, ?, 0)",
-        (name, owner, pin, overdraft),
+        "INSERT INTO accounts (number, name, owner, pin, overdraft, balance) VALUES (?, ?, ?, ?, ?, 0)",
+        (number, name, owner, pin, overdraft),
     )

@@ -1,6 +1,6 @@
 """A cash machine: sends orders, asks again when no answer comes, pays out only after Ok (ATM-04, ATM-05).
 
-atm = Atm("atm-1", dial=lambda: net.connect("tcp://127.0.0.1:7000/bank"))
+atm = Atm("atm-1", dial=dial("tcp://127.0.0.1:7000/bank"))
 reply = atm.withdraw("alice", "1111", 2000)
 """
 
@@ -10,17 +10,32 @@ import random
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Protocol
 from uuid import uuid4
 
-from examples.atm.messages import Deposit, Ok, Order, Reply, Request, Reverse, Withdraw
+import net
+from examples.atm.lanes import Lanes
+from examples.atm.messages import (
+    Attach,
+    Declined,
+    Deposit,
+    Frozen,
+    Ok,
+    Order,
+    Reason,
+    Reply,
+    Request,
+    Reverse,
+    Withdraw,
+)
 from net.errors import PeerLost, PeerUnreachable
-from tasklets import ChannelClosed, Timeout, channel, freeze, sleep, timeout
+from tasklets import ChannelClosed, NotSendable, Timeout, channel, freeze, sleep, tasklet, timeout
+from tasklets.clock import monotonic
 
 PATIENCE = 2.0  # seconds after which the customer hears that the bank is away (ATM-09)
 ASK_AGAIN = 0.5  # seconds without an answer after which the same txn is sent once more
 FIRST_PAUSE = 0.05  # seconds before dialling again, doubled each time
+LONGEST_PAUSE = 2.0  # seconds; a machine is never further from a bank that is back
 
 
 class BankAway(Exception):
@@ -42,8 +57,21 @@ class Jammed(Exception):
 class Line(Protocol):
     """The way to the bank: its channel of requests, or a reference to it."""
 
-    def send(self, request: Request, /) -> None:
+    def send(self, request: Request | Attach, /) -> None:
         """Have the bank take a request. Raises PeerLost, ChannelClosed."""
+
+
+def dial(url: str) -> Callable[[], Line]:
+    """Return how a machine dials the bank at `url`. All machines of this process share one connection."""
+
+    def connect() -> Line:
+        with _dialling.hold(url):  # the first one connects, the others find it connected
+            return net.connect(url)
+
+    return connect
+
+
+_dialling = Lanes()
 
 
 class Drawer:
@@ -70,7 +98,7 @@ class Atm:
 
     `dial` returns the bank's channel of requests; it is called again after the line broke. `on_answer`
     hears of every order once, when its answer is there: what the roll of paper inside the machine is
-    for.
+    for. `on_frozen` hears of every account that the bank locks, wherever that happened, at once (ATM-10).
     """
 
     def __init__(
@@ -80,6 +108,7 @@ class Atm:
         drawer: Drawer | None = None,
         *,
         on_answer: Callable[[Order, Reply], None] = lambda order, reply: None,
+        on_frozen: Callable[[str], None] | None = None,
         patience: float = PATIENCE,
         ask_again: float = ASK_AGAIN,
     ) -> None:
@@ -89,12 +118,16 @@ class Atm:
         self._dial = dial
         self._on_answer = on_answer
         self._line: Line | None = None
-        self._patience = patience
+        self.patience = patience
         self._ask_again = ask_again
         # Lives here, so it outlives the line. Room for answers that come twice or too late: the bank
         # never waits for us, and we skip what is not the answer to the present txn.
         self._replies = channel(16, f"replies to {name}", copy=True)
         self._unsettled: deque[Request] = deque()  # sent, or about to be, and not answered yet
+        self._news: channel | None = None
+        if on_frozen is not None:
+            self._news = channel(16, f"news to {name}", copy=True)
+            tasklet(_listen)(self._news, on_frozen)
 
     def __repr__(self) -> str:
         return f"<Atm {self.name!r} unsettled={len(self._unsettled)}>"
@@ -142,7 +175,10 @@ class Atm:
     def connect(self) -> Line:
         """Dial the bank unless the line is up. Raises what dialling raises."""
         if self._line is None:
-            self._line = self._dial()
+            line = self._dial()
+            if self._news is not None:
+                line.send(Attach(self.name, self._news))
+            self._line = line
         return self._line
 
     def settle(self) -> None:
@@ -160,9 +196,7 @@ class Atm:
                 self.drawer.take_in(request.order.amount)
 
     def _request(self, order: Order) -> Request:
-        request = Request(uuid4().hex, self.name, datetime.now(UTC), order, self._replies)
-        freeze(request)  # what cannot travel is refused now, before it counts as something to settle
-        return request
+        return Request(uuid4().hex, self.name, datetime.now(UTC), order, self._replies)
 
     def _reversal(self, request: Request) -> Request:
         assert isinstance(request.order, Withdraw)
@@ -180,6 +214,9 @@ class Atm:
             if not away.sent:
                 self._unsettled.pop()
             raise
+        except NotSendable:  # what cannot travel is nothing to settle
+            self._unsettled.pop()
+            raise
 
     def _finish(self, request: Request) -> Reply:
         reply = self._deliver(request)
@@ -189,33 +226,54 @@ class Atm:
 
     def _deliver(self, request: Request) -> Reply:
         """Send until the answer to this txn is here; the bank does it once all the same (ATM-05)."""
-        deadline = monotonic() + self._patience
+        deadline = monotonic() + self.patience
         pause = FIRST_PAUSE
         why: Exception | None = None
         sent = False
         while (left := deadline - monotonic()) > 0:
             self.asked_again += why is not None
-            limit = timeout(min(self._ask_again, left))
+            limit = timeout(left)
             try:
                 with limit:
                     line = self.connect()
+                limit = timeout(min(self._ask_again, max(0.0, deadline - monotonic())))
+                with limit:
                     sent = True
                     line.send(request)
-                    return self._reply_to(request.txn)
+                    reply = self._reply_to(request.txn)
+                if not (isinstance(reply, Declined) and reply.reason is Reason.UNAVAILABLE):
+                    return reply
+                # No verdict on this txn: another copy of the request may still be done. So it is asked again.
+                why = BankAway("it cannot write its books", sent=True)
+                pause = self._pause(pause, deadline)
             except Timeout as silence:
                 if not limit.expired:
                     raise  # a limit of our caller's
                 why = why or silence
+            except NotSendable as refused:
+                # What is sent ahead may be refused late, and then the next to send over the line hears of it.
+                freeze(request)  # raises when it is about this one
+                why = refused
             except (PeerLost, PeerUnreachable, ChannelClosed) as broken:
                 why = broken
                 self._line = None
-                # Jitter, so that a thousand machines do not come back in the same millisecond.
-                sleep(min(pause * random.uniform(0.5, 1.5), max(0.0, deadline - monotonic())))
-                pause *= 2
-        raise BankAway(f"the bank is away, no answer within {self._patience:g} s ({why})", sent=sent) from why
+                pause = self._pause(pause, deadline)
+        raise BankAway(f"the bank is away, no answer within {self.patience:g} s ({why})", sent=sent) from why
+
+    def _pause(self, seconds: float, deadline: float) -> float:
+        """Wait before the next try, and return how long to wait before the one after it."""
+        # Jitter, so that a thousand machines do not come back in the same millisecond.
+        sleep(min(seconds * random.uniform(0.5, 1.5), max(0.0, deadline - monotonic())))
+        return min(seconds * 2, LONGEST_PAUSE)
 
     def _reply_to(self, txn: str) -> Reply:
         while True:
             reply: Reply = self._replies.receive()
             if reply.txn == txn:
                 return reply
+
+
+def _listen(news: channel, on_frozen: Callable[[str], None]) -> None:
+    for message in news:
+        if isinstance(message, Frozen):
+            on_frozen(message.account)

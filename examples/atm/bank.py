@@ -10,34 +10,48 @@ nothing that an ATM sends or does not do ends the bank or stops the others (ATM-
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
+from examples.atm.group_commit import GroupCommit
 from examples.atm.lanes import Lanes
 from examples.atm.ledger import Ledger, open_ledger
-from examples.atm.messages import Error, Reply, Request
+from examples.atm.messages import Attach, Error, Frozen, Reply, Request
 from net.errors import NetError
 from tasklets import ChannelClosed, NotSendable, Timeout, channel, tasklet, timeout
 
 MOST_AT_ONCE = 1000  # requests in work; further ones wait in the channel, and their ATMs notice
+MOST_ATTACHED = 100_000  # machines that hear of locked accounts
 REPLY_PATIENCE = 5.0  # seconds for an ATM to take its answer; it may ask again under the same txn
 
 _log = logging.getLogger("atm.bank")
 
 
-def serve_bank(requests: channel, path: str) -> None:
-    """Open the ledger at `path` and serve `requests` until that channel is closed. Blocks."""
-    with open_ledger(Path(path)) as ledger:
+def serve_bank(requests: channel, where: str) -> None:
+    """Open the ledger at `where` and serve `requests` until that channel is closed. Blocks."""
+    with open_ledger(where) as ledger:
         Bank(ledger).serve(requests)
 
 
 class Bank:
-    """Answers requests out of a ledger. `before` runs with the request's accounts held, and may block."""
+    """Answers requests out of a ledger.
 
-    def __init__(self, ledger: Ledger, before: Callable[[Request], None] = lambda request: None) -> None:
-        self._ledger = ledger
+    `before` runs with the request's accounts held, and may block; `after` is told each answer that leaves; `apart` is
+    GroupCommit's.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        before: Callable[[Request], None] = lambda request: None,
+        after: Callable[[Request, Reply], None] = lambda request, reply: None,
+        *,
+        apart: Callable[..., Any] | None = None,
+    ) -> None:
+        self.attached: dict[str, channel] = {}  # machine -> where it hears of locked accounts
+        self._books = GroupCommit(ledger, self._tell_all, apart)
         self._before = before
+        self._after = after
         self._lanes = Lanes()
         self._room = channel(MOST_AT_ONCE, "room in the bank")  # holds one None for each request in work
 
@@ -48,9 +62,13 @@ class Bank:
             tasklet(self._handle)(request)
         for _ in range(MOST_AT_ONCE):
             self._room.send(None)
+        self._books.close()
 
     def _handle(self, request: object) -> None:
         try:
+            if isinstance(request, Attach):
+                self._attach(request)
+                return
             reply = self._answer(request)
             # A message of the wrong type may still bring a way to say so.
             back = getattr(request, "reply", None)
@@ -65,21 +83,37 @@ class Bank:
     def _answer(self, request: object) -> Reply:
         if not isinstance(request, Request):
             return Error("", f"{type(request).__name__} is not a request; send examples.atm.messages.Request")
-        try:
-            with self._lanes.hold(*_accounts(request)):
-                self._before(request)
-                return self._ledger.answer(request.txn, request.atm, request.at, request.order)
-        except sqlite3.Error as error:
-            _log.error("the ledger cannot be written (%s); nothing was booked", error)
-            return Error(request.txn, "the bank cannot write its ledger; try again later")
+        with self._lanes.hold(*_accounts(request)):
+            self._before(request)
+            reply = self._books.answer(request)
+        self._after(request, reply)
+        return reply
 
-    def _send(self, back: channel, reply: Reply) -> None:
+    def _send(self, back: channel, message: Reply | Frozen) -> bool:
         try:
             with timeout(REPLY_PATIENCE):
-                back.send(reply)
+                back.send(message)
+            return True
         except (NetError, ChannelClosed, Timeout, NotSendable, AttributeError) as error:
             # The ATM died, hung up, does not listen, or sent no channel. The journal has the answer.
-            _log.info("an answer found no taker (%s)", error)
+            _log.info("%s found no taker (%s)", type(message).__name__, error)
+            return False
+
+    # -- what machines hear unasked (ATM-10)
+
+    def _attach(self, attach: Attach) -> None:
+        if not isinstance(attach.atm, str) or not isinstance(attach.news, channel):
+            _log.error("a machine attached without a name or a channel; it will hear no news")
+        elif attach.atm in self.attached or len(self.attached) < MOST_ATTACHED:
+            self.attached[attach.atm] = attach.news  # after a cut the same machine comes with a new channel
+
+    def _tell_all(self, account: str) -> None:
+        for atm, news in list(self.attached.items()):
+            tasklet(self._tell)(atm, news, Frozen(account))  # each alone: one that hangs delays no other
+
+    def _tell(self, atm: str, news: channel, message: Frozen) -> None:
+        if not self._send(news, message) and self.attached.get(atm) is news:
+            del self.attached[atm]
 
 
 def _accounts(request: Request) -> list[str]:

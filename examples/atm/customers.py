@@ -13,7 +13,7 @@ from dataclasses import replace
 from random import Random
 
 from examples.atm.atm import Atm, Drawer, Jammed, Line
-from examples.atm.messages import Balance, Declined, Error, Order, Reply, Request, Statement, Transfer
+from examples.atm.messages import Attach, Balance, Declined, Error, Order, Reply, Request, Statement, Transfer
 from tasklets import channel, message
 
 DOUBLED = 0.05  # the part of requests that the line delivers twice
@@ -43,8 +43,11 @@ class BadLine:
         self._bank = bank
         self._dice = dice
 
-    def send(self, request: Request, /) -> None:
+    def send(self, request: Request | Attach, /) -> None:
         """Hand the request to the bank, for better or worse."""
+        if isinstance(request, Attach):
+            self._bank.send(request)
+            return
         luck = self._dice.random()
         if luck < UNANSWERED:
             request = replace(request, reply=channel(1, "where answers get lost", copy=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from tasklets import channel
 
@@ -27,11 +27,15 @@ class Lanes:
     @contextmanager
     def hold(self, *names: str) -> Iterator[None]:
         """Hold the lanes of all these names. Blocks until they are free."""
-        with ExitStack() as held:
-            for name in sorted(set(names)):
+        held: list[str] = []
+        try:
+            for name in sorted(set(names)) if len(names) > 1 else names:
                 self._enter(name)
-                held.callback(self._leave, name)
+                held.append(name)
             yield
+        finally:
+            for name in held:
+                self._leave(name)
 
     def _enter(self, name: str) -> None:
         if name not in self._held:

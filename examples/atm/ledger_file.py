@@ -1,95 +1,100 @@
-"""The file behind the ledger: one SQLite database that is ours, sound, and open in one bank at a time."""
+"""The books in one SQLite file that is ours, sound, and open in one bank at a time."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, Literal
+
+from examples.atm.database import SCHEMA, VERSION, LedgerRefused
 
 APPLICATION_ID = 0x41544D31  # "ATM1" in the file's header: how we know a ledger from any other database
-VERSION = 1
+DIALECT = {"bytes": "BLOB", "serial": "INTEGER PRIMARY KEY", "clustered": "WITHOUT ROWID"}
 
-# Double entry: every transaction moves money between accounts, so the amounts of its postings add up to
-# 0, and so do those of the whole file. Account 0 is the bank's own cash box; it has no name, so no
-# customer can be called it. A customer's balance is what the bank owes, cash is counted the other way
-# round (below 0 when there is some).
-SCHEMA = """
-CREATE TABLE accounts (
-    number     INTEGER PRIMARY KEY,
-    name       TEXT UNIQUE,                            -- NULL: the cash box
-    owner      TEXT NOT NULL,
-    pin        BLOB NOT NULL,                          -- see pins.py
-    overdraft  INTEGER NOT NULL CHECK (overdraft >= 0),
-    balance    INTEGER NOT NULL,                       -- always the sum of its postings
-    wrong_pins INTEGER NOT NULL DEFAULT 0,             -- since the last right one
-    frozen     INTEGER NOT NULL DEFAULT 0,
-    CHECK (name IS NULL OR balance >= -overdraft)      -- the second line of defence, behind orders.py
-);
-CREATE TABLE transactions (
-    seq         INTEGER PRIMARY KEY,
-    txn         TEXT NOT NULL UNIQUE,
-    fingerprint BLOB NOT NULL,                         -- of what was asked, to know a repeat from a conflict
-    atm         TEXT NOT NULL,
-    at          TEXT NOT NULL,                         -- the ATM's clock
-    booked      TEXT NOT NULL,                         -- the bank's clock, UTC
-    kind        TEXT NOT NULL,
-    account     TEXT,                                  -- as asked; need not exist
-    since       TEXT,                                  -- of a statement
-    reason      TEXT,                                  -- NULL: it was done
-    balance     INTEGER,                               -- as it was answered
-    reverses    INTEGER UNIQUE REFERENCES transactions (seq),
-    asked       INTEGER NOT NULL DEFAULT 1
-);
-CREATE TABLE postings (
-    seq     INTEGER NOT NULL REFERENCES transactions (seq),
-    account INTEGER NOT NULL REFERENCES accounts (number),
-    amount  INTEGER NOT NULL
-);
-CREATE INDEX postings_of_account ON postings (account, seq);
-CREATE INDEX postings_of_transaction ON postings (seq);
-INSERT INTO accounts (number, name, owner, pin, overdraft, balance) VALUES (0, NULL, 'the bank', x'', 0, 0);
-"""
+# How sure an answer is. A killed process loses nothing either way, and half a transaction is never seen. When the
+# machine loses power, NORMAL may lose the last moment, FULL waits for the disk at each commit and loses nothing.
+Synchronous = Literal["NORMAL", "FULL"]
 
 
-class LedgerRefused(Exception):
-    """The file cannot serve as a ledger; the message says why and what to do."""
+class LedgerFile:
+    """A Database in a file (see database.py)."""
+
+    error = sqlite3.Error
+    is_remote = False
+
+    def __init__(self, connection: sqlite3.Connection, synchronous: Synchronous) -> None:
+        self._connection = connection
+        self.commit_waits = synchronous == "FULL"
+        self.execute = connection.execute
+
+    def insert(self, sql: str, args: Sequence[Any], /) -> int:
+        """Run an INSERT and return the number of the new row."""
+        seq = self.execute(sql, args).lastrowid
+        assert seq is not None
+        return seq
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Write the transaction to the file."""
+        self.execute("COMMIT")
+
+    def maintain(self) -> None:
+        """Move what is in the log into the file, so that the log begins anew."""
+        with suppress(sqlite3.Error):  # a full disk: the log goes on, and the next transaction will say so
+            self.execute("PRAGMA wal_checkpoint").fetchall()
+
+    def rollback(self) -> None:
+        """Take the transaction back; after some errors (a full disk) SQLite has done it by itself."""
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def open_file(path: Path, synchronous: Synchronous = "NORMAL") -> LedgerFile:
     """Open the ledger file, made when it is missing, and keep it for this process alone.
 
-    Raises LedgerRefused: the file is something else, damaged, from a newer version, or open in another bank.
+    Raises LedgerRefused: the file is something else, damaged, from another version, or open in another bank.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+        # Not bound to this thread: commits wait for the disk on another one, never two at once.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise LedgerRefused(f"cannot open a ledger at {path} ({error}); name another file") from error
     try:
-        _prepare(connection, path)
+        _prepare(connection, path, synchronous)
     except sqlite3.Error as error:
         connection.close()
         raise LedgerRefused(_explain(error, path)) from error
     except BaseException:
         connection.close()
         raise
-    return connection
+    return LedgerFile(connection, synchronous)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    # EXCLUSIVE: two banks on one file would each believe in what they remember. The lock dies with the
-    # process. NORMAL with WAL: a killed process loses nothing; a machine without power may lose the
-    # last moment, but never half a transaction (ATM-11 wants 2000 transactions/s of it).
+def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronous) -> None:
+    # EXCLUSIVE: two banks on one file would each believe in what they remember. The lock dies with the process.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     if _is_empty(connection):
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(
-            f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};"
+            f"BEGIN IMMEDIATE; {SCHEMA.format(**DIALECT)} PRAGMA application_id = {APPLICATION_ID};"
             f" PRAGMA user_version = {VERSION}; COMMIT"
         )
     _check_ours(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # it waits for the disk; see maintain()
     connection.execute("BEGIN IMMEDIATE")  # takes the lock now, not at the first transaction
     connection.execute("COMMIT")
     damage = [row[0] for row in connection.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
@@ -103,7 +108,10 @@ def _check_ours(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerRefused(f"{path} is a database of some other program; name another file")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
-        raise LedgerRefused(f"{path} is a ledger of version {version}, not {VERSION}; update the bank")
+        raise LedgerRefused(
+            f"{path} is a ledger of version {version}, this bank keeps version {VERSION};"
+            " open it with the bank that made it, or name another file"
+        )
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

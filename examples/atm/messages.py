@@ -1,7 +1,9 @@
 """What ATMs and the bank say to each other. Every message is typed and read-only.
 
+    ATM -> bank    Attach(atm, news)                       when a machine has dialled
     ATM -> bank    Request(txn, atm, at, order, reply)     order is one of the Orders below
     bank -> ATM    Ok | Opened | Extract | Books | Declined | Error     over the request's own reply channel
+    bank -> ATM    Frozen(account)                         over the news channel of every machine attached
 
 The txn is made by the ATM before the first send and stays the same however often the request is sent
 again. That is what lets the bank do it once and answer it as often as it is asked (ATM-05).
@@ -96,6 +98,21 @@ class Request:
     reply: channel
 
 
+@message(name="atm.Attach")
+class Attach:
+    """A machine is on the line; `news` is the channel that it hears from the bank over, unasked."""
+
+    atm: str
+    news: channel
+
+
+@message(name="atm.Frozen")
+class Frozen:
+    """The account has just been locked or frozen: whoever is using it, at any machine, is to stop (ATM-10)."""
+
+    account: str
+
+
 @register
 class Reason(Enum):
     """Why the bank declined."""
@@ -110,6 +127,9 @@ class Reason(Enum):
     UNKNOWN_TXN = "unknown-txn"  # nothing to reverse: no such withdrawal of this ATM
     ALREADY_REVERSED = "already-reversed"
     TXN_CONFLICT = "txn-conflict"  # this txn was used before, for something else
+    UNAVAILABLE = (
+        "unavailable"  # the bank cannot write its books now; nothing was booked, not even this answer
+    )
 
 
 @message(name="atm.Ok")
@@ -157,7 +177,7 @@ class Declined:
 
 @message(name="atm.Error")
 class Error:
-    """The bank could not make sense of the request, or could not write its ledger; nothing was journalled."""
+    """The bank could not make sense of the request; nothing was journalled."""
 
     txn: str
     text: str

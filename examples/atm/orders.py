@@ -43,6 +43,7 @@ class Effect:
     """What an accepted order does."""
 
     account: str  # whose balance the answer tells
+    balance: int  # of it, afterwards
     legs: tuple[tuple[int, int], ...] = ()  # (account number, amount); the amounts add up to 0
     reverses: int | None = None  # seq of the withdrawal that is booked back
 
@@ -68,6 +69,9 @@ class Accounts(Protocol):
     def unlock(self, name: str, pin: str) -> Account:
         """Look up an account with its pin: also WRONG_PIN, which is counted, and LOCKED."""
 
+    def balance(self, name: str) -> int:
+        """Look up what is in an account, frozen or not."""
+
     def withdrawal(self, txn: str, account: str) -> tuple[int, int, int]:
         """Look up (seq, account number, amount) of the asking ATM's own: UNKNOWN_TXN, ALREADY_REVERSED."""
 
@@ -76,30 +80,31 @@ def decide(order: Order, accounts: Accounts) -> Effect:
     """Say what the order does. Raises DeclinedBecause."""
     match order:
         case Open(owner, pin):
-            return Effect(accounts.open(owner, pin))
+            return Effect(accounts.open(owner, pin), 0)
         case Balance(name, pin) | Statement(name, pin):
-            return Effect(accounts.unlock(name, pin).name)
+            return Effect(name, accounts.unlock(name, pin).balance)
         case Deposit(name, amount):
             amount = _amount(amount)
             account = accounts.find(name)
             _has_room(account, amount)
-            return Effect(name, _move(CASH, account.number, amount))
+            return Effect(name, account.balance + amount, _move(CASH, account.number, amount))
         case Withdraw(name, pin, amount):
             account = accounts.unlock(name, pin)
             amount = _amount(amount)
             _has_funds(account, amount)
-            return Effect(name, _move(account.number, CASH, amount))
+            return Effect(name, account.balance - amount, _move(account.number, CASH, amount))
         case Transfer(name, pin, to, amount):
             account = accounts.unlock(name, pin)
             amount = _amount(amount)
             receiver = accounts.find(to)
             _has_funds(account, amount)
             _has_room(receiver, amount)
-            return Effect(name, _move(account.number, receiver.number, amount))
+            left = account.balance - (amount if receiver.number != account.number else 0)
+            return Effect(name, left, _move(account.number, receiver.number, amount))
         case Reverse(name, withdrawal):
             # Not find(): what was never paid out goes back to a frozen account too.
             seq, number, amount = accounts.withdrawal(withdrawal, name)
-            return Effect(name, _move(CASH, number, amount), reverses=seq)
+            return Effect(name, accounts.balance(name) + amount, _move(CASH, number, amount), reverses=seq)
     raise AssertionError(f"{type(order).__name__} is not for decide(); see Ledger.answer")
 
 

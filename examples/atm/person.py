@@ -22,6 +22,7 @@ from examples.atm.messages import (
 )
 from examples.atm.money import LIMIT, format_amount, parse_amount
 from examples.atm.terminal import Terminal
+from tasklets import getcurrent, tasklet
 
 SENTENCES = {
     Reason.UNKNOWN_ACCOUNT: "there is no such account",
@@ -34,11 +35,16 @@ SENTENCES = {
     Reason.UNKNOWN_TXN: "there is no such transaction",
     Reason.ALREADY_REVERSED: "that was booked back before",
     Reason.TXN_CONFLICT: "the transaction number was used before; try again",
+    Reason.UNAVAILABLE: "the bank cannot write its books now; try again later",
 }
 
 
 class Mistake(Exception):
     """A person can try again; a script cannot."""
+
+
+class AccountFrozen(Exception):
+    """The bank has locked the account that is in use here, perhaps because of what somebody does elsewhere."""
 
 
 @contextmanager
@@ -58,6 +64,8 @@ class Dialogue:
         self._atm = atm
         self._terminal = terminal
         self._account = self._pin = ""
+        self._frozen = False  # the account in use
+        self._listening: tasklet | None = None  # who waits for the person
         self._choices: dict[str, Callable[[], None]] = {
             "balance": self._balance,
             "deposit": self._deposit,
@@ -65,6 +73,13 @@ class Dialogue:
             "transfer": self._transfer,
             "statement": self._statement,
         }
+
+    def on_frozen(self, account: str) -> None:
+        """Hear that an account was locked: whoever is using it here is interrupted (ATM-10)."""
+        if account == self._account:
+            self._frozen = True
+            if self._listening is not None:
+                self._listening.throw(AccountFrozen, pending=True)
 
     def run(self) -> None:
         """Serve until the person quits or the input ends. Blocks. Raises ClickException for a script."""
@@ -75,6 +90,8 @@ class Dialogue:
                 pass
         except EOFError:
             pass
+        except AccountFrozen:
+            self._terminal.say(f"Account {self._account} has just been locked by the bank; ask there.")
         self._leave()
 
     def _or_again(self, step: Callable[[], bool]) -> bool:
@@ -88,17 +105,26 @@ class Dialogue:
             return step == self._serve
 
     def _identify(self) -> bool:
-        self._account = self._terminal.ask("Account")
-        self._pin = self._terminal.ask("Pin", secret=True)
+        self._account = self._question("Account")
+        self._pin = self._question("Pin", secret=True)
         reply = self._ask(Balance(self._account, self._pin))
         if isinstance(reply, Declined):
             raise Mistake(f"Declined: {SENTENCES[reply.reason]}")
         self._tell(reply)
         return True
 
+    def _question(self, question: str, *, secret: bool = False) -> str:
+        if self._frozen:
+            raise AccountFrozen
+        self._listening = getcurrent()
+        try:
+            return self._terminal.ask(question, secret=secret)
+        finally:
+            self._listening = None
+
     def _serve(self) -> bool:
         """Do one thing; False when the person quits."""
-        word = self._terminal.ask(f"What next ({', '.join(self._choices)}, quit)").strip().lower()
+        word = self._question(f"What next ({', '.join(self._choices)}, quit)").strip().lower()
         known = [choice for choice in (*self._choices, "quit") if word and choice.startswith(word)]
         if len(known) != 1:
             raise Mistake(f"{word!r} is not on offer; type one of {', '.join(self._choices)}, quit")
@@ -123,7 +149,7 @@ class Dialogue:
         self._tell(reply, f"Here are {format_amount(amount)}. ")
 
     def _transfer(self) -> None:
-        to = self._terminal.ask("To which account")
+        to = self._question("To which account")
         amount = self._ask_amount()
         reply = self._ask(Transfer(self._account, self._pin, to, amount), "it is done when the bank is back")
         self._tell(reply, f"Moved {format_amount(amount)} to {to}. ")
@@ -142,7 +168,7 @@ class Dialogue:
 
     def _ask_amount(self) -> int:
         while True:
-            text = self._terminal.ask("Amount")
+            text = self._question("Amount")
             try:
                 return parse_amount(text)
             except ValueError as error:

@@ -3,15 +3,22 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
-from typing import TextIO
+from typing import TextIO, cast
 
 import click
 
 from examples.console import debug_option, err, on_option, run_program
+from examples.pictures import plot_option
+from examples.primes.algorithms import ALGORITHMS, load_numpy
+from examples.primes.backlog import Answer
 from examples.primes.search import LEASE_SECONDS, find_primes
 from examples.primes.tally import Tally, open_bar
-from net import open_place
+from net import Place, open_place, serve
+from tasklets import channel
+from tasklets.clock import monotonic
 
 EXAMPLES = """\b
 Examples:
@@ -19,11 +26,16 @@ Examples:
   python -m examples.primes 1 2000000 --on processes:2
   python -m examples.primes 1 100 --list -
   python -m examples.primes 1 1_000_000 --count --on processes:4
+  python -m examples.primes 1 1_000_000_000 --count --algorithm numpy --on processes:2
 \b
 On two nodes, each started in a terminal (or on a machine) of its own:
   tasklets node --listen 127.0.0.1:7101
   tasklets node --listen 127.0.0.1:7102
   python -m examples.primes 1 2000000 --on hosts:127.0.0.1:7101,127.0.0.1:7102
+\b
+With whoever joins, and leaves again, while it runs:
+  python -m examples.primes 1 20000000 --on nobody --listen tcp://127.0.0.1:7200
+  python -m examples.primes.node tcp://127.0.0.1:7200/primes
 """
 
 
@@ -51,6 +63,27 @@ class WholeNumber(click.ParamType[int]):
 @click.argument("hi", type=WholeNumber())
 @on_option
 @click.option(
+    "--listen",
+    metavar="ADDRESS",
+    help="Let other workers join at tcp://HOST:PORT while the search runs. With --on nobody, only they compute.",
+)
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(list(ALGORITHMS)),
+    default="trial",
+    show_default=True,
+    help="How a chunk is searched: trial division, by all odd numbers or by a wheel's; a sieve, in plain Python "
+    "or with numpy.",
+)
+@click.option(
+    "--check",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    help="Test so many of the numbers by another method; a worker that is wrong gets no more work.",
+)
+@click.option(
     "--count", "only_count", is_flag=True, help="Print how many primes there are, and nothing else."
 )
 @click.option(
@@ -75,19 +108,25 @@ class WholeNumber(click.ParamType[int]):
     type=click.FloatRange(min=0, min_open=True),
     default=LEASE_SECONDS,
     show_default=True,
-    help="Seconds after which a chunk that did not come back is done again.",
+    help="Seconds without a sign of life after which a worker's chunks are done again.",
 )
+@plot_option("who computed which chunk when, and the speed-up")
 @debug_option
 def main(
     lo: int,
     hi: int,
     on: str,
+    listen: str | None,
+    insecure: bool,
+    algorithm: str,
+    check: float,
     only_count: bool,
     list_to: str | None,
     chunk: int | None,
     window: int | None,
     unordered: bool,
     lease: float,
+    plot: Path | None,
 ) -> None:
     """Find the primes from LO up to, but not including, HI.
 
@@ -101,27 +140,81 @@ def main(
         raise click.UsageError(
             f"the range ends at {hi}, before it starts at {lo}; give the smaller number first"
         )
+    if algorithm == "numpy":
+        load_numpy()
     tally = Tally()
+    record: list[Answer] = []
     bar_wanted = err.is_terminal and not (list_to == "-" and sys.stdout.isatty())
     with (
         _open_list(list_to) as listing,
-        open_place(on) as place,
+        open_workers(on, listen) as place,
+        _open_door(listen, insecure) as joins,
         open_bar(err, hi - lo, wanted=bar_wanted) as bar,
     ):
-        started = perf_counter()
+        started, started_at = perf_counter(), monotonic()
         for answer in find_primes(
-            place, lo, hi, chunk=chunk, window=window, ordered=not unordered, lease=lease, notice=_notice
+            place,
+            lo,
+            hi,
+            algorithm=algorithm,
+            chunk=chunk,
+            window=window,
+            ordered=not unordered,
+            lease=lease,
+            check=check,
+            joins=joins,
+            notice=_notice,
         ):
             tally.add(answer)
+            if plot is not None:
+                record.append(replace(answer, primes=()))
             bar.show(tally)
             if listing is not None:
                 listing.writelines(f"{prime}\n" for prime in answer.primes)
                 listing.flush()  # a reader of a pipe gets each chunk as it comes
         seconds = perf_counter() - started
+    if plot is not None:
+        from examples.primes.plot import draw_search
+
+        draw_search(record, started_at, plot)
+        _notice(f"the picture is in {plot}")
     if only_count:
         click.echo(tally.total.primes)
     elif list_to != "-":
         click.echo(tally.summary(lo, hi, seconds))
+
+
+class Nobody:
+    """A place without nodes, for a search whose workers join it by themselves."""
+
+    size = 0
+
+    def channel(self, capacity: int = 0, name: str | None = None) -> channel:
+        """Make a channel as other places do."""
+        return channel(capacity, name, copy=True)
+
+
+@contextmanager
+def open_workers(where: str, listen: str | None) -> Iterator[Place]:
+    """Open the place of the workers."""
+    if where != "nobody":
+        with open_place(where) as place:
+            yield place
+    elif listen is None:
+        raise click.UsageError("--on nobody means that others compute; say with --listen where they can join")
+    else:
+        yield cast(Place, Nobody())
+
+
+@contextmanager
+def _open_door(listen: str | None, insecure: bool) -> Iterator[channel | None]:
+    if listen is None:
+        yield None
+        return
+    joins = channel(name="joins", copy=True)
+    with serve(listen, insecure=insecure, primes=joins) as server:
+        _notice(f"workers may join: python -m examples.primes.node {server.url('primes')}")
+        yield joins
 
 
 @contextmanager

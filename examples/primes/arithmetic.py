@@ -52,12 +52,16 @@ def partition(lo: int, hi: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, hi)) for start in range(lo, hi, size))
 
 
-def suitable_chunk(lo: int, hi: int) -> int:
-    """Choose how many numbers of `[lo, hi)` make a chunk, by what the numbers in its middle cost.
+def divisions_near(n: int) -> float:
+    """Return what a number near `n` costs by trial division, in units of one division.
 
-    A number near n takes about 0.56 * sqrt(n) / ln(n) divisions: the chance that nothing below d divides it
-    is 0.56 / ln(d), and that is summed over the odd d up to sqrt(n).
+    It takes about 0.56 * sqrt(n) / ln(n) divisions: the chance that nothing below d divides it is 0.56 / ln(d),
+    and that is summed over the odd d up to sqrt(n).
     """
-    middle = max((lo + hi) // 2, 3)
-    divisions = DIVISIONS_PER_NUMBER + 0.56 * isqrt(middle) / log(middle)
-    return max(1, int(DIVISIONS_PER_CHUNK / divisions))
+    n = max(n, 3)
+    return DIVISIONS_PER_NUMBER + 0.56 * isqrt(n) / log(n)
+
+
+def suitable_chunk(lo: int, hi: int) -> int:
+    """Choose how many numbers of `[lo, hi)` make a chunk, by what the numbers in its middle cost."""
+    return max(1, int(DIVISIONS_PER_CHUNK / divisions_near((lo + hi) // 2)))

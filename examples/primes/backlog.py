@@ -14,7 +14,7 @@ holds the others back instead of filling the memory.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 
@@ -31,7 +31,8 @@ class Answer:
     primes: tuple[int, ...]
     worker: str
     attempt: int
-    seconds: float
+    seconds: float  # of computing
+    at: float = 0.0  # when it was recorded
 
 
 class Backlog:
@@ -43,17 +44,25 @@ class Backlog:
     """
 
     def __init__(
-        self, pieces: Iterable[tuple[int, int]], *, window: int, ordered: bool = True, lease: float = 60.0
+        self,
+        pieces: Iterable[tuple[int, int]],
+        *,
+        window: int,
+        ordered: bool = True,
+        lease: float = 60.0,
+        algorithm: str = "trial",
     ) -> None:
         if window < 1:
             raise ValueError(f"a window of {window} chunks lets nothing through; give 1 or more")
-        self._new = (Chunk(index, lo, hi, 1) for index, (lo, hi) in zip(count(), pieces, strict=False))
+        self._new = (
+            Chunk(index, lo, hi, 1, algorithm) for index, (lo, hi) in zip(count(), pieces, strict=False)
+        )
         self._again: list[tuple[int, Chunk]] = []  # a heap by index: chunks that came back without a result
         self._drawn: deque[Chunk] = deque()  # from `_new`, to be handed out for the first time
         self._out: dict[int, tuple[Chunk, float]] = {}  # index -> the attempt that counts, its deadline
         self._kept: dict[int, Answer] = {}  # index -> recorded, waiting for the chunks before it
         self._ready: deque[Answer] = deque()  # to be emitted, in this order
-        self._window = window
+        self.window = window
         self._ordered = ordered
         self._lease = lease
         self._taken = 0  # chunks that were handed out at least once
@@ -70,7 +79,7 @@ class Backlog:
         """Return what is to be handed out next, or None: nothing is left, or the window is full."""
         if self._again:
             return self._again[0][1]
-        if self._drawn and self._taken - self._emitted < self._window:
+        if self._drawn and self._taken - self._emitted < self.window:
             return self._drawn[0]
         return None
 
@@ -104,7 +113,7 @@ class Backlog:
         if not self._counts(chunk):
             return False
         del self._out[chunk.index]
-        heappush(self._again, (chunk.index, Chunk(chunk.index, chunk.lo, chunk.hi, chunk.attempt + 1)))
+        heappush(self._again, (chunk.index, replace(chunk, attempt=chunk.attempt + 1)))
         return True
 
     def take_overdue(self, now: float) -> list[Chunk]:
@@ -118,13 +127,17 @@ class Backlog:
         """Return when the next lease runs out, or None when no chunk is out."""
         return min((deadline for _, deadline in self._out.values()), default=None)
 
-    def record(self, result: Result, worker: str) -> bool:
+    def awaited(self, result: Result) -> Chunk | None:
+        """Return the chunk that this is the result of, or None when its attempt does not count any more."""
+        return self._out[result.index][0] if self._counts(result) else None
+
+    def record(self, result: Result, worker: str, now: float = 0.0) -> bool:
         """Take in a result. False when its attempt does not count any more: then it is dropped."""
         if not self._counts(result):
             return False
         chunk, _ = self._out.pop(result.index)
         answer = Answer(
-            chunk.index, chunk.lo, chunk.hi, result.primes, worker, result.attempt, result.seconds
+            chunk.index, chunk.lo, chunk.hi, result.primes, worker, result.attempt, result.seconds, now
         )
         if self._ordered:
             self._kept[answer.index] = answer

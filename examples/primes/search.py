@@ -1,38 +1,29 @@
-"""The master: hands out chunks, puts the results in order, and copes with workers that die.
+"""The master: hands out chunks, puts the results in order, and copes with workers that come, go and die.
 
     with open_place("processes:4") as place:
         for answer in find_primes(place, 1, 2_000_000):
             print(*answer.primes, sep="\\n")
 
-One tasklet decides, the others only carry:
-
-    register   receives the Join of each worker
-    feed       one for each worker: hands over the chunks that lead put into the worker's box
-    collect    one for each worker: takes the results from it
-    watch      one for each worker: waits for its end
-    lead       owns the backlog and gives each worker its chunks. It waits for whichever comes first: a
-               report of the others, the reader who takes the next answer, or the end of a lease
-
-Feed and collect talk over channels that live at the worker, so they are the ones that notice when it dies.
+One tasklet decides, the others only carry (crew.py). `lead` owns the backlog and gives each worker its chunks. It
+waits for whichever comes first: a report of the others, the reader who takes the next answer, or the end of a lease.
 Nothing here depends on where the workers are.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from time import monotonic
+from random import Random
 from typing import Any
 
-from examples.primes.arithmetic import partition, suitable_chunk
+from examples.primes.algorithms import COSTS
 from examples.primes.backlog import Answer, Backlog
-from examples.primes.messages import Chunk, Join, Result
+from examples.primes.crew import SLOTS, Crew, Ended, Found, Gone, Joined, Leaves, Lives, Report, Worker
+from examples.primes.guide import FixedSize, Guide
+from examples.primes.messages import Chunk, Result
+from examples.primes.spot_check import find_error
 from examples.primes.worker import work
-from net import PeerLost, Place, Spawned
-from tasklets import TaskletError, Timeout, channel, select, tasklet
-
-# One chunk in work, and one that waits at the worker's door, so that the worker need not wait for the next
-# one while a message goes to the master and back: 1 to 2 ms of 60 on two busy cores.
-SLOTS = 2
+from net import PeerLost, Place
+from tasklets import TaskletError, Timeout, channel, select
+from tasklets.clock import monotonic
 
 # The last chunks wait at nobody's door, because they would wait there while another worker is idle.
 FREE_CHUNKS_PER_WORKER = 4
@@ -41,8 +32,8 @@ FREE_CHUNKS_PER_WORKER = 4
 # keeps the others at work while a lost chunk, which all later answers wait for, is done again.
 WINDOW_PER_WORKER = 8
 
-# A worker that is silent for longer is taken to hang. Chunks are made to take 0.1 s.
-LEASE_SECONDS = 60.0
+# A worker that is silent for longer is taken to hang. One that computes says twice a second that it lives.
+LEASE_SECONDS = 5.0
 
 # Workers may take so long to leave when the work is done. The place ends those that do not.
 PARTING_SECONDS = 2.0
@@ -57,127 +48,83 @@ def find_primes(
     lo: int,
     hi: int,
     *,
+    algorithm: str = "trial",
     chunk: int | None = None,
     window: int | None = None,
     ordered: bool = True,
     lease: float = LEASE_SECONDS,
+    check: float = 0.0,
+    joins: channel | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Answer]:
     """Search `[lo, hi)` with a worker on each node of `place`; yield each chunk's answer when it may leave.
     Blocks.
 
     The answers come in rising order, or in the order in which they were found with `ordered=False`. No more
-    than `window` chunks are under way or waiting to be read. The chunks of a worker that dies, or is silent
-    for longer than `lease` seconds, are done again by another; `notice` is told so in words. When the last
-    answer was read, the workers have been told to stop.
+    than `window` chunks are under way or waiting to be read. Without `chunk` the chunks are as large as is good.
+    The chunks of a worker that dies, leaves, or is silent for longer than `lease` seconds, are done again by another;
+    `notice` is told so in words. `check` percent of the numbers are tested by another method; a worker that is wrong
+    gets no more work. More workers may join over `joins` at any time, and without any the search waits for one. When
+    the last answer was read, the workers have been told to stop.
 
     Raises ValueError for a range, chunk or window that makes no sense, before anything is started;
-    WorkersLost when no worker is left; RemoteError when the code of a worker failed.
+    WorkersLost when no worker is left and none can join; RemoteError when the code of a worker failed.
     """
-    pieces = partition(lo, hi, suitable_chunk(lo, hi) if chunk is None else chunk)
-    room = WINDOW_PER_WORKER * place.size if window is None else window
-    backlog = Backlog(pieces, window=room, ordered=ordered, lease=lease)
-    return _Master(place, backlog, notice).answers()
+    guide = _make_guide(lo, hi, chunk, place.size, algorithm)
+    room = WINDOW_PER_WORKER * max(1, place.size) if window is None else window
+    backlog = Backlog(guide.pieces(), window=room, ordered=ordered, lease=lease, algorithm=algorithm)
+    return _Master(place, backlog, guide, joins, check, window is None, notice).answers()
 
 
-@dataclass(eq=False, slots=True)
-class _Worker:
-    """A worker as lead sees it."""
-
-    name: str
-    box: channel = field(default_factory=lambda: channel(SLOTS))  # chunks, from lead to feed
-    hand: dict[int, Chunk] = field(default_factory=dict)  # index -> what it was given and has not answered
-    silent: bool = False  # its lease ran out, and it has not answered since
-
-
-@dataclass(frozen=True, slots=True)
-class _Joined:
-    worker: _Worker
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    worker: _Worker
-    result: Result
-
-
-@dataclass(frozen=True, slots=True)
-class _Lost:
-    worker: _Worker
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    name: str
-    error: Exception | None
+def _make_guide(lo: int, hi: int, chunk: int | None, workers: int, algorithm: str) -> Guide:
+    if chunk is not None or hi < lo:
+        return FixedSize(lo, hi, 1 if chunk is None else chunk, workers=workers)
+    return Guide(lo, hi, workers=workers, cost=COSTS[algorithm])
 
 
 class _Master:
     """The tasklets of one search and the channels between them."""
 
-    def __init__(self, place: Place, backlog: Backlog, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        place: Place,
+        backlog: Backlog,
+        guide: Guide,
+        joins: channel | None,
+        check: float,
+        may_widen: bool,
+        notice: Callable[[str], None],
+    ) -> None:
         self._place = place
         self._backlog = backlog
+        self._guide = guide
+        self._open_joins = joins  # over which anybody may join
+        self._check = check
+        self._may_widen = may_widen  # the window, as workers join
         self._notice = notice
-        self._reports = channel(name="reports")  # to lead
+        self._crew = Crew()
         self._answers = channel(name="answers")  # from lead to the reader
-        self._workers: list[_Worker] = []  # that joined and were not lost
+        self._workers: list[Worker] = []  # that joined and neither left nor were lost
         self._spawned = 0  # whose end was not reported
         self._failure: Exception | None = None
-        self._tasklets: list[tasklet] = []
+        self._dice = Random(13)  # what is checked; the same in each run
 
     def answers(self) -> Iterator[Answer]:
         joins = self._place.channel(name="joins")
         try:
             for number in range(1, self._place.size + 1):
                 name = f"worker {number}"
-                self._start(self._watch, name, self._place.spawn(work, joins, name))
+                self._crew.start(self._crew.watch, name, self._place.spawn(work, joins, name))
                 self._spawned += 1
-            self._start(self._register, joins)
-            self._start(self._lead)
+            self._crew.start(self._crew.register, joins)
+            if self._open_joins is not None:
+                self._crew.start(self._crew.register, self._open_joins)
+            self._crew.start(self._lead)
             yield from self._answers
             if self._failure is not None:
                 raise self._failure
         finally:
-            for one in self._tasklets:
-                one.kill()
-
-    def _start(self, func: Callable[..., None], *args: Any) -> None:
-        self._tasklets.append(tasklet(func)(*args))
-
-    # -- those that carry ------------------------------------------------------------------------------------
-
-    def _register(self, joins: channel) -> None:
-        for join in joins:
-            worker = _Worker(f"{join.name} (process {join.pid})")
-            self._start(self._feed, join, worker)
-            self._start(self._collect, join, worker)
-            self._reports.send(_Joined(worker))
-
-    def _feed(self, join: Join, worker: _Worker) -> None:
-        try:
-            for chunk in worker.box:
-                join.chunks.send(chunk)
-            join.chunks.close()  # tells the worker to stop
-        except PeerLost:
-            self._reports.send(_Lost(worker))
-
-    def _collect(self, join: Join, worker: _Worker) -> None:
-        try:
-            for result in join.results:
-                self._reports.send(_Found(worker, result))
-        except PeerLost:
-            self._reports.send(_Lost(worker))
-
-    def _watch(self, name: str, spawned: Spawned) -> None:
-        error = None
-        try:
-            spawned.join()
-        except Exception as failed:  # noqa: BLE001 - reported to lead, which decides
-            error = failed
-        self._reports.send(_Ended(name, error))
-
-    # -- the one that decides --------------------------------------------------------------------------------
+            self._crew.close()
 
     def _lead(self) -> None:
         try:
@@ -196,13 +143,13 @@ class _Master:
             worker.hand[chunk.index] = chunk
             worker.box.send(chunk)
 
-    def _choose(self) -> _Worker | None:
+    def _choose(self) -> Worker | None:
         plenty = self._backlog.has_more_than(FREE_CHUNKS_PER_WORKER * len(self._workers))
         room = SLOTS if plenty else 1
         able = [worker for worker in self._workers if len(worker.hand) < room and not worker.silent]
         return min(able, key=lambda worker: len(worker.hand), default=None)
 
-    def _take_back(self, idle: _Worker) -> Chunk | None:
+    def _take_back(self, idle: Worker) -> Chunk | None:
         """Return a chunk for a worker with nothing to do when all are given out: one that waits at a door.
 
         Its worker may begin it all the same; that costs nobody time, as nothing else is left to do.
@@ -215,7 +162,7 @@ class _Master:
 
     def _wait(self) -> None:
         """Let one thing happen: a report, an answer taken by the reader, or the end of a lease. Blocks."""
-        cases: list[Any] = [self._reports]
+        cases: list[Any] = [self._crew.reports]
         if (answer := self._backlog.next_answer()) is not None:
             cases.append((self._answers, answer))
         deadline = self._backlog.next_deadline()
@@ -231,28 +178,62 @@ class _Master:
         else:
             self._backlog.emit()
 
-    def _hear(self, report: _Joined | _Found | _Lost | _Ended) -> None:
+    def _hear(self, report: Report) -> None:
         match report:
-            case _Joined(worker):
+            case Joined(worker):
                 self._workers.append(worker)
-            case _Found(worker, result):
-                worker.silent = False
-                worker.hand.pop(result.index, None)
-                self._backlog.record(result, worker.name)
-                for chunk in worker.hand.values():
-                    self._backlog.renew(chunk, monotonic())
-            case _Lost(worker):
-                self._lose(worker)
-            case _Ended(name, error):
+                self._count_workers()
+                if self._open_joins is not None:
+                    self._notice(f"{worker.name} has joined")
+            case Found(worker, result):
+                self._take_in(worker, result)
+            case Lives(worker):
+                self._hear_from(worker)
+            case Leaves(worker):
+                worker.box.close()
+                self._lose(worker, "leaves")
+            case Gone(worker, lost):
+                self._lose(worker, "was lost" if lost else "has ended")
+            case Ended(name, error):
                 self._spawned -= 1
                 self._consider_end(name, error)
 
-    def _lose(self, worker: _Worker) -> None:
-        """Take back what a dead worker had in hand. It is reported twice, and nothing is left for the second."""
+    def _take_in(self, worker: Worker, result: Result) -> None:
+        chunk = self._backlog.awaited(result)
+        worker.hand.pop(result.index, None)
+        if chunk is not None and worker in self._workers:
+            if self._check and (
+                error := find_error(chunk.lo, chunk.hi, result.primes, self._check, self._dice)
+            ):
+                worker.hand[chunk.index] = chunk  # to be done again with whatever else it has
+                worker.box.close()
+                self._lose(worker, f"is not to be trusted, {error}, and gets no more work")
+                return
+            self._backlog.record(result, worker.name, monotonic())
+            self._guide.learn(chunk.lo, chunk.hi, result.seconds)
+        self._hear_from(worker)
+
+    def _hear_from(self, worker: Worker) -> None:
+        """Note that a worker lives: the leases of what it has in hand begin anew."""
+        if worker.silent and worker in self._workers:
+            worker.silent = False
+            self._notice(f"{worker.name} is back")
+        for chunk in worker.hand.values():
+            self._backlog.renew(chunk, monotonic())
+
+    def _lose(self, worker: Worker, how: str) -> None:
+        """Take back what a worker had in hand. It may be reported twice, and nothing is left for the second."""
         if worker in self._workers:
             self._workers.remove(worker)
+            self._count_workers()
             again = [chunk for chunk in worker.hand.values() if self._backlog.give_back(chunk)]
-            self._notice(f"{worker.name} was lost; {_words(again)} done again")
+            self._notice(f"{worker.name} {how}; {_words(again)} done again")
+            self._consider_loss(worker.name.partition(" (")[0])
+
+    def _count_workers(self) -> None:
+        self._guide.workers = max(1, len(self._workers))
+        if self._may_widen:
+            self._backlog.window = max(self._backlog.window, WINDOW_PER_WORKER * len(self._workers))
 
     def _take_overdue(self) -> None:
         late = self._backlog.take_overdue(monotonic())
@@ -263,27 +244,37 @@ class _Master:
                 self._notice(f"{worker.name} has been silent for too long; {_words(again)} done again")
 
     def _consider_end(self, name: str, error: Exception | None) -> None:
-        """Raise when the search cannot go on without the worker that ended."""
+        """Raise when a worker has failed, or nobody is left to go on."""
         if error is not None and not isinstance(error, PeerLost):
             raise error
-        if not self._spawned and not self._backlog.complete():
+        self._consider_loss(name)
+
+    def _consider_loss(self, name: str) -> None:
+        if self._workers or self._spawned or self._backlog.complete():
+            return
+        if self._open_joins is None:
             raise WorkersLost(
                 f"every worker was lost, {name} as the last of {self._place.size}, before the end of the range; "
                 "start the search again, with --on naming nodes that are up"
             )
+        self._notice("no worker is left; waiting for one to join")
 
     def _part(self) -> None:
         """Tell the workers to stop, and wait until they have; but not for one that hangs. Blocks."""
-        for worker in self._workers:
+        waiting = set(self._workers)
+        for worker in waiting:
             worker.box.close()
         deadline = monotonic() + PARTING_SECONDS
         with suppress(Timeout):
-            while self._spawned:
-                _, report = select([self._reports], timeout=max(0.0, deadline - monotonic()))
+            while self._spawned or waiting:
+                _, report = select([self._crew.reports], timeout=max(0.0, deadline - monotonic()))
                 match report:
-                    case _Joined(worker):  # it came too late to be given work
+                    case Joined(worker):  # it came too late to be given work
                         worker.box.close()
-                    case _Ended():
+                        waiting.add(worker)
+                    case Gone(worker):
+                        waiting.discard(worker)
+                    case Ended():
                         self._spawned -= 1
 
 

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from examples.primes.backlog import Answer
 
@@ -64,11 +66,14 @@ class Tally:
 
 
 class Bar:
-    """Shows a tally on a terminal while it grows."""
+    """Shows a tally on a terminal while it grows: how far it is, and what each worker does (PRI-12)."""
 
-    def __init__(self, progress: Progress, numbers: int) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=numbers, rates="")
+    def __init__(self, live: Live, numbers: int) -> None:
+        self._live = live
+        self._progress = Progress(
+            BarColumn(20), TaskProgressColumn(), TextColumn("{task.fields[rates]}"), TimeRemainingColumn()
+        )
+        self._task = self._progress.add_task("", total=numbers, rates="")
         self._started = monotonic()
         self._shown = 0.0
 
@@ -78,16 +83,27 @@ class Bar:
         if now - self._shown < REFRESH_SECONDS:
             return
         self._shown = now
-        rates = tally.rates(now - self._started)
-        self._progress.update(self._task, completed=tally.total.numbers, rates=rates, refresh=True)
+        seconds = now - self._started
+        self._progress.update(self._task, completed=tally.total.numbers, rates=tally.rates(seconds))
+        self._live.update(Group(self._progress, make_table(tally, seconds)), refresh=True)
+
+
+def make_table(tally: Tally, seconds: float) -> Table:
+    """Lay out what each worker has done in `seconds`; the rates add up to the whole one."""
+    table = Table("worker", "chunks", "numbers/s", "primes/s", "busy", box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    seconds = max(seconds, 1e-9)
+    for worker, share in sorted(tally.shares.items()):
+        rates = (f"{count / seconds:,.0f}" for count in (share.numbers, share.primes))
+        table.add_row(worker, str(share.chunks), *rates, f"{min(1.0, share.seconds / seconds):.0%}")
+    return table
 
 
 @contextmanager
 def open_bar(console: Console, numbers: int, *, wanted: bool) -> Iterator[Bar]:
-    """Show a progress bar up to `numbers` on `console` while the block runs; nothing if not `wanted`."""
-    columns = (BarColumn(20), TaskProgressColumn(), TextColumn("{task.fields[rates]}"), TimeRemainingColumn())
+    """Show the progress up to `numbers` on `console` while the block runs; nothing if not `wanted`."""
     # Drawn by the program and not by a thread of rich's, which would wait for a worker of this very process.
-    with Progress(
-        *columns, console=console, auto_refresh=False, transient=True, disable=not wanted
-    ) as progress:
-        yield Bar(progress, numbers)
+    live = Live(console=console if wanted else Console(quiet=True), auto_refresh=False, transient=True)
+    with live:
+        yield Bar(live, numbers)

@@ -12,7 +12,7 @@ from examples.atm.bank import Bank
 from examples.atm.ledger import Ledger
 from examples.atm.messages import Balance, Declined, Deposit, Ok, Reason, Request
 from net.errors import PeerLost
-from tasklets import NotSendable, channel, run, tasklet
+from tasklets import NotSendable, channel, run, sleep, tasklet
 
 
 class Line:
@@ -68,7 +68,7 @@ MakeAtm = Callable[..., tuple[Atm, Line]]
 def make_atm(bank: channel) -> MakeAtm:
     def make(script: str = "", drawer: Drawer | None = None, **options: Any) -> tuple[Atm, Line]:
         line = Line(bank, script)
-        return Atm("atm-1", line.dial, drawer, **{"patience": 0.5, "ask_again": 0.02, **options}), line
+        return Atm("atm-1", line.dial, drawer, **{"patience": 2.0, "ask_again": 0.02, **options}), line
 
     return make
 
@@ -159,7 +159,7 @@ def test_a_deposit_given_up_is_kept_and_booked_before_the_next_order(
     with pytest.raises(BankAway):
         atm.deposit("alice", 500)
     assert atm.drawer.taken_in == 0
-    atm._patience = 1.0
+    atm.patience = 1.0
 
     assert balance(atm) == 10500
     assert atm.drawer.taken_in == 500
@@ -183,3 +183,22 @@ def test_what_cannot_travel_is_refused_and_leaves_nothing_to_settle(make_atm: Ma
 
     assert atm.unsettled == ()
     assert balance(atm) == 10000
+
+
+def test_a_bank_that_is_slow_to_dial_is_reached_all_the_same(bank: channel) -> None:  # ATM-09
+    def dial() -> channel:
+        sleep(0.1)
+        return bank
+
+    atm = Atm("atm-1", dial, patience=2.0, ask_again=0.02)
+
+    assert isinstance(atm.ask(Balance("alice", "1111")), Ok)
+
+
+def test_what_cannot_travel_is_refused_and_nothing_to_settle(bank: channel) -> None:  # ATM-12
+    atm = Atm("atm-1", lambda: bank)
+
+    with pytest.raises(NotSendable):
+        atm.ask(Deposit("alice", object()))  # type: ignore[arg-type]
+    assert atm.unsettled == ()
+    assert isinstance(atm.ask(Balance("alice", "1111")), Ok)

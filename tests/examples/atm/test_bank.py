@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import pytest
 
 from examples.atm.bank import Bank
+from examples.atm.checking import FIELDS
 from examples.atm.ledger import Ledger
 from examples.atm.messages import (
+    Attach,
     Balance,
     Declined,
     Deposit,
     Error,
+    Frozen,
     Ok,
     Order,
     Reason,
@@ -167,19 +171,17 @@ def test_an_atm_that_does_not_listen_holds_up_nobody(counter: Counter) -> None: 
     assert deaf.receive().balance == 10005
 
 
-def test_a_ledger_that_cannot_be_written_is_an_error_and_not_the_end(
+def test_a_ledger_that_cannot_be_written_declines_and_is_not_the_end(
     counter: Counter, ledger: Ledger
 ) -> None:
-    real, ledger.answer = ledger.answer, broken  # type: ignore[method-assign]
-    assert counter.ask(Deposit("alice", 5), txn="t") == Error(
-        "t", "the bank cannot write its ledger; try again later"
-    )
-    ledger.answer = real  # type: ignore[method-assign]
+    real, ledger.commit = ledger.commit, broken  # type: ignore[method-assign]
+    assert counter.ask(Deposit("alice", 5), txn="t") == Declined("t", Reason.UNAVAILABLE, None)
+    ledger.commit = real  # type: ignore[method-assign]
 
     assert counter.ask(Deposit("alice", 5), txn="t") == Ok("t", 10005)
 
 
-def broken(*request: object) -> Reply:
+def broken() -> None:
     raise sqlite3.OperationalError("disk I/O error")
 
 
@@ -195,3 +197,102 @@ def test_closing_the_channel_finishes_what_was_begun(ledger: Ledger) -> None:
     assert reply.receive() == Ok("t", 10005)
     run()
     assert not counter.bank.alive
+
+
+# -- news (ATM-10)
+
+
+def test_three_wrong_pins_at_one_machine_are_heard_at_all(counter: Counter) -> None:  # ATM-10
+    heard: list[tuple[str, str]] = []
+    for name in ("atm-1", "atm-2", "atm-3"):
+        news = channel(4)
+        counter.requests.send(Attach(name, news))
+        tasklet(lambda name=name, news=news: heard.append((name, news.receive().account)))()
+    for pin in ("0000", "0001"):
+        counter.ask(Balance("alice", pin))
+    assert heard == []
+    counter.ask(Balance("alice", "0002"))
+    run()
+
+    assert sorted(heard) == [("atm-1", "alice"), ("atm-2", "alice"), ("atm-3", "alice")]
+
+
+def test_a_machine_that_hung_up_is_forgotten_and_delays_no_other(ledger: Ledger) -> None:  # ATM-10, ATM-13
+    bank = Bank(ledger)
+    gone, there = channel(1), channel(1)
+    gone.close()
+    bank._attach(Attach("atm-1", gone))
+    bank._attach(Attach("atm-2", there))
+    bank._tell_all("alice")
+
+    assert there.receive() == Frozen("alice")
+    assert list(bank.attached) == ["atm-2"]
+
+
+@pytest.mark.parametrize("attach", [Attach(5, channel(1)), Attach("atm-1", "news"), Attach(None, None)])
+def test_nonsense_is_not_attached(ledger: Ledger, attach: Attach) -> None:  # ATM-12
+    bank = Bank(ledger)
+    bank._attach(attach)
+
+    assert bank.attached == {}
+
+
+# -- every field of every message
+
+GARBAGE = [
+    None,
+    True,
+    -1,
+    10**400,
+    1.5,
+    math.nan,
+    "",
+    "x" * 100_000,
+    "\0",
+    b"x",
+    (),
+    {"a": 1},
+    NOON,
+    Ok("t", 1),
+]
+EXAMPLES = {
+    "owner": "eve",
+    "pin": "1111",
+    "currency": "EUR",
+    "account": "alice",
+    "to": "bob",
+    "amount": 5,
+    "since": None,
+    "withdrawal": "t",
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS, ids=lambda kind: kind.__name__)
+def test_garbage_in_any_field_of_an_order_is_answered_and_moves_nothing(
+    counter: Counter, ledger: Ledger, kind: Any
+) -> None:  # ATM-01, ATM-12
+    for field in FIELDS[kind]:
+        good = {name: EXAMPLES[name] for name in FIELDS[kind]}
+        for garbage in GARBAGE:
+            if garbage == good[field] or (field, garbage) in (("since", NOON), ("owner", "\0")):
+                continue  # names may hold any character (ATM-02)
+            reply = counter.ask(kind(**good | {field: garbage}))
+            assert isinstance(reply, Error | Declined), f"{field}={garbage!r}: {reply}"
+            ledger._db.execute("UPDATE accounts SET wrong_pins = 0")
+    books = ledger.books()
+    assert books.customers == 15000
+    assert books.faults == ()
+
+
+@pytest.mark.parametrize("field", ["txn", "atm", "at"])
+def test_garbage_in_any_field_of_a_request_is_answered_and_moves_nothing(
+    counter: Counter, ledger: Ledger, field: str
+) -> None:  # ATM-12
+    for garbage in GARBAGE:
+        if (field == "at" and garbage == NOON) or (field != "at" and garbage == "\0"):
+            continue
+        reply: channel = channel(1)
+        good = {"txn": "t", "atm": "atm-1", "at": NOON, "order": Deposit("alice", 5), "reply": reply}
+        counter.requests.send(Request(**good | {field: garbage}))  # type: ignore[arg-type]
+        assert isinstance(reply.receive(), Error)
+    assert ledger.books().customers == 15000

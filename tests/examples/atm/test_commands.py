@@ -72,6 +72,19 @@ def free_port() -> int:
         ("bank --listen tcp://127.0.0.1:0 --accounts {garbage}", "is not a ledger"),
         ("bank --listen tcp://127.0.0.1:0 --accounts {new} --open alice", "'alice' is not NAME:PIN:AMOUNT"),
         ("bank --listen tcp://127.0.0.1:0 --accounts {new} --open alice:1:5", "a pin of 4 to 12 digits"),
+        ("bank --listen tcp://127.0.0.1:0 --ledger postgresql://127.0.0.1:{free}/x", "is the server up"),
+        ("bank --listen tcp://0.0.0.0:0 --ledger {new}", "0.0.0.0"),
+        ("bank --synchronous maybe", "'maybe' is not one of"),
+        ("simulate --atms none", "'none' is not a valid integer"),
+        ("simulate --customers 0", "0 is not in the range"),
+        ("simulate --day 0", "0.0 is not in the range"),
+        ("simulate --seed x", "'x' is not a valid integer"),
+        ("simulate --plot day.gif", "name a file that ends in"),
+        ("watch --listen tcp://127.0.0.1:0 --http 127.0.0.1:{taken}", "{taken}"),
+        ("watch --listen tcp://127.0.0.1:0 --http 0.0.0.0:0", "whoever reaches the page can watch"),
+        ("watch --listen tcp://127.0.0.1:0 --ledger {garbage}", "is not a ledger"),
+        ("watch --listen nonsense", "nonsense"),
+        ("watch --atms -1", "-1 is not in the range"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: str, says: str) -> None:
@@ -226,3 +239,16 @@ def at_terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], Scre
         process.kill()
         process.wait()
         os.close(outside)
+
+
+def test_three_wrong_pins_end_the_session_at_another_machine(ledger_path: Path) -> None:  # ATM-10
+    with running_bank(ledger_path) as (_, url), at_terminal("examples.atm", "atm", url) as (process, screen):
+        for question, answer in (("Account: ", "alice"), ("Pin: ", "1111")):
+            screen.wait_for(question)
+            screen.type(f"{answer}\n")
+        screen.wait_for("quit): ")  # the person thinks
+        for _ in range(3):
+            run("atm", url, cwd=ledger_path.parent, answers="alice\n0000\n")
+        screen.wait_for("Account alice has just been locked by the bank; ask there.")
+
+        assert process.wait(10) == 0

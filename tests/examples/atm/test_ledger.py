@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from examples.atm.ledger import Ledger, open_ledger
 from examples.atm.messages import (
@@ -367,6 +367,9 @@ MOVES = st.tuples(
 
 @settings(max_examples=60, deadline=None)
 @given(moves=st.lists(MOVES, max_size=40))
+@example(
+    moves=[("deposit", "a", "a", 0, 0), ("deposit", "a", "a", -1, 0)]
+)  # two bad amounts are two requests
 def test_random_orders_agree_with_a_dict(
     tmp_path_factory: pytest.TempPathFactory, moves: list[Any]
 ) -> None:  # ATM-01..05

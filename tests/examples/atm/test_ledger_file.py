@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from examples.atm.database import LedgerRefused
 from examples.atm.ledger import open_ledger
-from examples.atm.ledger_file import LedgerRefused, open_file
+from examples.atm.ledger_file import open_file
 from examples.atm.messages import Deposit, Ok
 from tests.examples.atm.conftest import NOON, QUICK
 
@@ -62,7 +63,9 @@ def test_a_ledger_of_another_version_is_refused(ledger_path: Path) -> None:
     other.execute("PRAGMA user_version = 99")
     other.close()
 
-    with pytest.raises(LedgerRefused, match="version 99, not 1; update the bank"):
+    with pytest.raises(
+        LedgerRefused, match="version 99, this bank keeps version 2; open it with the bank that made it"
+    ):
         open_file(ledger_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 from examples.atm.atm import Atm, Drawer, Jammed
 from examples.atm.bank import Bank
 from examples.atm.ledger import Ledger
-from examples.atm.messages import Reason, Request
+from examples.atm.messages import Balance, Reason, Request
 from examples.atm.person import SENTENCES, Dialogue
 from examples.atm.terminal import Terminal
 from net.errors import PeerLost, PeerUnreachable
@@ -222,3 +222,29 @@ def test_who_leaves_while_the_bank_is_away_hears_what_is_open(board: Switchboard
         "your cash is kept and booked when the bank is back; but this machine ends now, with Deposit open"
         in raised.value.message
     )
+
+
+def test_a_person_is_stopped_when_the_account_is_locked_elsewhere(bank: channel) -> None:  # ATM-10
+    other = Atm("atm-2", lambda: bank)
+    waiting = channel()
+
+    class Slow(Keyboard):
+        def ask(self, question: str, *, secret: bool = False) -> str:
+            answer = next(self.answers)
+            return waiting.receive() if callable(answer) else answer
+
+    keyboard = Slow("alice", "1111", lambda: None)
+    atm = Atm("atm-1", lambda: bank, on_frozen=lambda account: dialogue.on_frozen(account))
+    dialogue = Dialogue(atm, keyboard)
+    person = tasklet(dialogue.run)()
+    run()
+    for pin in ("0000", "0001", "0002"):
+        other.ask(Balance("bob", pin))
+    run()
+    assert person.alive, "somebody else's account"
+    for pin in ("0000", "0001", "0002"):
+        other.ask(Balance("alice", pin))
+    run()
+
+    assert not person.alive
+    assert keyboard.said[1:] == ["Account alice has just been locked by the bank; ask there.", "Goodbye."]

@@ -4,11 +4,7 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,83 +13,13 @@ from click.testing import CliRunner
 from examples.console import exit_code
 from examples.primes.__main__ import main
 from examples.primes.arithmetic import primes_in
-from examples.primes.backlog import Answer
 from examples.primes.search import WorkersLost, find_primes
 from net import open_place
+from tests.examples.primes.programs import Program, needs_proc, worker_process
 
-ROOT = Path(__file__).resolve().parents[3]
 ENDLESS = "100000000"  # an upper end that no test waits for
 
 
-def worker_process(answer: Answer) -> int:
-    """Return the process that computed `answer`, as its worker called itself."""
-    found = re.search(r"process (\d+)", answer.worker)
-    assert found
-    return int(found[1])
-
-
-class Program:
-    """`python -m examples.primes ...` in a session of its own; knows every process that came from it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.mark = f"PRIMES_TEST={uuid.uuid4().hex}"
-        name, _, value = self.mark.partition("=")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "examples.primes", *arguments],
-            cwd=ROOT,
-            env={**os.environ, name: value},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def first_line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline()
-
-    def finish(self, seconds: float = 30.0) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=seconds)
-        return self.process.returncode, out, err
-
-    def relatives(self) -> list[int]:
-        """Return the processes with our mark in their environment: the program and all that it started."""
-        found = []
-        for environment in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                marked = self.mark.encode() in environment.read_bytes().split(b"\0")
-            except OSError:  # ended meanwhile, or not ours
-                continue
-            if marked:
-                found.append(int(environment.parent.name))
-        return found
-
-    def clean(self) -> None:
-        for pid in self.relatives():
-            os.kill(pid, signal.SIGKILL)
-        self.process.communicate()
-
-
-@pytest.fixture
-def start() -> Iterator[type[Program]]:
-    """Give `Program`; fail when a process is left of one, after ending it."""
-    started: list[Program] = []
-
-    class Started(Program):
-        def __init__(self, *arguments: str) -> None:
-            super().__init__(*arguments)
-            started.append(self)
-
-    yield Started
-    left = {pid for program in started for pid in program.relatives()}
-    for program in started:
-        program.clean()
-    assert not left, "processes were left behind"
-
-
-needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/environ").exists(), reason="looks for processes in /proc"
-)
 pytestmark = [needs_proc]
 
 
@@ -296,6 +222,12 @@ def unused_port() -> int:
         (["1", "10", "--on", "processes:two"], 1, ["processes:two"]),
         (["1", "10", "--on", "hosts:"], 1, ["hosts:"]),
         (["1", "10", "--on", "hosts:127.0.0.1"], 1, ["127.0.0.1"]),
+        (["1", "10", "--algorithm", "magic"], 2, ["'magic' is not one of"]),
+        (["1", "10", "--check", "101"], 2, ["101.0 is not in the range"]),
+        (["1", "10", "--plot", "search.gif"], 1, ["'search.gif'", "name a file that ends in"]),
+        (["1", "10", "--plot", "/no/such/folder/x.png"], 1, ["there is no folder /no/such/folder"]),
+        (["1", "10", "--listen", "nowhere"], 1, ["nowhere"]),
+        (["1", "10", "--listen", "tcp://0.0.0.0:0"], 1, ["0.0.0.0"]),
     ],
 )
 def test_bad_input_gives_one_clear_line(arguments: list[str], code: int, words: list[str]) -> None:

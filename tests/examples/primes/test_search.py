@@ -9,10 +9,11 @@ from hypothesis import given, settings, strategies as st
 
 from examples.primes.arithmetic import partition, primes_in
 from examples.primes.backlog import Answer
-from examples.primes.messages import Chunk, Join, Result
+from examples.primes.messages import Chunk, Join, Leave, Progress, Result
 from examples.primes.search import WorkersLost, find_primes
 from net import PeerLost, Place, open_place
-from tasklets import RemoteError, channel as Channel, schedule, tasklet
+from tasklets import RemoteError, channel as Channel, schedule, sleep, tasklet
+from tasklets.testing import virtual_clock
 
 
 class Actor:
@@ -297,3 +298,146 @@ def test_pri09_who_stops_reading_leaves_no_tasklet_behind() -> None:
         before = len(stage.actors[0].served)
     schedule()
     assert len(stage.actors[0].served) <= before + 1
+
+
+# ----------------------------------------------------------------- PRI-07: workers that come and go by themselves
+
+
+def offer(joins: Channel, actor: Actor, name: str) -> None:
+    joins.send(Join(name, 0, cast(Channel, actor), cast(Channel, actor)))
+
+
+def test_pri07_without_workers_the_search_waits_and_takes_who_comes() -> None:
+    joins, actor, notices = Channel(), Actor(), []  # type: ignore[var-annotated]
+    taken: list[Answer] = []
+    answers = stream(Stage(), 0, 100, chunk=10, joins=joins, notice=notices.append)
+    reader = tasklet(lambda: taken.extend(answers))()
+    for _ in range(20):
+        schedule()
+    assert taken == []
+    tasklet(offer)(joins, actor, "late")
+    assert flat(answers_of(reader, taken)) == list(primes_in(0, 100))
+    assert notices == ["late (process 0) has joined"]
+    assert actor.stopped
+
+
+def test_pri07_who_joins_in_the_middle_takes_work() -> None:
+    joins, first, second = Channel(), Actor(hangs_at=2), Actor()
+    answers = stream(Stage(first), 0, 200, chunk=10, window=30, lease=60, joins=joins)
+    found = [next(answers)]
+    tasklet(offer)(joins, second, "late")
+    while len(second.served) < 10:
+        schedule()
+    first.wake.close()
+    found += answers
+    assert flat(found) == list(primes_in(0, 200))
+    assert {answer.worker for answer in found} == {"worker 1 (process 1)", "late (process 0)"}
+
+
+class Leaver(Actor):
+    """Says farewell after its third chunk."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, result in enumerate(super().__iter__(), 1):
+            yield result
+            if number == 3:
+                yield Leave()
+                for _ in self.door:
+                    pass
+        self.end.close()
+
+
+def test_pri07_who_leaves_has_finished_its_chunk_and_the_rest_goes_to_others() -> None:
+    notices: list[str] = []
+    leaver, other = Leaver(), Actor()
+    answers = search(Stage(leaver, other), 0, 300, chunk=10, notice=notices.append)
+    assert flat(answers) == list(primes_in(0, 300))
+    assert sum(1 for answer in answers if answer.worker.startswith("worker 1")) == 3
+    assert [notice.partition(";")[0] for notice in notices] == ["worker 1 (process 1) leaves"]
+
+
+def test_pri07_when_the_last_one_leaves_the_search_waits_for_the_next() -> None:
+    joins, notices = Channel(), []  # type: ignore[var-annotated]
+    taken: list[Answer] = []
+    answers = stream(Stage(), 0, 100, chunk=10, joins=joins, notice=notices.append)
+    reader = tasklet(lambda: taken.extend(answers))()
+    tasklet(offer)(joins, Leaver(), "first")
+    while "no worker is left; waiting for one to join" not in notices:
+        schedule()
+    assert reader.alive
+    tasklet(offer)(joins, Actor(), "second")
+    assert flat(answers_of(reader, taken)) == list(primes_in(0, 100))
+
+
+def test_pri07_nonsense_does_not_join() -> None:
+    joins, actor = Channel(), Actor()
+    answers = stream(Stage(), 0, 20, chunk=10, joins=joins)
+    reader = tasklet(list)(answers)
+    for nonsense in (None, "worker", Join(5, 0, cast(Channel, actor), cast(Channel, actor))):  # type: ignore[arg-type]
+        tasklet(joins.send)(nonsense)
+    schedule()
+    tasklet(offer)(joins, actor, "real")
+    while reader.alive:
+        schedule()
+    assert len(actor.served) == 2
+
+
+# -------------------------------------------------------------------------------- PRI-06, PRI-11: signs of life
+
+
+class Slow(Actor):
+    """Says for a while that it lives before it answers its first chunk."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for chunk in self.door:
+            if not self.served:
+                for _ in range(10):
+                    yield Progress(chunk.index, chunk.attempt, 0)
+                    sleep(0.02)
+            self.served.append(chunk)
+            yield Result(chunk.index, chunk.attempt, primes_in(chunk.lo, chunk.hi), 0.0)
+        self.end.close()
+
+
+def test_pri11_a_slow_worker_that_says_it_lives_keeps_its_chunk() -> None:
+    notices: list[str] = []
+    with virtual_clock():
+        answers = search(Stage(Slow()), 0, 100, chunk=10, lease=0.05, notice=notices.append)
+    assert {answer.attempt for answer in answers} == {1}
+    assert notices == []
+
+
+# --------------------------------------------------------------------------------- PRI-13: workers that are wrong
+
+
+class Wrong(Actor):
+    """Takes every odd number for a prime, from its second chunk on."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for chunk in self.door:
+            self.served.append(chunk)
+            primes = primes_in(chunk.lo, chunk.hi)
+            if len(self.served) > 1:
+                primes = tuple(n for n in range(chunk.lo, chunk.hi) if n % 2)
+            yield Result(chunk.index, chunk.attempt, primes, 0.0)
+        self.end.close()
+
+
+def test_pri13_a_wrong_worker_is_caught_its_chunk_done_again_and_it_gets_no_more() -> None:
+    notices: list[str] = []
+    wrong = Wrong()
+    answers = search(Stage(wrong, Actor()), 0, 2000, chunk=100, check=1.0, notice=notices.append)
+    assert flat(answers) == list(primes_in(0, 2000))
+    assert sum(1 for answer in answers if answer.worker.startswith("worker 1")) <= 1
+    assert len(wrong.served) <= 3, "the one that was wrong, and the one at its door"
+    (notice,) = notices
+    assert notice.startswith("worker 1 (process 1) is not to be trusted, it says that ")
+
+
+def test_pri13_when_all_are_wrong_the_search_says_so() -> None:
+    with pytest.raises(WorkersLost, match="every worker was lost"):
+        search(Stage(Wrong(), Wrong()), 0, 2000, chunk=100, check=1.0)
+
+
+def test_pri13_without_the_check_nobody_is_suspected() -> None:
+    assert len(search(Stage(Wrong()), 0, 200, chunk=100)) == 2

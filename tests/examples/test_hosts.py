@@ -1,0 +1,172 @@
+"""Both programs over three hosts, one of which is cut off and comes back (PRI-06..08, ATM-09, T-02, T8.4)."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from examples.primes.algorithms import ALGORITHMS
+from tests.examples.hosts import Host, three_hosts
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+
+# One place: between hosts that trust each other. A shared secret takes its place as soon as the network has one.
+TRUST = ("--insecure",)
+
+
+@pytest.fixture(params=["namespaces", "loopback"])
+def hosts(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Iterator[list[Host]]:
+    def tell(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")
+
+    with three_hosts(tell, real=request.param == "namespaces") as hosts:
+        yield hosts
+
+
+def test_hosts_are_told_apart_by_their_addresses(hosts: list[Host]) -> None:
+    program = "import socket; socket.create_server(('{}', 7000)); print('bound')"
+    apart = len({host.address for host in hosts}) == 3
+    for host in hosts:
+        command = [*host.command()[:-1], "-c", program.format(hosts[0].address)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == (host is hosts[0] or not apart)
+
+
+def wait_for(process: subprocess.Popen[Any], pattern: str, stream: Any = None) -> re.Match[str]:
+    """Read what a process says up to a line with this pattern."""
+    seen = []
+    for line in stream or process.stdout:
+        seen.append(line)
+        if found := re.search(pattern, line):
+            return found
+    raise AssertionError(f"it ended without {pattern!r}: {seen}")
+
+
+def test_a_search_goes_on_while_a_host_is_cut_off_and_uses_it_when_it_is_back(hosts: list[Host]) -> None:
+    first, second, third = hosts
+    search = first.run(
+        *("examples.primes", "1", "1000000000", "--on", "nobody", "--listen", f"tcp://{first.address}:0"),
+        *(*TRUST, "--list", "-", "--lease", "1"),
+        stderr=subprocess.PIPE,
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(search.stdout or ()))
+    reader.start()
+    url = wait_for(search, r"primes\.node (\S+)", search.stderr)[1]
+    second.run("examples.primes.node", url, "--name", "second")
+    third.run("examples.primes.node", url, "--name", "third")
+    for _ in range(2):
+        wait_for(search, "has joined", search.stderr)
+
+    third.cut()
+    wait_for(search, r"third .* has been silent for too long; .* done again", search.stderr)
+    before = len(lines)
+    while len(lines) < before + 5_000:
+        assert search.poll() is None
+    third.mend()
+    wait_for(search, "third .* is back", search.stderr)
+    after = len(lines)
+    while len(lines) < after + 5_000:
+        assert search.poll() is None
+
+    search.send_signal(signal.SIGINT)
+    assert search.wait(20) == 130
+    reader.join()
+    found = [int(line) for line in lines if line.endswith("\n")]
+    assert found == [n for primes in ALGORITHMS["sieve"](1, found[-1] + 1) for n in primes]
+
+
+class Person:
+    """Somebody at a terminal on a host."""
+
+    def __init__(self, host: Host, *arguments: str) -> None:
+        self.seen = ""
+        self._at = 0
+        self._terminal, inside = pty.openpty()
+        self.process = host.run(
+            *arguments, stdin=inside, stdout=inside, stderr=inside, preexec_fn=lambda: os.login_tty(0)
+        )
+        os.close(inside)
+
+    def wait_for(self, text: str) -> None:
+        while text not in self.seen[self._at :]:
+            self.seen += os.read(self._terminal, 4096).decode()
+        self._at = self.seen.index(text, self._at) + len(text)
+
+    def answer(self, question: str, text: str) -> None:
+        self.wait_for(question)
+        os.write(self._terminal, f"{text}\n".encode())
+
+    def log_in(self) -> None:
+        self.answer("Account: ", "alice")
+        self.answer("Pin: ", "1111")
+
+    def close(self) -> None:
+        with suppress(OSError):
+            os.close(self._terminal)
+
+
+def test_a_machine_that_is_cut_off_pays_nothing_and_settles_when_it_is_back(
+    hosts: list[Host], tmp_path: Path
+) -> None:  # ATM-04, ATM-05, ATM-09
+    first, second, third = hosts
+    bank = first.run(
+        *("examples.atm", "bank", "--listen", f"tcp://{first.address}:0", *TRUST),
+        *("--ledger", str(tmp_path / "bank.sqlite")),
+    )
+    url = wait_for(bank, r"The bank listens at (\S+);")[1]
+    near = Person(second, "examples.atm", "atm", url)
+    far = Person(third, "examples.atm", "atm", url)
+    near.log_in()
+    far.log_in()
+    far.answer("quit): ", "withdraw")
+    far.answer("Amount: ", "100")
+    far.wait_for("Here are 100.00 EUR. Balance: 400.00 EUR")
+
+    third.cut()
+    if third.address != "127.0.0.1":  # a stopped process says nothing
+        far.answer("quit): ", "withdraw")
+        far.answer("Amount: ", "50")
+        far.wait_for("the bank is away, no answer within 2 s")
+        far.wait_for("nothing was paid out")
+    near.answer("quit): ", "deposit")
+    near.answer("Amount: ", "7")
+    near.wait_for("Taken in 7.00 EUR.")
+    third.mend()
+    balance = ""
+    while "Balance: 407.00 EUR" not in balance:  # until the line is back it says that the bank is away
+        far.answer("quit): ", "balance")
+        start = len(far.seen)
+        far.wait_for("\r\n")
+        far.wait_for("\r\n")
+        balance = far.seen[start:]
+    near.answer("quit): ", "balance")
+    near.wait_for("Balance: 407.00 EUR")
+
+    for person in (near, far):
+        person.answer("quit): ", "quit")
+        assert person.process.wait(20) == 0
+        person.close()
+    bank.send_signal(signal.SIGINT)
+    assert bank.wait(10) == 130
+
+
+def test_without_namespaces_it_says_so_and_uses_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("tests.examples.hosts.shutil.which", lambda name: None)
+    with three_hosts(told.append) as hosts:
+        assert [host.address for host in hosts] == ["127.0.0.1"] * 3
+    assert told == [
+        "no network namespaces here (there is no iproute2; apt-get install iproute2): three hosts at 127.0.0.1 instead"
+    ]
