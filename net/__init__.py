@@ -20,7 +20,8 @@ from net.errors import (
     RemoteProtocolError,
 )
 from net.places import Place, Spawned, open_place
-from net.serving import Server, connect, serve
+from net.serving import Server, configure, connect, serve
+from net.settings import Settings
 
 __all__ = [
     "AddressInUse",
@@ -35,7 +36,9 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "Server",
+    "Settings",
     "Spawned",
+    "configure",
     "connect",
     "open_place",
     "serve",

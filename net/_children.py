@@ -58,7 +58,7 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # it died at once; its link will say so
             self._lifeline.write(json.dumps(config).encode() + b"\n")
             self._lifeline.flush()
-        self.link: Link = node.adopt(ours, f"pid {self._process.pid}")
+        self.link: Link = node.adopt(ours, f"pid {self._process.pid}", opens=True)
 
     def cut_lifeline(self) -> None:
         """Let the child end."""

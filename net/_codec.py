@@ -25,9 +25,9 @@ from net._wire import (
     FRAMES,
     ID_BYTES,
     MAX_ADDRESSES,
-    MAX_BATCH_BYTES,
     MAX_TEXT_CHARS,
     SEND,
+    SMALL_BYTES,
     Frame,
     check_frame,
     shorten,
@@ -56,6 +56,7 @@ CHANNEL: Final = 20
 # headers can promise (8 bytes an item, on each of 1024 levels) is 30 MiB at worst. Larger ones are first
 # walked over without making anything, so that no promise is believed.
 _TRUSTED_BYTES: Final = 4096
+_MAX_BUFFER_BYTES: Final = (1 << 31) - 1  # msgpack's own; who calls `decode` has checked a smaller one
 _KEPT_BYTES: Final = 1024 * 1024  # a buffer that grew beyond this for one large batch or frame is given back
 
 # The bytes that open an array or a map. A frame with fewer of them than levels are allowed cannot be too
@@ -84,6 +85,7 @@ class Codec:
         self, export: Callable[[channel], Description], resolve: Callable[[Description], channel]
     ) -> None:
         self.exported: list[channel] = []
+        self.sizes: dict[int, int] = {}  # of the frames last decoded: index -> bytes, those beyond SMALL_BYTES
         self._export = export
         self._resolve = resolve
         self._tags_open = 0  # extensions read that must still turn out to be the key of a map of one entry
@@ -172,6 +174,8 @@ class Codec:
 
         Raises RemoteProtocolError for everything malformed, and nothing else.
         """
+        if self.sizes:
+            self.sizes = {}
         try:
             frames = self._decode(batch)
         except RemoteProtocolError:
@@ -211,8 +215,12 @@ class Codec:
             if self._tags_open:
                 raise RemoteProtocolError("a tag extension that is not the only key of a map")
             now = tell()
-            if now - start > MAX_DEPTH and _too_deep_at(batch, start - end, now - end, frame):
-                raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
+            size = now - start
+            if size > MAX_DEPTH:
+                if _too_deep_at(batch, start - end, now - end, frame):
+                    raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
+                if size > SMALL_BYTES:
+                    self.sizes[len(frames)] = size
             if self._trouble is not None:
                 frame, self._trouble = _without_value(frame, self._trouble), None
             frames.append(frame)
@@ -343,13 +351,13 @@ def _make_unpacker(extension: Any, mapping: Any) -> Any:
         unicode_errors="surrogatepass",
         ext_hook=extension,
         object_hook=mapping,
-        max_buffer_size=MAX_BATCH_BYTES,
+        max_buffer_size=_MAX_BUFFER_BYTES,
     )
 
 
 def _walk(batch: bytes | bytearray | memoryview) -> None:
     """Read over a batch without making anything of it: fails if a header promises more than there is."""
-    walker = msgpack.Unpacker(max_buffer_size=MAX_BATCH_BYTES)
+    walker = msgpack.Unpacker(max_buffer_size=_MAX_BUFFER_BYTES)
     walker.feed(batch)
     skip, tell, size = walker.skip, walker.tell, len(batch)
     while tell() < size:

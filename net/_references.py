@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from greenlet import GreenletExit
+
 from net import _wire as wire
 from net._failures import error_of, rebuild_exception
-from tasklets import ChannelClosed, channel
+from net.errors import PeerLost
+from tasklets import ChannelClosed, TaskletExit, channel, getcurrent
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
@@ -19,14 +22,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
+# How long a send that timed out waits to hear whether its message was taken. A home that hangs must not hold it up.
+VERDICT_SECONDS = 1.0
+_NO_TIME_LEFT = (TaskletExit, GreenletExit, KeyboardInterrupt, SystemExit)  # who is killed does not ask
+
 
 class RemoteChannel(channel):
     """A reference to a channel at home elsewhere.
 
     `send` on a channel of capacity 0 returns when a receiver has taken the message, one round trip later.
-    With capacity n it returns at once while fewer than min(n, 1024) messages of this node are under way: sent, and
-    not known here to have found room. Messages of one sender arrive in order. An operation on a channel whose home
-    is gone raises PeerLost. `balance` counts only what waits at this node.
+    With capacity n it returns at once while fewer than min(n, 1024) messages, and less than 1 MiB, of this node are
+    under way: sent, and not known here to have found room. Messages of one sender arrive in order. An operation on a
+    channel whose home is gone raises PeerLost. `balance` counts only what waits at this node.
     """
 
     __slots__ = (
@@ -39,7 +46,7 @@ class RemoteChannel(channel):
         "_node",
         "_receiving",  # operations that wait for a message here
         "_unanswered",  # seqno -> the Wait of a rendezvous send
-        "_window",  # how far it may run ahead; None with capacity 0, and before it has a link
+        "_window",  # how much it may have under way; None before it has a link
     )
 
     def __init__(
@@ -70,9 +77,8 @@ class RemoteChannel(channel):
         return f"<channel {label} at {where} {'closed' if self.closing else 'open'}>"
 
     def __del__(self) -> None:
-        user_of = self._link if self._window is not None else None
-        if self._introducers or user_of is not None:
-            self._node.drop(self._id, self._introducers, user_of)
+        if self._introducers or self._link is not None:
+            self._node.drop(self._id, self._introducers, self._link)
 
     # -- the link --------------------------------------------------------------------------------------------
 
@@ -80,8 +86,7 @@ class RemoteChannel(channel):
         """Work over this link from now on."""
         self._link = link
         link.users.add(self)
-        if self.capacity:
-            self._window = link.windows.enter(self._id, self.capacity)
+        self._window = link.windows.enter(self._id, self.capacity)
 
     def _connected(self) -> Link:
         """The link to the home.
@@ -99,11 +104,17 @@ class RemoteChannel(channel):
 
     def link_lost(self, link: Link) -> None:
         """Fail what waits for the home."""
+        window = self._window
+        assert window is not None
+        if self.capacity and window.under_way and link.lost is not None and link.lost.outcome != "not taken":
+            self._late_error = PeerLost(
+                f"{link.lost}; of {window.under_way} messages sent ahead before it is not known whether they found room",
+                peer=link.name,
+            )
         unanswered, self._unanswered = self._unanswered, {}
-        for wait in unanswered.values():
-            wait.fail(link.loss("unknown"))
-        if self._window is not None:
-            self._window.fail(lambda: link.loss("not taken"))
+        for seqno, wait in unanswered.items():
+            wait.fail(link.loss(link.outcome_of(seqno)))
+        window.fail(lambda: link.loss("not taken"))
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -113,6 +124,7 @@ class RemoteChannel(channel):
         if (
             window is None
             or not window.credit
+            or window.is_meeting
             or self.closing
             or self._late_error is not None
             or value.__class__ is bomb
@@ -122,43 +134,62 @@ class RemoteChannel(channel):
         window.credit -= 1
         link = self._link
         assert link is not None  # there is a window
+        link.messages_sent += 1
         try:
-            link.send((wire.SEND, self._id, value))
+            size = link.send((wire.SEND, self._id, value))
         except BaseException:
+            link.messages_sent -= 1
             window.give_back()
             raise
-        link.messages_sent += 1
+        if size > wire.SMALL_BYTES:
+            window.count(size)
 
     def _send(self, value: Any) -> None:
         link = self._connected()
         self._raise_late_error()
         if self.closing:
             raise ChannelClosed(self._closed_text("send to"))
-        if self._window is not None:
-            self._send_ahead(link, self._window, value)
-        else:
-            self._send_and_wait(link, value)
-
-    def _frame(self, value: Any) -> wire.Frame:
-        if value.__class__ is bomb:
-            return (wire.BOMB, self._id, error_of(value.value))
-        return (wire.SEND, self._id, value)
-
-    def _send_ahead(self, link: Link, window: Window, value: Any) -> None:
+        window = self._window
+        assert window is not None
         if window.credit:
             window.credit -= 1
         else:
             window.wait_for_credit(f"room in {self!r}")
+        self._send_on_credit(link, window, value)
+        if window.is_meeting:
+            self._wait_until_taken(link, link.messages_sent)
+
+    def _send_on_credit(self, link: Link, window: Window, value: Any) -> None:
+        """Let a message leave for which there is credit. Never blocks."""
+        if value.__class__ is bomb:
+            frame: wire.Frame = (wire.BOMB, self._id, error_of(value.value))
+        else:
+            frame = (wire.SEND, self._id, value)
         try:
-            link.send_message(self._frame(value))
+            size = link.send_message(frame)
         except BaseException:
             window.give_back()
             raise
+        if size > wire.SMALL_BYTES:
+            window.count(size, link.messages_sent if window.is_meeting else None)
 
-    def _send_and_wait(self, link: Link, value: Any) -> None:
-        seqno = link.send_message(self._frame(value))
+    def _wait_until_taken(self, link: Link, seqno: int) -> None:
         wait = self._unanswered[seqno] = _Sending(self, link, seqno)
-        wait.park()
+        try:
+            wait.park()
+        except BaseException as error:
+            if wait.verdict is None or isinstance(error, _NO_TIME_LEFT):
+                raise
+            outcome = wait.await_verdict()
+            if outcome == "taken":  # what has happened counts; the interruption comes at the next wait
+                me = getcurrent()
+                me._scheduler.alarm(me, error)
+                return
+            error.outcome = outcome  # type: ignore[attr-defined]
+            error.add_note(f"the message for {self!r}: {outcome}")
+            raise
+        finally:
+            link.verdicts.pop(seqno, None)
 
     def _raise_late_error(self) -> None:
         if self._late_error is not None:
@@ -175,7 +206,8 @@ class RemoteChannel(channel):
         """A message failed."""
         if self.capacity:
             log.warning("a message sent ahead to %r failed, the next send raises it: %s", self, error)
-            self._late_error = error
+            if self._late_error is None:
+                self._late_error = error
             return
         wait = self._unanswered.pop(seqno, None)
         if wait is not None:
@@ -250,12 +282,25 @@ class _Sending(Wait):
         self._where = where
         self._link = link
         self._seqno = seqno
+        self.verdict: Wait | None = None  # once it was interrupted
 
     def _interrupted(self) -> None:
         super()._interrupted()
-        # Whatever the verdict will be, nobody waits for it.
         if self._where._unanswered.pop(self._seqno, None) is not None:
+            self.verdict = self._link.verdicts[self._seqno] = Wait(f"the verdict on a message for {self._where!r}")
             self._link.notify((wire.RETRACT, self._where._id, self._seqno))
+
+    def await_verdict(self) -> str:
+        """Whether the message, which is withdrawn, was taken before: "taken", "not taken", or "unknown" when the home
+        does not say so within VERDICT_SECONDS. Blocks.
+        """
+        assert self.verdict is not None
+        cancel = self._link.node.reactor.call_later(VERDICT_SECONDS, self.verdict.wake, "unknown")
+        try:
+            outcome: str = self.verdict.park()
+        finally:
+            cancel()
+        return outcome
 
 
 class _Receiving(Wait):
@@ -325,23 +370,52 @@ def _find(link: Link, channel_id: bytes) -> RemoteChannel | None:
 
 def _on_ack(link: Link, frame: wire.Frame) -> None:
     _, channel_id, number = frame
-    if link.windows.acknowledge(channel_id, number):
+    window = link.windows.get(channel_id)
+    if window is None:
         return
-    reference = _find(link, channel_id)
-    if reference is not None:
-        reference.taken(number)
+    if window.is_meeting:
+        window.settle(number)
+        _decide(link, channel_id, number, "taken")
+    else:
+        window.acknowledge(number)
+    if window.is_idle:
+        link.windows.forget(channel_id, window)
+
+
+def _on_dropped(link: Link, frame: wire.Frame) -> None:
+    _, channel_id, seqno = frame
+    window = link.windows.get(channel_id)
+    if window is None:
+        return
+    window.settle(seqno)
+    _decide(link, channel_id, seqno, "not taken")
+    link.windows.forget(channel_id, window)
+
+
+def _decide(link: Link, channel_id: bytes, seqno: int, outcome: str) -> None:
+    """The home has decided about a message for a channel of capacity 0."""
+    verdict = link.verdicts.pop(seqno, None)
+    if verdict is not None:
+        verdict.wake(outcome)
+    elif outcome == "taken":
+        reference = _find(link, channel_id)
+        if reference is not None:
+            reference.taken(seqno)
 
 
 def _on_reject(link: Link, frame: wire.Frame) -> None:
     _, channel_id, seqno, error = frame
-    link.windows.acknowledge(channel_id, 1)
+    window = link.windows.get(channel_id)
+    if window is None:
+        return
+    window.settle(seqno)
+    verdict = link.verdicts.pop(seqno, None)
+    if verdict is not None:
+        verdict.wake("not taken")
     reference = _find(link, channel_id)
     if reference is not None:
         reference.rejected(seqno, rebuild_exception(*error))
-
-
-def _on_dropped(link: Link, frame: wire.Frame) -> None:
-    pass  # whoever withdrew a message does not wait for the verdict
+    link.windows.forget(channel_id, window)
 
 
 def _on_closed(link: Link, frame: wire.Frame) -> None:

@@ -8,21 +8,27 @@ through `serve`, `connect` and `open_place`; the command line makes one that als
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
+from contextvars import ContextVar
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
-from net import _exports, _operations, _references, _spawning, _wire as wire
+from net import _exports, _link, _operations, _references, _spawning, _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._link import Link
-from net._protocol import Hello
+from net._protocol import PULSE, Hello
 from net._references import RemoteChannel
+from net._session import Limits
 from net._sockets import CONNECT_SECONDS, Listener, answering, dial
+from net._transport import SocketTransport
 from net.addresses import Address, parse_address
-from net.errors import BadAddress, NameNotFound, PeerLost, PeerUnreachable
+from net.errors import BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable, RemoteProtocolError
+from net.settings import Settings
 from tasklets import channel
 from tasklets._core import Wait, get_scheduler
 
@@ -31,6 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from net._protocol import Protocol
+    from net._transport import Transport
+    from net.testing import MemoryNetwork
+
+log = logging.getLogger("net")
 
 # One read: a burst of small messages, and no more than the kernel's buffer usually holds.
 READ_BYTES = 256 * 1024
@@ -41,20 +51,36 @@ class Node:
     """One process (strictly: one OS thread) in the network."""
 
     handlers: ClassVar[dict[int, Callable[[Link, wire.Frame], None]]]  # what to do about each type of frame
+    take_message = staticmethod(_exports.take_message)
 
-    def __init__(self, name: str = "", *, accepts_spawn: bool = False) -> None:
-        self.id = os.urandom(wire.ID_BYTES)
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        accepts_spawn: bool = False,
+        settings: Settings | None = None,
+        network: MemoryNetwork | None = None,
+    ) -> None:
+        self.network = network  # the memory network of a test that it is in; None: the real one
+        self.random = network.random if network is not None else Random()  # noqa: S311  only spreads attempts in time
+        self.settings = settings or Settings()
+        self.id = self.draw_id()
         self._thread_id = threading.get_ident()
         self.name = name or f"pid {os.getpid()}"
         self.accepts_spawn = accepts_spawn
         self.scheduler = get_scheduler()
         self.reactor = self.scheduler.get_reactor()
+        self.now: Callable[[], float] = self.reactor.monotonic
+        self.call_soon = self.reactor.call_soon if network is not None else self.reactor.loop.run_callback
         self.codec = Codec(self._export, self._resolve)
         self.names: dict[str, channel] = {}
         self.links: set[Link] = set()
         self.listeners: list[Listener] = []
         self._dialled: dict[str, Link] = {}  # address -> the link opened to it
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
+        self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
+        self.dead_letters = 0  # messages that arrived and could be given to nobody
+        self.on_dead_letter: Callable[[Any, str], object] | None = None
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
         self._references: WeakValueDictionary[bytes, RemoteChannel] = WeakValueDictionary()
         # What a link has read, until it is decoded. One for all: a fresh one for each read may cost the allocator four
@@ -62,8 +88,8 @@ class Node:
         self.received = memoryview(bytearray(READ_BYTES))
         self._decoding: Link | None = None  # whose bytes are being decoded
         self.scheduler.sources.append(self._may_wake_somebody)
-        # A send on a channel with room has returned before the message has left.
-        atexit.register(self.close)
+        if network is None:  # a send on a channel with room has returned before the message has left
+            atexit.register(self.close)
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.id.hex()[:8]} links={len(self.links)}>"
@@ -75,7 +101,16 @@ class Node:
 
     @property
     def hello(self) -> Hello:
-        return Hello(self.id, self.addresses[: wire.MAX_ADDRESSES], self.name[: wire.MAX_TEXT_CHARS])
+        addresses = self.addresses[: wire.MAX_ADDRESSES]
+        return Hello(self.id, addresses, self.name[: wire.MAX_TEXT_CHARS], limits=self.limits)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.settings.max_message_bytes, self.settings.bulk_bytes)
+
+    def draw_id(self) -> bytes:
+        """An id that nobody has and nobody guesses. (In the memory network of a test: drawn by its seed.)"""
+        return self.random.randbytes(wire.ID_BYTES) if self.network is not None else os.urandom(wire.ID_BYTES)
 
     def _may_wake_somebody(self) -> bool:
         """True when others may still call on something here: run() goes on waiting then."""
@@ -94,12 +129,49 @@ class Node:
         self.listeners.append(listener)
         return listener
 
-    def adopt(self, sock: socket.socket, where: str) -> Link:
-        """Start a session over a connected socket."""
-        link = Link(self, sock, where)
-        if link.lost is None:
-            self.links.add(link)
+    def adopt(self, sock: socket.socket, where: str, *, opens: bool = False) -> Link:
+        """Start a session over a connected socket, or go on with one that its other end names.
+
+        Who `opens` speaks first; the two ends of a connection must differ in that. A stage that comes before, such as
+        authentication, has had the socket before this. A session over a socket that nobody can connect again (a
+        socket pair) ends with it.
+        """
+        return self.adopt_transport(SocketTransport(self.reactor.loop, sock), where, opens=opens)
+
+    def adopt_transport(
+        self, transport: Transport, where: str, *, opens: bool = False, address: Address | None = None
+    ) -> Link:
+        """The same for any transport. The session is resumed by connecting to `address`, if it has one."""
+        patience = 0.0
+        if address is not None:
+            patience = self.settings.patience_towards(address.is_loopback)
+        elif not opens:
+            patience = self.settings.patience or 0.0  # else what the other side asks for
+        link = Link(self, where, opens=opens, address=address, patience=patience)
+        self.links.add(link)
+        link.attach(transport)
         return link
+
+    def connect_to(self, address: Address) -> Transport:
+        """A connection to an address, before the peer has introduced itself. Blocks. Raises PeerUnreachable."""
+        if self.network is not None:
+            return self.network.connect(self, address)
+        return SocketTransport(self.reactor.loop, dial(address))
+
+    def welcome(self, link: Link, peer: Hello) -> None:
+        """A peer has introduced itself over a connection that it made. Raises RemoteProtocolError."""
+        if peer.session is None:
+            raise RemoteProtocolError("its HELLO names no session")
+        known = self._sessions.get(peer.session)
+        if known is not None and (known.peer is None or known.peer.node_id != peer.node_id):
+            raise RemoteProtocolError("its HELLO names the session of another node")
+        if known is not None:
+            known.take_over(link, peer)
+        elif peer.resumes or peer.purpose == PULSE:
+            link.refuse("it asks for a session that has ended here")
+        else:
+            self._sessions[peer.session] = link
+            link.enter(peer, link.patience)
 
     def dial(self, address: Address) -> Link:
         """Open a session of its own with the node at an address. Blocks. Raises PeerUnreachable."""
@@ -135,7 +207,7 @@ class Node:
         return link, False
 
     def _open(self, address: Address) -> Link:
-        link = self.adopt(dial(address), str(address))
+        link = self.adopt_transport(self.connect_to(address), str(address), opens=True, address=address)
         try:
             link.opened.park()
         except PeerLost as error:
@@ -179,6 +251,8 @@ class Node:
             del self._by_peer[link.peer.node_id]
         if self._dialled.get(link.where) is link:
             del self._dialled[link.where]
+        if self._sessions.get(link.session.session_id) is link:
+            del self._sessions[link.session.session_id]
 
     def close(self) -> None:
         """Stop listening, and say goodbye to every peer. Sends what is queued for them; blocks the process for
@@ -189,6 +263,9 @@ class Node:
             listener.stop()
         for link in list(self.links):
             link.finish(deadline)
+        if self._may_wake_somebody in self.scheduler.sources:
+            self.scheduler.sources.remove(self._may_wake_somebody)
+        atexit.unregister(self.close)
 
     # -- channels as values ----------------------------------------------------------------------------------
 
@@ -199,11 +276,16 @@ class Node:
         if isinstance(one, RemoteChannel):
             return one._id
         if one._observer is None:
-            channel_id = os.urandom(wire.ID_BYTES)
-            one._observer = _exports.Export(channel_id, self.links)
+            channel_id = self.draw_id()
+            one._observer = _exports.Export(channel_id, self)
             self._exports[channel_id] = one
         export = one._observer
         assert isinstance(export, _exports.Export)
+        if export.node is not self:
+            raise NetError(
+                f"{one!r} lives at the node {export.node.name}, and {self.name} was not given it over the network; "
+                "nodes in one process must meet over the network, too"
+            )
         return export.channel_id
 
     def _export(self, one: channel) -> Description:
@@ -274,6 +356,20 @@ class Node:
         self._decoding = link
         return protocol.receive(data)
 
+    def decode_large(self, link: Link, data: bytes) -> list[wire.Frame]:
+        """The same for a frame that came in parts."""
+        self._decoding = link
+        return self.codec.decode(data)
+
+    def count_dead_letter(self, link: Link, value: Any, reason: str) -> None:
+        """A peer's message cannot be given to anybody. Its sender is told; so is who asked to be."""
+        self.dead_letters += 1
+        if self.on_dead_letter is not None:
+            try:
+                self.on_dead_letter(value, f"from {link.name}: {reason}")
+            except Exception:  # a hook's fault is not the peer's
+                log.exception("the hook for dead letters failed")
+
     # -- names -----------------------------------------------------------------------------------------------
 
     def _lookup(self, link: Link, name: str) -> channel:
@@ -299,12 +395,13 @@ class _Lookup:
 
 
 def _on_hello(link: Link, frame: wire.Frame) -> None:
-    link.node.link_opened(link)
+    link.greet(Hello.from_features(frame[1]))
 
 
 def _on_goodbye(link: Link, frame: wire.Frame) -> None:
     reason = frame[1]
-    link.lose(f"it ended: {reason}" if reason else "it ended")
+    # What it took it said before. So what it did not say it did not take.
+    link.lose(f"it ended: {reason}" if reason else "it ended", "not taken")
 
 
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
@@ -326,18 +423,22 @@ Node.handlers = {
     wire.GOODBYE: _on_goodbye,
     wire.LOOKUP: _on_lookup,
     **_operations.HANDLERS,
+    **_link.HANDLERS,
     **_exports.HANDLERS,
     **_references.HANDLERS,
     **_spawning.HANDLERS,
+    wire.KILL: _exports.in_turn(_spawning.HANDLERS[wire.KILL]),
 }
 
 
 _local = threading.local()
+# In the memory network of a test several nodes share an OS thread: which one a tasklet belongs to is in its context.
+_here: ContextVar[Node | None] = ContextVar("node", default=None)
 
 
 def get_node() -> Node:
     """The node of the calling OS thread, made when it is first asked for."""
-    node: Node | None = getattr(_local, "node", None)
+    node: Node | None = _here.get() or getattr(_local, "node", None)
     if node is None:
         node = _local.node = Node()
     return node

@@ -16,6 +16,7 @@ import gevent
 import pytest
 
 from net import Place, open_place
+from net._session import MAX_MESSAGE_BYTES
 from tasklets import (
     ChannelClosed,
     NotSendable,
@@ -33,7 +34,7 @@ from tests.net.peers import Doing, Note, ask, balance, until
 pytestmark = pytest.mark.real
 
 A_WHILE = 0.03  # seconds after which an operation that nobody answers gives up
-BIG = 15 * 1024 * 1024  # bytes; beyond what any socket takes at once, below the limit
+BIG = 24 * 1024 * 1024  # bytes; beyond what any socket takes at once, below the limit
 
 
 @pytest.fixture(scope="module", params=["here", "processes", "hosts"])
@@ -273,13 +274,13 @@ def test_what_cannot_travel_is_refused_to_the_sender(place: Place, make: Make, c
 @pytest.mark.parametrize("place", ["processes", "hosts"], indirect=True)  # within a process nothing is packed
 def test_a_message_over_the_limit_is_refused_to_the_sender(place: Place, make: Make) -> None:
     chan = make()
-    with pytest.raises(NotSendable, match="over the limit of 16777216 bytes; send it in parts"):
-        chan.send(bytes(16 * 1024 * 1024))
+    with pytest.raises(NotSendable, match=f"over the limit of {MAX_MESSAGE_BYTES} bytes at the other side; send it in"):
+        chan.send(bytes(MAX_MESSAGE_BYTES))
     local = channel()
     asking = place.spawn(peers.take, local, 1, chan)
     until(lambda: local.balance == -1)
     with pytest.raises(NotSendable, match="over the limit"):
-        local.send(bytes(16 * 1024 * 1024))
+        local.send(bytes(MAX_MESSAGE_BYTES))
     local.send("small")
     assert chan.receive() == ("small",)
     asking.join()
