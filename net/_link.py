@@ -52,6 +52,8 @@ FLUSH_LAST = 8 * 1024
 # One batch, or one frame that is larger: the peer reads it while the next is made. Measured: messages of 64 KiB go
 # through twice as fast as in batches of all that waits.
 BATCH_BYTES = 64 * 1024
+# For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
+ATTEMPT_SECONDS = 3.0
 # Answers that the peer asked for and does not read. Whoever asks for more without reading is no friend.
 MAX_UNREAD_BYTES = 256 * 1024 * 1024
 
@@ -69,6 +71,7 @@ class Link:
         self.patience = patience  # asked for; when it is open, agreed upon
         self.peer: Hello | None = None  # who the other end is; None until it has introduced itself
         self.lost: PeerLost | None = None
+        self.refused = False  # the peer broke the protocol
         self.opened = Wait(f"{where} to introduce itself")
         self.operations: dict[int, Operation] = {}  # started here, by op
         self.loans: dict[int, Sender] = {}  # ITEMs on their way, by the peer's op
@@ -324,6 +327,7 @@ class Link:
                         handlers[frame[0]](self, frame)
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
+            self.refused = True
             self.lose(f"it broke the protocol: {error}")
         except Exception:  # a frame half acted on would leave somebody waiting for ever
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
@@ -510,7 +514,7 @@ class Link:
 
     def _connect_once(self, deadline: float) -> None:
         assert self.address is not None
-        with timeout(max(0.01, deadline - self.node.now())):
+        with timeout(max(0.01, min(deadline - self.node.now(), ATTEMPT_SECONDS))):
             transport = self.node.connect_to(self.address)
             if self.lost is not None or self._recovery.deadline is None:
                 transport.close()

@@ -29,7 +29,7 @@ from net._transport import SocketTransport
 from net.addresses import Address, parse_address
 from net.errors import BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable, RemoteProtocolError
 from net.settings import Settings
-from tasklets import channel
+from tasklets import channel, sleep
 from tasklets._core import Wait, get_scheduler
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ log = logging.getLogger("net")
 
 # One read: a burst of small messages, and no more than the kernel's buffer usually holds.
 READ_BYTES = 256 * 1024
+OPEN_ATTEMPTS = 3  # to be introduced, when the connection is made and ends at once
+OPEN_PAUSE = 0.05
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
@@ -125,9 +127,12 @@ class Node:
 
         Raises BadAddress, AddressInUse.
         """
-        listener = Listener(self, address, insecure=insecure, background=background)
+        if self.network is not None:
+            listener: Any = self.network.listen(self, address)
+        else:
+            listener = Listener(self, address, insecure=insecure, background=background)
         self.listeners.append(listener)
-        return listener
+        return listener  # type: ignore[no-any-return]  # of the network it is another kind
 
     def adopt(self, sock: socket.socket, where: str, *, opens: bool = False) -> Link:
         """Start a session over a connected socket, or go on with one that its other end names.
@@ -207,17 +212,22 @@ class Node:
         return link, False
 
     def _open(self, address: Address) -> Link:
-        link = self.adopt_transport(self.connect_to(address), str(address), opens=True, address=address)
-        try:
-            link.opened.park()
-        except PeerLost as error:
-            raise PeerUnreachable(
-                f"what answers at {address} is no node of ours ({error}); is the port right?"
-            ) from None
-        except BaseException:
-            link.lose("it did not introduce itself")
-            raise
-        return link
+        for attempt in range(OPEN_ATTEMPTS):
+            link = self.adopt_transport(self.connect_to(address), str(address), opens=True, address=address)
+            try:
+                link.opened.park()
+            except PeerLost as error:
+                if attempt + 1 < OPEN_ATTEMPTS and not link.refused:
+                    sleep(OPEN_PAUSE)  # the connection may have been cut just then
+                    continue
+                raise PeerUnreachable(
+                    f"what answers at {address} is no node of ours ({error}); is the port right?"
+                ) from None
+            except BaseException:
+                link.lose("it did not introduce itself")
+                raise
+            return link
+        raise AssertionError
 
     def link_to(self, home: bytes, addresses: tuple[str, ...], label: str) -> Link:
         """The link to a node that a reference names. Blocks when it has to connect. Raises PeerLost."""

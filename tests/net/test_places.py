@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import net
 from net import BadAddress, NotImportable, PeerUnreachable, Place, open_place
 from net.node import get_node
 from tasklets import NotSendable, RemoteError, TaskletExit, channel, run, sleep, tasklet
