@@ -161,9 +161,9 @@ class _Pair:
             self._proxy._pairs.discard(self)
         for end in self._ends:
             with contextlib.suppress(OSError):
-                if self._reset:
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                else:
-                    end.shutdown(socket.SHUT_RDWR)
-                end.close()
+                # Whatever is said to the peers, it has to wake the thread that reads here: else the socket stays open.
+                end.shutdown(socket.SHUT_RD if self._reset else socket.SHUT_RDWR)
+            if self._reset:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.close()
         return 1
