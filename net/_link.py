@@ -24,6 +24,7 @@ from net._bulk import Incoming, Outgoing
 from net._exports import grant
 from net._failures import error_of
 from net._protocol import Protocol
+from net._pulse import Line, thread as pulse_thread
 from net._recovery import MAX_PATIENCE, Recovery
 from net._session import REPLAY_BYTES, Session
 from net._window import Windows
@@ -32,6 +33,7 @@ from tasklets import NotSendable, sleep, tasklet, timeout
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from net._entries import RemoteReceiver, RemoteSender, Sender
@@ -104,6 +106,7 @@ class Link:
         self._pack = self.session.pack
         self._recovery = Recovery(patience, node.random)
         self._reconnecting: Wait | None = None
+        self._line: Line | None = None  # of the pulse
         self._cancel_patience: Callable[[], None] | None = None
         self._transport: Transport | None = None
         self._protocol: Protocol | None = None
@@ -450,6 +453,7 @@ class Link:
             self._write(missing)
         if self._reconnecting is not None:
             self._reconnecting.wake()
+        self.node.plan_pulse(self)
         self._arm_end_of_turn()
 
     def _drop_transport(self) -> None:
@@ -461,6 +465,34 @@ class Link:
         if transport is not None:
             transport.close()
 
+    # -- the pulse -------------------------------------------------------------------------------------------
+
+    def beat_over(self, sock: socket.socket) -> None:
+        """Let the pulse of this session beat over a connection from now on."""
+        self._end_pulse()
+        self._line = Line(self, sock)
+        pulse_thread.add(self._line)
+
+    def on_silence(self, line: Line, reason: str) -> None:
+        """The peer's process gives no sign of life: it is stopped, or the line is dead."""
+        if self._line is line:
+            self._line = None
+            self.cut(reason)
+
+    def on_pulse_ended(self, line: Line) -> None:
+        """Only the connection of the pulse broke. Who opened it opens another."""
+        if self._line is line:
+            self._line = None
+            self.stalled_for = 0.0
+            self.node.plan_pulse(self)
+
+    def _end_pulse(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    # -- cuts ------------------------------------------------------------------------------------------------
+
     def cut(self, reason: str) -> None:
         """Give up the connection (its peer gives no sign of life), but not yet the session."""
         if self.lost is None and self._transport is not None:
@@ -471,6 +503,7 @@ class Link:
         if self.lost is not None:
             return
         self._drop_transport()
+        self._end_pulse()
         if self.peer is None or not self.patience:
             self.lose(reason)
             return
@@ -613,6 +646,7 @@ class Link:
             return
         self.lost = PeerLost(f"{self.name} is gone: {reason}", peer=self.name, outcome=outcome)
         self._drop_transport()
+        self._end_pulse()
         if self._cancel_patience is not None:
             self._cancel_patience()
             self._cancel_patience = None

@@ -53,6 +53,7 @@ class Hello:
     resumes: bool = False  # it is a connection more of a session that was open before
     received: int = 0  # the last batch of the session that arrived here
     patience_ms: int = 0  # how long a session outlives its connection; the answer decides
+    silence_ms: int = 10_000  # after which its pulse is missed: within it there have to be three beats
     purpose: str = TALK
 
     def features(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class Hello:
             "resumes": self.resumes,
             "received": self.received,
             "patience": self.patience_ms,
+            "silence": self.silence_ms,
             "purpose": self.purpose,
         }
 
@@ -85,6 +87,7 @@ class Hello:
         resumes = features.get("resumes", False)
         received = features.get("received", 0)
         patience = features.get("patience", 0)
+        silence = features.get("silence", 10_000)
         purpose = features.get("purpose", TALK)
         _expect(_is_id(node_id), "node", f"{ID_BYTES} bytes", node_id)
         _expect(
@@ -110,6 +113,7 @@ class Hello:
         _expect(type(resumes) is bool, "resumes", "true or false", resumes)
         _expect(_is_count(received), "received", "the number of a batch", received)
         _expect(_is_count(patience), "patience", "milliseconds", patience)
+        _expect(_is_count(silence, 1), "silence", "milliseconds, 1 or more", silence)
         _expect(purpose in (TALK, PULSE), "purpose", f"{TALK!r} or {PULSE!r}", purpose)
         return cls(
             node_id,  # type: ignore[arg-type]  # just checked
@@ -121,6 +125,7 @@ class Hello:
             resumes,
             received,
             patience,
+            silence,
             purpose,
         )
 

@@ -85,6 +85,11 @@ class SocketTransport:
             watcher.stop()
             watcher.close()
 
+    def detach(self) -> socket.socket:
+        """Give the socket away."""
+        self._unwatch()
+        return self._socket
+
     def close(self) -> None:
         self._unwatch()
         self._socket.close()

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from contextvars import ContextVar
+from dataclasses import replace
 from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,9 +22,9 @@ from net import _exports, _link, _operations, _references, _spawning, _wire as w
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._link import Link
-from net._protocol import PULSE, Hello
+from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
-from net._session import Limits
+from net._session import Limits, Session
 from net._sockets import CONNECT_SECONDS, Listener, answering, dial
 from net._transport import SocketTransport
 from net.addresses import Address, parse_address
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from net._protocol import Protocol
     from net._transport import Transport
     from net.testing import MemoryNetwork
 
@@ -104,7 +104,13 @@ class Node:
     @property
     def hello(self) -> Hello:
         addresses = self.addresses[: wire.MAX_ADDRESSES]
-        return Hello(self.id, addresses, self.name[: wire.MAX_TEXT_CHARS], limits=self.limits)
+        return Hello(
+            self.id,
+            addresses,
+            self.name[: wire.MAX_TEXT_CHARS],
+            limits=self.limits,
+            silence_ms=int(self.settings.silence * 1000),
+        )
 
     @property
     def limits(self) -> Limits:
@@ -170,13 +176,93 @@ class Node:
         known = self._sessions.get(peer.session)
         if known is not None and (known.peer is None or known.peer.node_id != peer.node_id):
             raise RemoteProtocolError("its HELLO names the session of another node")
-        if known is not None:
+        if known is not None and peer.purpose == PULSE:
+            self._take_pulse(known, link)
+        elif known is not None:
             known.take_over(link, peer)
         elif peer.resumes or peer.purpose == PULSE:
             link.refuse("it asks for a session that has ended here")
         else:
             self._sessions[peer.session] = link
             link.enter(peer, link.patience)
+
+    # -- the pulse of sessions, see net._pulse ---------------------------------------------------------------
+
+    def plan_pulse(self, link: Link) -> None:
+        """Open a pulse for a session soon, if it is ours to do and there is where."""
+        if link.opens and self.network is None and link.lost is None:
+            timer = self.reactor.loop.timer(self.settings.heartbeat / 4, ref=False)  # nobody waits for it
+            timer.start(self._start_pulse, timer, link)
+
+    def _start_pulse(self, timer: Any, link: Link) -> None:
+        timer.stop()
+        timer.close()
+        if link.state in ("open", "stalled"):
+            import gevent
+
+            gevent.spawn(self._open_pulse, link)  # no tasklet: run() does not wait for it
+
+    def _open_pulse(self, link: Link) -> None:
+        assert link.peer is not None
+        addresses = [link.address] if link.address is not None else map(parse_address, link.peer.addresses)
+        for address in addresses:
+            try:
+                with answering(address, CONNECT_SECONDS):
+                    sock = self._greet_for_pulse(link, address)
+            except (NetError, OSError) as error:
+                log.info("%s: no pulse over %s: %s", link.name, address, error)
+                continue
+            if link.state in ("open", "stalled"):
+                link.beat_over(sock)
+            else:
+                sock.close()
+            return
+        self.plan_pulse(link)
+
+    def _greet_for_pulse(self, link: Link, address: Address) -> socket.socket:
+        """A connection to the peer on which both have said that it is for the pulse of a session. Blocks."""
+        assert link.peer is not None
+        session_id = link.session.session_id
+        protocol = Protocol(
+            replace(self.hello, session=session_id, purpose=PULSE), self.codec, Session(session_id, self.codec)
+        )
+        transport = self.connect_to(address)
+        assert isinstance(transport, SocketTransport)
+        answered = Wait(f"{link.name} to answer for a pulse")
+        buffer = memoryview(bytearray(wire.MAX_HELLO_BYTES))
+
+        def read() -> None:
+            try:
+                size = transport.receive_into(buffer)
+                if size is None:
+                    return
+                protocol.receive(buffer[:size])
+                if protocol.peer is not None or not size:
+                    answered.wake()
+            except (OSError, RemoteProtocolError) as error:
+                answered.fail(error)
+
+        try:
+            transport.start(read, lambda: None)
+            transport.send(protocol.opening())
+            answered.park()
+            peer = protocol.peer
+            if peer is None or peer.session != session_id or peer.node_id != link.peer.node_id:
+                raise PeerUnreachable(f"what answers at {address} knows nothing of the session")
+            return transport.detach()
+        except BaseException:
+            transport.close()
+            raise
+
+    def _take_pulse(self, link: Link, fresh: Link) -> None:
+        """A peer has opened a connection for the pulse of a session."""
+        transport, protocol = fresh.give_up_transport()
+        hello = replace(self.hello, session=link.session.session_id, purpose=PULSE)
+        transport.send(protocol.join(Session(link.session.session_id, self.codec), hello))
+        assert isinstance(transport, SocketTransport)
+        link.beat_over(transport.detach())
+
+    # -- finding others --------------------------------------------------------------------------------------
 
     def dial(self, address: Address) -> Link:
         """Open a session of its own with the node at an address. Blocks. Raises PeerUnreachable."""
@@ -253,6 +339,7 @@ class Node:
         assert link.peer is not None
         self._by_peer.setdefault(link.peer.node_id, link)
         link.opened.wake()
+        self.plan_pulse(link)
 
     def link_lost(self, link: Link) -> None:
         """Use the link for nothing new."""

@@ -92,7 +92,7 @@ def test_the_hello_comes_first_and_fills_peer() -> None:
 
 
 def test_a_hello_survives_its_features() -> None:
-    hello = Hello(CID, ("tcp://a:1",), "bank", (1, 3), Limits(1 << 20, 1 << 19), SID, True, 7, 1500, "pulse")
+    hello = Hello(CID, ("tcp://a:1",), "bank", (1, 3), Limits(1 << 20, 1 << 19), SID, True, 7, 1500, 90, "pulse")
     [frame] = make_protocol().receive(OPENING + batch([(HELLO, hello.features())]))
     assert Hello.from_features(frame[1]) == hello
 
@@ -213,6 +213,7 @@ FAULTS = {
     "resumes": (hello(resumes=1), "'resumes' must be"),
     "received": (hello(received=-1), "'received' must be"),
     "patience": (hello(patience=1.5), "'patience' must be"),
+    "silence": (hello(silence=0), "'silence' must be"),
     "purpose": (hello(purpose="fun"), "'purpose' must be"),
 }
 
