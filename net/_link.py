@@ -107,7 +107,7 @@ class Link:
         self._recovery = Recovery(patience, node.random)
         self._reconnecting: Wait | None = None
         self._line: Line | None = None  # of the pulse
-        self._cancel_patience: Callable[[], None] | None = None
+        self._cancel_patience: Callable[[], None] | None = None  # the timer of what is waited for now
         self._transport: Transport | None = None
         self._protocol: Protocol | None = None
         self._call_soon = node.call_soon
@@ -361,6 +361,20 @@ class Link:
             assert self._protocol is not None
             self._write(self._protocol.opening())
 
+    def expect_hello(self, seconds: float) -> None:
+        """Give up a connection on which nobody introduces himself in time."""
+        self._cancel_patience = self.node.reactor.call_later(seconds, self._miss_hello, seconds)
+
+    def _miss_hello(self, seconds: float) -> None:
+        self._cancel_patience = None
+        log.warning("%s did not introduce itself within %g s, its connection is closed", self.where, seconds)
+        self.lose("it did not introduce itself")
+
+    def _end_patience(self) -> None:
+        cancel, self._cancel_patience = self._cancel_patience, None
+        if cancel is not None:
+            cancel()
+
     def _use(self, transport: Transport, protocol: Protocol) -> None:
         self._transport, self._protocol = transport, protocol
         self._unsent = None
@@ -404,6 +418,7 @@ class Link:
         self._open(peer, self.patience)
 
     def _open(self, peer: Hello, patience: float) -> None:
+        self._end_patience()
         self.peer = peer
         self.patience = self._recovery.patience = patience
         self._outgoing.meet(peer.limits)
@@ -441,9 +456,7 @@ class Link:
     def _resume(self, peer: Hello) -> None:
         batches = self.session.resume(peer.received)
         self._recovery.mended()
-        if self._cancel_patience is not None:
-            self._cancel_patience()
-            self._cancel_patience = None
+        self._end_patience()
         log.info("%s: connected again, %d batches are sent again", self.name, len(tuple(batches)))
         missing = b"".join(batches)
         self._writable = self._unsent is None and not self._writing_failed
@@ -647,9 +660,7 @@ class Link:
         self.lost = PeerLost(f"{self.name} is gone: {reason}", peer=self.name, outcome=outcome)
         self._drop_transport()
         self._end_pulse()
-        if self._cancel_patience is not None:
-            self._cancel_patience()
-            self._cancel_patience = None
+        self._end_patience()
         if self._reconnecting is not None:
             self._reconnecting.wake()
         self._outbox = []

@@ -68,7 +68,7 @@ class Listener:
         where = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"{self.address}"
         link = self.node.adopt(sock, where)
         self._links.add(link)
-        self.node.reactor.call_later(CONNECT_SECONDS, _expect_hello, link)
+        link.expect_hello(CONNECT_SECONDS)
 
     def _resume(self) -> None:
         if self in self.node.listeners:
@@ -90,14 +90,6 @@ class Listener:
         self.stop()
         for link in list(self._links):
             link.close()
-
-
-def _expect_hello(link: Link) -> None:
-    if link.peer is None and link.lost is None:
-        log.warning(
-            "%s did not introduce itself within %g s, its connection is closed", link.where, CONNECT_SECONDS
-        )
-        link.lose("it did not introduce itself")
 
 
 @contextlib.contextmanager
