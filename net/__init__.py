@@ -13,22 +13,27 @@ from net.errors import (
     LocalProtocolError,
     NameNotFound,
     NetError,
+    NotAllowed,
     NotImportable,
     PeerLost,
     PeerUnreachable,
     ProtocolError,
     RemoteProtocolError,
 )
+from net.facets import receive_only, send_only
 from net.places import Place, Spawned, open_place
 from net.serving import Server, configure, connect, serve
 from net.settings import Settings
+from net.watching import Down, monitor, watch_dead_letters
 
 __all__ = [
     "AddressInUse",
     "BadAddress",
+    "Down",
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
+    "NotAllowed",
     "NotImportable",
     "PeerLost",
     "PeerUnreachable",
@@ -40,6 +45,10 @@ __all__ = [
     "Spawned",
     "configure",
     "connect",
+    "monitor",
     "open_place",
+    "receive_only",
+    "send_only",
     "serve",
+    "watch_dead_letters",
 ]

@@ -26,6 +26,8 @@ from net._wire import (
     ID_BYTES,
     MAX_ADDRESSES,
     MAX_TEXT_CHARS,
+    MAY_RECEIVE,
+    MAY_SEND,
     SEND,
     SMALL_BYTES,
     Frame,
@@ -42,8 +44,8 @@ from tasklets.messages import (
     message_types,
 )
 
-# How a node describes one of its channels: node id, channel id, capacity, name, addresses of the node.
-Description = tuple[bytes, bytes, int, str | None, tuple[str, ...]]
+# How a node describes one of its channels: node id, channel id, capacity, name, addresses of the node, rights.
+Description = tuple[bytes, bytes, int, str | None, tuple[str, ...], int]
 
 # Extensions that are the key of a map of one entry, and say what its value makes.
 MESSAGE: Final = 16
@@ -412,9 +414,9 @@ def _without_value(frame: Frame, reason: str) -> Frame:
 
 
 def _is_description(values: tuple[Any, ...]) -> bool:
-    if len(values) != 5:
+    if len(values) != 6:
         return False
-    node_id, channel_id, capacity, name, addresses = values
+    node_id, channel_id, capacity, name, addresses, rights = values
     return (
         type(node_id) is type(channel_id) is bytes
         and len(node_id) == len(channel_id) == ID_BYTES
@@ -424,6 +426,8 @@ def _is_description(values: tuple[Any, ...]) -> bool:
         and type(addresses) is tuple
         and len(addresses) <= MAX_ADDRESSES
         and all(type(address) is str and len(address) <= MAX_TEXT_CHARS for address in addresses)
+        and type(rights) is int
+        and 0 < rights <= MAY_SEND | MAY_RECEIVE
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakSet, ref
 
 from net import _wire as wire
 from net._codec import Undecodable
 from net._entries import accept, request
 from net._failures import rebuild_exception
-from net.errors import NetError, RemoteProtocolError
+from net.errors import NetError, NotAllowed, RemoteProtocolError
+from net.facets import refusal, rights_of, target_of
 from tasklets import ChannelClosed, NotSendable
 from tasklets._core import bomb
 
@@ -27,16 +29,23 @@ MAX_REQUESTS = 1 << 17  # of one peer, waiting: each takes some 300 bytes here
 class Export:
     """What the network knows of a channel at home here: its id, and who has to hear that it was closed."""
 
-    __slots__ = ("channel_id", "node")
+    __slots__ = ("_channel", "channel_id", "facets", "node")
 
-    def __init__(self, channel_id: bytes, node: Node) -> None:
+    def __init__(self, channel_id: bytes, node: Node, exported: channel) -> None:
         self.channel_id = channel_id
         self.node = node
+        self.facets: WeakSet[channel] = WeakSet()  # references to it with fewer rights
+        self._channel = ref(exported)
 
     def channel_closed(self) -> None:
-        for link in self.node.links:  # those that hold the channel are told
-            if self.channel_id in link.grants:
-                link.notify((wire.CLOSED, self.channel_id))
+        for each in (self, *[facet._observer for facet in self.facets]):
+            for link in self.node.links:  # those that hold the channel are told
+                if each.channel_id in link.grants:
+                    link.notify((wire.CLOSED, each.channel_id))
+        closed = self._channel()
+        for one in (closed, *self.facets):
+            if one is not None:
+                self.node.channel_ended(one, "it was closed")
 
 
 class Grant:
@@ -53,7 +62,9 @@ class Grant:
         "channel",
         "channel_id",
         "count",
+        "granted",
         "link",
+        "rights",
         "room",
         "room_bytes",
         "told_soon",
@@ -64,7 +75,9 @@ class Grant:
     )
 
     def __init__(self, granted: channel, channel_id: bytes, link: Link) -> None:
-        self.channel = granted
+        self.granted = granted  # it lives as long as this
+        self.channel = target_of(granted)
+        self.rights = rights_of(granted)
         self.at_home = granted._observer is not None
         self.channel_id = channel_id
         self.link = link
@@ -144,6 +157,8 @@ def take_message(link: Link, frame: wire.Frame, seqno: int, size: int) -> None:
     if granted is None or not granted.at_home:
         link.node.count_dead_letter(link, value, "nobody at its home holds the channel any more")
         link.tell((wire.REJECT, channel_id, seqno), _gone())
+    elif not granted.rights & wire.MAY_SEND:
+        link.tell((wire.REJECT, channel_id, seqno), NotAllowed(refusal(granted.granted, wire.MAY_SEND)))
     elif value.__class__ is Undecodable:
         unread = NotSendable(f"{granted.channel!r} cannot take the message: {value.reason}")
         link.tell((wire.REJECT, channel_id, seqno), unread)
@@ -181,6 +196,8 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
     granted = link.grants.get(channel_id)
     if granted is None or not granted.at_home:
         link.tell((wire.RAISE, op), _gone())
+    elif not granted.rights & wire.MAY_RECEIVE:
+        link.tell((wire.RAISE, op), NotAllowed(refusal(granted.granted, wire.MAY_RECEIVE)))
     else:
         request(granted.channel, link, op)
 
@@ -209,7 +226,7 @@ def _on_cancel(link: Link, frame: wire.Frame) -> None:
 
 def _on_close(link: Link, frame: wire.Frame) -> None:
     granted = link.grants.get(frame[1])
-    if granted is not None and granted.at_home:
+    if granted is not None and granted.at_home and granted.rights & wire.MAY_SEND:
         granted.channel.close()
 
 
@@ -217,6 +234,8 @@ def _on_hold(link: Link, frame: wire.Frame) -> None:
     held = link.node.exported(frame[1])
     if held is not None:
         grant(held, link)
+        if held.closing:
+            link.notify((wire.CLOSED, frame[1]))
 
 
 def _on_release(link: Link, frame: wire.Frame) -> None:

@@ -146,8 +146,9 @@ class Link:
         if self.lost is not None:
             raise self.loss("not taken")
         packed = self._pack(frame)
-        for exported in self._codec.exported:
-            grant(exported, self)
+        exported = self._codec.exported
+        for one in exported:
+            grant(one, self)
         size = len(packed)
         if size > wire.MAX_FRAME_BYTES:
             packed = self._pack(self._outgoing.add(packed, _subject_of(frame)))
@@ -158,6 +159,9 @@ class Link:
             self._flush()
         if not self._end_of_turn_armed:
             self._arm_end_of_turn()
+        for one in exported:
+            if one.closing and one._observer is not None:  # it was closed before it was given away
+                self.notify((wire.CLOSED, self.node.id_of(one)))
         return size
 
     def send_message(self, frame: wire.Frame) -> int:

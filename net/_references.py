@@ -9,7 +9,9 @@ from greenlet import GreenletExit
 
 from net import _wire as wire
 from net._failures import error_of, rebuild_exception
-from net.errors import PeerLost
+from net.errors import NotAllowed, PeerLost
+from net._window import next_ticket
+from net.facets import refusal
 from tasklets import ChannelClosed, TaskletExit, channel, getcurrent
 from tasklets._core import Wait, bomb
 
@@ -44,6 +46,7 @@ class RemoteChannel(channel):
         "_late_error",  # why a message failed whose send had returned
         "_link",
         "_node",
+        "_rights",  # what it is good for
         "_receiving",  # operations that wait for a message here
         "_unanswered",  # seqno -> the Wait of a rendezvous send
         "_window",  # how much it may have under way; None before it has a link
@@ -57,6 +60,7 @@ class RemoteChannel(channel):
         capacity: int,
         name: str | None,
         addresses: tuple[str, ...],
+        rights: int,
     ) -> None:
         super().__init__(capacity, name)
         self._buffer = None
@@ -64,6 +68,7 @@ class RemoteChannel(channel):
         self._home = home
         self._id = channel_id
         self._addresses = addresses
+        self._rights = rights
         self._link: Link | None = None
         self._introducers: dict[Link, int] = {}
         self._window: Window | None = None
@@ -79,6 +84,11 @@ class RemoteChannel(channel):
     def __del__(self) -> None:
         if self._introducers or self._link is not None:
             self._node.drop(self._id, self._introducers, self._link)
+
+    def _check(self, right: int) -> None:
+        """Raises NotAllowed when the reference is not good for that. (Its home would refuse it, too.)"""
+        if not self._rights & right:
+            raise NotAllowed(refusal(self, right))
 
     # -- the link --------------------------------------------------------------------------------------------
 
@@ -115,6 +125,7 @@ class RemoteChannel(channel):
         for seqno, wait in unanswered.items():
             wait.fail(link.loss(link.outcome_of(seqno)))
         window.fail(lambda: link.loss("not taken"))
+        self._node.channel_ended(self, str(link.lost))
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -125,6 +136,7 @@ class RemoteChannel(channel):
             window is None
             or not window.credit
             or window.is_meeting
+            or not self._rights & wire.MAY_SEND
             or self.closing
             or self._late_error is not None
             or value.__class__ is bomb
@@ -145,6 +157,7 @@ class RemoteChannel(channel):
             window.count(size)
 
     def _send(self, value: Any) -> None:
+        self._check(wire.MAY_SEND)
         link = self._connected()
         self._raise_late_error()
         if self.closing:
@@ -218,10 +231,12 @@ class RemoteChannel(channel):
         self.closing = True
         if self._window is not None:
             self._window.fail(lambda: ChannelClosed(self._closed_text("send to")))
+        self._node.channel_ended(self, "it was closed")
 
     # -- receiving -------------------------------------------------------------------------------------------
 
     def receive(self) -> Any:
+        self._check(wire.MAY_RECEIVE)
         link = self._connected()
         return _Receiving(self, link).park()
 
@@ -238,11 +253,9 @@ class RemoteChannel(channel):
         return self.closing or self._window is None or self._window.credit > 0
 
     def _enter_case(self, case: Any) -> None:
-        if case.sending:
-            raise NotImplementedError(
-                f"select() cannot wait to send to a channel at another node ({self!r}); let a tasklet of its own send"
-            )
-        case.queued = _CaseReceiving(self, self._connected(), case)
+        self._check(wire.MAY_SEND if case.sending else wire.MAY_RECEIVE)
+        link = self._connected()
+        case.queued = (_CaseSending if case.sending else _CaseReceiving)(self, link, case)
 
     def _leave_case(self, case: Any) -> None:
         if case.queued:
@@ -253,6 +266,7 @@ class RemoteChannel(channel):
 
     def close(self) -> None:
         """Close the channel at its home, for everybody."""
+        self._check(wire.MAY_SEND)
         if not self.closing:
             self._connected().notify((wire.CLOSE, self._id))
             self.closed_at_home()
@@ -327,6 +341,44 @@ class _Receiving(Wait):
         super()._interrupted()
         self._where._receiving -= 1
         _cancel(self._link, self._op)
+
+
+class _CaseSending:
+    """A case of a select waits for credit, to send ahead."""
+
+    def __init__(self, where: RemoteChannel, link: Link, case: Any) -> None:
+        assert where._window is not None
+        self._where = where
+        self._link = link
+        self._window = where._window
+        self._case = case
+        self.ticket = next_ticket()
+        self._window.starved.append(self)
+
+    def grant(self) -> None:
+        """There is credit: the case happens."""
+        case = self._case
+        case.queued = False
+        try:
+            self._where._send_on_credit(self._link, self._window, case.tempval)
+        except Exception as error:  # noqa: BLE001  it is whose select it is
+            _fail_case(case, error)
+        else:
+            case._hook.take(case, None)
+
+    def fail(self, error: BaseException) -> None:
+        self._case.queued = False
+        _fail_case(self._case, error)
+
+    def cancel(self) -> None:
+        if self in self._window.starved:
+            self._window.starved.remove(self)
+
+
+def _fail_case(case: Any, error: BaseException) -> None:
+    """A case that wants to send fails: so does its select."""
+    case._hook._withdraw()
+    case._hook.waiting.fail(error)
 
 
 class _CaseReceiving:

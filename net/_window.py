@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+next_ticket = itertools.count().__next__  # for places in line
+
+
 class Window:
     """The sender's side: the messages of this node to one channel whose fate is not known here.
 
@@ -144,12 +147,10 @@ class Windows(dict[bytes, Window]):
 class _Turn(Wait):
     """A sender's place in line for credit."""
 
-    _tickets = itertools.count()
-
     def __init__(self, what: str, window: Window, ticket: int | None = None) -> None:
         super().__init__(what)
         self._window = window
-        self.ticket = next(self._tickets) if ticket is None else ticket
+        self.ticket = next_ticket() if ticket is None else ticket
         self.granted = False
 
     def grant(self) -> None:

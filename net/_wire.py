@@ -37,6 +37,10 @@ MAX_WINDOW: Final = 1024
 WINDOW_BYTES: Final = 1024 * 1024
 SMALL_BYTES: Final = 1024
 
+# What a reference is good for.
+MAY_SEND: Final = 1  # and close
+MAY_RECEIVE: Final = 2
+
 BATCH: Final = struct.Struct(">IQQ")  # bytes after the first field, number of the batch, last batch received
 NUMBER_BYTES: Final = 16  # of a batch's number and acknowledgement
 

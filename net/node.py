@@ -11,7 +11,7 @@ import atexit
 import logging
 import os
 import threading
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from random import Random
 from time import monotonic
@@ -28,6 +28,7 @@ from net._session import Limits, Session
 from net._sockets import CONNECT_SECONDS, Listener, answering, dial
 from net._transport import SocketTransport
 from net.addresses import Address, parse_address
+from net.facets import rights_of
 from net.errors import BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable, RemoteProtocolError
 from net.settings import Settings
 from tasklets import channel, sleep
@@ -36,6 +37,7 @@ from tasklets._core import Wait, get_scheduler
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from weakref import ReferenceType
 
     from net._transport import Transport
     from net.testing import MemoryNetwork
@@ -81,6 +83,8 @@ class Node:
         self._dialled: dict[str, Link] = {}  # address -> the link opened to it
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
+        # channel -> the channels of those who want to hear of its end; it lives as long as one of these
+        self.monitors: dict[channel, set[ReferenceType[channel]]] = {}
         self.dead_letters = 0  # messages that arrived and could be given to nobody
         self.on_dead_letter: Callable[[Any, str], object] | None = None
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
@@ -123,6 +127,8 @@ class Node:
     def _may_wake_somebody(self) -> bool:
         """True when others may still call on something here: run() goes on waiting then."""
         if self.listeners and self.names:
+            return True
+        if self.monitors and any(is_awaited(told) for several in self.monitors.values() for one in several if (told := one())):
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
@@ -374,7 +380,7 @@ class Node:
             return one._id
         if one._observer is None:
             channel_id = self.draw_id()
-            one._observer = _exports.Export(channel_id, self)
+            one._observer = _exports.Export(channel_id, self, one)
             self._exports[channel_id] = one
         export = one._observer
         assert isinstance(export, _exports.Export)
@@ -387,11 +393,12 @@ class Node:
 
     def _export(self, one: channel) -> Description:
         if isinstance(one, RemoteChannel):
-            return (one._home, one._id, one.capacity, one.name, one._addresses)
-        return (self.id, self.id_of(one), one.capacity, one.name, self.addresses[: wire.MAX_ADDRESSES])
+            return (one._home, one._id, one.capacity, one.name, one._addresses, one._rights)
+        addresses = self.addresses[: wire.MAX_ADDRESSES]
+        return (self.id, self.id_of(one), one.capacity, one.name, addresses, rights_of(one))
 
     def _resolve(self, description: Description) -> channel:
-        home, channel_id, capacity, name, addresses = description
+        home, channel_id, capacity, name, addresses, rights = description
         if home == self.id:
             own = self._exports.get(channel_id)
             if own is None:
@@ -407,7 +414,7 @@ class Node:
         if reference is None or (reference._link is not None and reference._link.lost is not None):
             if link.peer.node_id == home and not addresses:
                 addresses = link.peer.addresses
-            reference = RemoteChannel(self, home, channel_id, capacity, name, addresses)
+            reference = RemoteChannel(self, home, channel_id, capacity, name, addresses, rights)
             self._references[channel_id] = reference
         if reference._link is None and link.peer.node_id == home:
             reference.bind(link)
@@ -457,6 +464,13 @@ class Node:
         """The same for a frame that came in parts."""
         self._decoding = link
         return self.codec.decode(data)
+
+    def channel_ended(self, one: channel, reason: str) -> None:
+        """A channel was closed, or its node is gone: tell those who monitor it."""
+        if one in self.monitors:
+            from net.watching import tell_monitors
+
+            tell_monitors(self, one, reason)
 
     def count_dead_letter(self, link: Link, value: Any, reason: str) -> None:
         """A peer's message cannot be given to anybody. Its sender is told; so is who asked to be."""
@@ -515,6 +529,15 @@ def _on_lookup(link: Link, frame: wire.Frame) -> None:
     )
 
 
+def _on_spawn(link: Link, frame: wire.Frame) -> None:
+    if link.node.network is None:
+        _spawning.HANDLERS[wire.SPAWN](link, frame)
+    else:  # of several nodes in this thread it belongs to this one
+        context = copy_context()
+        context.run(_here.set, link.node)
+        context.run(_spawning.HANDLERS[wire.SPAWN], link, frame)
+
+
 Node.handlers = {
     wire.HELLO: _on_hello,
     wire.GOODBYE: _on_goodbye,
@@ -524,6 +547,7 @@ Node.handlers = {
     **_exports.HANDLERS,
     **_references.HANDLERS,
     **_spawning.HANDLERS,
+    wire.SPAWN: _on_spawn,
     wire.KILL: _exports.in_turn(_spawning.HANDLERS[wire.KILL]),
 }
 

@@ -49,7 +49,7 @@ class Stranger:
         self.protocol = Protocol(hello, self.codec, self.session)
 
     def _export(self, one: channel) -> Any:
-        return (FOREIGN_ID, os.urandom(16), 0, None, ())
+        return (FOREIGN_ID, os.urandom(16), 0, None, (), 3)
 
     def __enter__(self) -> "Stranger":
         return self
@@ -199,7 +199,7 @@ def test_a_channel_is_not_used_by_way_of_a_node_that_handed_it_on(server: net.Se
     with Stranger(server) as home, Stranger(server) as user:
         home.introduce()
         home.lookup("inbox")
-        described = (FOREIGN_ID, bytes(16), 0, None, ())
+        described = (FOREIGN_ID, bytes(16), 0, None, (), 3)
         home.codec._export = lambda one: described  # type: ignore[method-assign]
         home.send((wire.SEND, get_node().id_of(inbox), channel()))
         reference = inbox.receive()
@@ -241,7 +241,7 @@ def test_who_breaks_the_rules_of_the_answers_is_closed(
         elif kind == "more than the window":
             stranger.send(*[(wire.SEND, get_node().id_of(inbox), "flood")] * (2 * inbox.capacity + 1))
         else:
-            described = (FOREIGN_ID, bytes(16), 9, None, ())
+            described = (FOREIGN_ID, bytes(16), 9, None, (), 3)
             stranger.codec._export = lambda one: described  # type: ignore[method-assign]
             stranger.send((wire.SEND, get_node().id_of(inbox), channel(9)))
             reference = inbox.receive()

@@ -1,4 +1,4 @@
-"""One suite for every channel: at home here, in a child process over a Unix socket, at a node over TCP.
+"""One suite for every channel: at home here, in a memory network, in a child process over a Unix socket, at a node over TCP.
 
 The tests do not know which it is (T-01, T-02). `chan` is made at the other end; `place` runs functions there.
 """
@@ -17,6 +17,8 @@ import pytest
 
 from net import Place, open_place
 from net._session import MAX_MESSAGE_BYTES
+from net.addresses import parse_address
+from net.testing import memory_network
 from tasklets import (
     ChannelClosed,
     NotSendable,
@@ -37,9 +39,16 @@ A_WHILE = 0.03  # seconds after which an operation that nobody answers gives up
 BIG = 24 * 1024 * 1024  # bytes; beyond what any socket takes at once, below the limit
 
 
-@pytest.fixture(scope="module", params=["here", "processes", "hosts"])
+@pytest.fixture(scope="module", params=["here", "memory", "processes", "hosts"])
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     with ExitStack() as stack:
+        if request.param == "memory":
+            network = stack.enter_context(memory_network())
+            with network.at("there") as there:
+                there.listen(parse_address("tcp://there:7000"))
+            stack.enter_context(network.at("here"))
+            yield stack.enter_context(open_place("hosts:there:7000"))
+            return
         spec = {"here": "here", "processes": "processes:1", "hosts": "hosts:"}[request.param]
         if spec == "hosts:":
             _, address = stack.enter_context(peers.node())
