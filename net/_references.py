@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from net._link import Link
     from net._window import Window
     from net.node import Node
+    from tasklets import tasklet
 
 log = logging.getLogger("net")
 
@@ -47,7 +48,7 @@ class RemoteChannel(channel):
         "_link",
         "_node",
         "_rights",  # what it is good for
-        "_receiving",  # operations that wait for a message here
+        "_receivers",  # the receives that wait here, in order (a dict)
         "_unanswered",  # seqno -> the Wait of a rendezvous send
         "_window",  # how much it may have under way; None before it has a link
     )
@@ -73,7 +74,7 @@ class RemoteChannel(channel):
         self._introducers: dict[Link, int] = {}
         self._window: Window | None = None
         self._unanswered: dict[int, _Sending] = {}
-        self._receiving = 0
+        self._receivers: dict[_Receiving, None] = {}
         self._late_error: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -277,7 +278,17 @@ class RemoteChannel(channel):
     @property
     def balance(self) -> int:
         starved = len(self._window.starved) if self._window is not None else 0
-        return len(self._unanswered) + starved - self._receiving
+        return len(self._unanswered) + starved - len(self._receivers)
+
+    @property
+    def queue(self) -> tasklet | None:
+        """The first tasklet of this node that waits: to send, or to receive when none does."""
+        for wait in self._unanswered.values():
+            return wait.tasklet
+        for turn in self._window.starved if self._window is not None else ():
+            one: tasklet | None = turn.tasklet
+            return one
+        return next(iter(self._receivers)).tasklet if self._receivers else None
 
     @property
     def closed(self) -> bool:
@@ -327,10 +338,10 @@ class _Receiving(Wait):
         self._where = where
         self._link = link
         self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
-        where._receiving += 1
+        where._receivers[self] = None
 
     def answer(self, value: Any) -> bool:
-        self._where._receiving -= 1
+        self._where._receivers.pop(self, None)
         self.wake(value)
         return True
 
@@ -339,7 +350,7 @@ class _Receiving(Wait):
 
     def _interrupted(self) -> None:
         super()._interrupted()
-        self._where._receiving -= 1
+        self._where._receivers.pop(self, None)
         _cancel(self._link, self._op)
 
 
@@ -369,6 +380,11 @@ class _CaseSending:
     def fail(self, error: BaseException) -> None:
         self._case.queued = False
         _fail_case(self._case, error)
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        one: tasklet | None = self._case.tasklet
+        return one
 
     def cancel(self) -> None:
         if self in self._window.starved:
