@@ -202,6 +202,21 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
         request(granted.channel, link, op)
 
 
+def _on_offer(link: Link, frame: wire.Frame) -> None:
+    _, channel_id, op = frame
+    granted = link.grants.get(channel_id)
+    if granted is None or not granted.at_home:
+        link.tell((wire.RAISE, op), _gone())
+    elif not granted.rights & wire.MAY_SEND:
+        link.tell((wire.RAISE, op), NotAllowed(refusal(granted.granted, wire.MAY_SEND)))
+    elif granted.channel.closing:
+        link.tell((wire.RAISE, op), ChannelClosed(granted.channel._closed_text("send to")))
+    elif len(link.node.offers) >= MAX_REQUESTS:
+        link.tell((wire.RAISE, op), NetError(f"{MAX_REQUESTS} selects wait here to send; it must not be more"))
+    else:
+        link.node.offers.add(link, op, granted.channel)
+
+
 def _on_taken(link: Link, frame: wire.Frame) -> None:
     loan = link.loans.pop(frame[1], None)
     if loan is not None:
@@ -215,6 +230,7 @@ def _on_refused(link: Link, frame: wire.Frame) -> None:
 
 
 def _on_cancel(link: Link, frame: wire.Frame) -> None:
+    link.node.offers.drop(link, frame[1])
     request = link.requests.pop(frame[1], None)
     if request is not None:
         request.withdraw()
@@ -259,6 +275,7 @@ HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {
     wire.BOMB: _on_send,
     wire.RETRACT: in_turn(_on_retract),
     wire.RECEIVE: _on_receive,
+    wire.OFFER: in_turn(_on_offer),
     wire.TAKEN: _on_taken,
     wire.REFUSED: _on_refused,
     wire.CANCEL: _on_cancel,

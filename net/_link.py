@@ -687,6 +687,7 @@ class Link:
         verdicts, self.verdicts = self.verdicts, {}
         for verdict in verdicts.values():
             verdict.wake(outcome)
+        self.node.offers.drop_all(self)
         self.grants.clear()
         self._roomy.clear()
         spawned, self.spawned = self.spawned, {}

@@ -47,6 +47,7 @@ class RemoteChannel(channel):
         "_late_error",  # why a message failed whose send had returned
         "_link",
         "_node",
+        "_offers",  # cases of selects that wait to send (a set)
         "_rights",  # what it is good for
         "_receivers",  # the receives that wait here, in order (a dict)
         "_unanswered",  # seqno -> the Wait of a rendezvous send
@@ -70,10 +71,11 @@ class RemoteChannel(channel):
         self._id = channel_id
         self._addresses = addresses
         self._rights = rights
+        self._offers: set[_CaseOffering] = set()
         self._link: Link | None = None
         self._introducers: dict[Link, int] = {}
         self._window: Window | None = None
-        self._unanswered: dict[int, _Sending] = {}
+        self._unanswered: dict[int, _Sending | _CaseOffering] = {}
         self._receivers: dict[_Receiving, None] = {}
         self._late_error: BaseException | None = None
 
@@ -232,6 +234,8 @@ class RemoteChannel(channel):
         self.closing = True
         if self._window is not None:
             self._window.fail(lambda: ChannelClosed(self._closed_text("send to")))
+        for offering in list(self._offers):
+            offering.fail(ChannelClosed(self._closed_text("send to")))
         self._node.channel_ended(self, "it was closed")
 
     # -- receiving -------------------------------------------------------------------------------------------
@@ -251,12 +255,19 @@ class RemoteChannel(channel):
         return False  # only the home knows; a select asks it by waiting
 
     def _send_is_ready(self) -> bool:
-        return self.closing or self._window is None or self._window.credit > 0
+        # Whether somebody waits for it only the home knows; a select asks it by waiting.
+        return self.closing or (self._window is not None and not self._window.is_meeting and self._window.credit > 0)
 
     def _enter_case(self, case: Any) -> None:
         self._check(wire.MAY_SEND if case.sending else wire.MAY_RECEIVE)
         link = self._connected()
-        case.queued = (_CaseSending if case.sending else _CaseReceiving)(self, link, case)
+        if not case.sending:
+            case.queued = _CaseReceiving(self, link, case)
+        elif self.capacity:
+            case.queued = _CaseSending(self, link, case)
+            case.queued.enter()
+        else:
+            case.queued = _CaseOffering(self, link, case)
 
     def _leave_case(self, case: Any) -> None:
         if case.queued:
@@ -364,7 +375,14 @@ class _CaseSending:
         self._window = where._window
         self._case = case
         self.ticket = next_ticket()
-        self._window.starved.append(self)
+
+    def enter(self) -> None:
+        """Wait in line, or happen at once: there may be credit, now that the channel is connected."""
+        if self._window.credit:
+            self._window.credit -= 1
+            self.grant()
+        else:
+            self._window.starved.append(self)
 
     def grant(self) -> None:
         """There is credit: the case happens."""
@@ -389,6 +407,77 @@ class _CaseSending:
     def cancel(self) -> None:
         if self in self._window.starved:
             self._window.starved.remove(self)
+
+
+class _CaseOffering:
+    """A case of a select waits until somebody receives from a channel of capacity 0; then it sends, and has happened
+    when that is taken.
+    """
+
+    answered_by = wire.WANTED
+
+    def __init__(self, where: RemoteChannel, link: Link, case: Any) -> None:
+        self._where = where
+        self._link = link
+        self._case = case
+        self._seqno = 0  # of the message, when it has left
+        self.ticket = next_ticket()
+        where._offers.add(self)
+        self._op = link.ask(self, lambda op: (wire.OFFER, where._id, op))
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        one: tasklet | None = self._case.tasklet
+        return one
+
+    def answer(self, value: Any) -> bool:
+        """Somebody waits: from now on it is this case and no other."""
+        case, where = self._case, self._where
+        where._offers.discard(self)
+        if case.queued is not self:
+            return False
+        case.queued = False
+        case._hook._withdraw()
+        case.queued = self
+        window = where._window
+        assert window is not None
+        if window.credit:
+            window.credit -= 1
+            self.grant()
+        else:
+            window.starved.append(self)
+        return True
+
+    def grant(self) -> None:
+        window = self._where._window
+        assert window is not None
+        try:
+            self._where._send_on_credit(self._link, window, self._case.tempval)
+        except Exception as error:  # noqa: BLE001  it is whose select it is
+            self.fail(error)
+            return
+        self._seqno = self._link.messages_sent
+        self._where._unanswered[self._seqno] = self
+
+    def wake(self) -> None:
+        """The message was taken."""
+        self._case.queued = False
+        self._case._hook.waiting.wake((self._case.index, None))
+
+    def fail(self, error: BaseException) -> None:
+        self._where._offers.discard(self)
+        if self._case.queued is self:
+            self._case.queued = False
+            _fail_case(self._case, error)
+
+    def cancel(self) -> None:
+        where, link = self._where, self._link
+        where._offers.discard(self)
+        _cancel(link, self._op)
+        if where._window is not None and self in where._window.starved:
+            where._window.starved.remove(self)
+        if where._unanswered.pop(self._seqno, None) is not None:
+            link.notify((wire.RETRACT, where._id, self._seqno))
 
 
 def _fail_case(case: Any, error: BaseException) -> None:

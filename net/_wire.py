@@ -71,6 +71,8 @@ BOMB: Final = 23
 LARGE: Final = 24
 PART: Final = 25
 WINDOW: Final = 26
+OFFER: Final = 27
+WANTED: Final = 28
 
 
 def window_size(capacity: int) -> int:
@@ -120,6 +122,8 @@ FRAMES: Final[dict[int, FrameType]] = {
     LARGE: _row("LARGE", stream="uint", size="count", subject="subject"),
     PART: _row("PART", stream="uint", data="bytes"),
     WINDOW: _row("WINDOW", count="count"),
+    OFFER: _row("OFFER", channel_id="id", op="uint"),
+    WANTED: _row("WANTED", op="uint"),
 }
 
 

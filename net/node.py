@@ -22,6 +22,7 @@ from net import _exports, _link, _operations, _references, _spawning, _wire as w
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._link import Link
+from net._offers import Offers
 from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
 from net._session import Limits, Session
@@ -85,6 +86,7 @@ class Node:
         self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
         # channel -> the channels of those who want to hear of its end; it lives as long as one of these
         self.monitors: dict[channel, set[ReferenceType[channel]]] = {}
+        self.offers = Offers(self)
         self.dead_letters = 0  # messages that arrived and could be given to nobody
         self.on_dead_letter: Callable[[Any, str], object] | None = None
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()

@@ -703,6 +703,47 @@ def test_a_select_that_found_something_else_sends_nothing(place: Place, make: Ma
         chan.receive()
 
 
+def test_a_select_waits_for_a_receiver(place: Place, make: Make) -> None:
+    chan, other = make(), channel()
+    selecting = Doing(select, [other, (chan, "offered")])
+    with pytest.raises(Timeout), timeout(A_WHILE):
+        channel().receive()
+    assert not selecting.over
+    assert ask(place, peers.take, chan, 1) == ("offered",)
+    assert selecting.result() == (1, None)
+
+
+def test_a_select_finds_a_receiver_that_waits(place: Place, make: Make) -> None:
+    chan, result = make(), place.channel()
+    taking = place.spawn(peers.take, chan, 2, result)
+    until(lambda: balance(place, chan) == -1)
+    assert select([channel(), (chan, "one")], timeout=peers.PATIENCE) == (1, None)
+    assert select([(chan, "two")], timeout=peers.PATIENCE) == (0, None)
+    assert result.receive() == ("one", "two")
+    taking.join()
+
+
+def test_an_offer_that_was_not_wanted_leaves_no_trace(place: Place, make: Make) -> None:
+    chan, other = make(), channel()
+    with pytest.raises(Timeout):
+        select([other, (chan, "nobody wants it")], timeout=A_WHILE)
+    selecting = Doing(select, [(chan, "nor this"), other])
+    other.send("instead")
+    assert selecting.result() == (1, "instead")
+    with pytest.raises(Timeout), timeout(A_WHILE):
+        chan.receive()
+
+
+def test_closing_ends_a_select_that_waits_to_send(place: Place, make: Make) -> None:
+    if place.spec == "here":
+        return  # who waits to send to a closed channel here waits until somebody receives it, as in Stackless
+    chan = make()
+    selecting = Doing(select, [channel(), (chan, "late")])
+    place.spawn(peers.close, chan).join()
+    with pytest.raises(ChannelClosed):
+        selecting.result()
+
+
 # ------------------------------------------------------------------------------------------------------------ large ones
 
 
