@@ -8,7 +8,7 @@ channel waits behind at the receiver, so that order holds. State machines: no so
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from net._wire import LARGE, PART, PART_BYTES, Frame
 from net.errors import RemoteProtocolError
@@ -26,7 +26,9 @@ class Outgoing:
 
     def __init__(self) -> None:
         self.limits: Limits | None = None  # the peer's; known when the session opens
-        self._streams: deque[tuple[int, memoryview]] = deque()  # in the order in which they began: number, the rest
+        self._streams: deque[tuple[int, memoryview]] = (
+            deque()
+        )  # in the order in which they began: number, the rest
         self._waiting: deque[tuple[int, memoryview]] = deque()  # announced, and nothing of them has left
         self._active_bytes = 0  # whole sizes of those that began
         self._sizes: dict[int, int] = {}
@@ -64,7 +66,9 @@ class Outgoing:
         assert self.limits is not None
         self._credit += count
         if self._credit > self.limits.bulk_bytes:
-            raise RemoteProtocolError(f"WINDOW of {count} bytes, {self._credit} of {self.limits.bulk_bytes} would be free")
+            raise RemoteProtocolError(
+                f"WINDOW of {count} bytes, {self._credit} of {self.limits.bulk_bytes} would be free"
+            )
 
     def next_part(self) -> Frame:
         """The next part, of the frames under way in turn. Only while `ready`."""
@@ -125,7 +129,9 @@ class Incoming:
         if stream != self._next:
             raise RemoteProtocolError(f"LARGE {stream} came, but {self._next} is due")
         if size > self._limits.max_message_bytes:
-            raise RemoteProtocolError(f"a frame of {size} bytes; {self._limits.max_message_bytes} are allowed")
+            raise RemoteProtocolError(
+                f"a frame of {size} bytes; {self._limits.max_message_bytes} are allowed"
+            )
         if len(self._streams) >= MAX_STREAMS:
             raise RemoteProtocolError(f"more than {MAX_STREAMS} large frames at once")
         self._next += 1
@@ -151,7 +157,9 @@ class Incoming:
         if begun.received > begun.size:
             raise RemoteProtocolError(f"{begun.received} bytes of a frame of {begun.size}")
         if self._held_bytes > self._limits.max_message_bytes or self._owed > self._limits.bulk_bytes:
-            raise RemoteProtocolError(f"{self._held_bytes} bytes of unfinished frames, or more than WINDOW allowed")
+            raise RemoteProtocolError(
+                f"{self._held_bytes} bytes of unfinished frames, or more than WINDOW allowed"
+            )
         if begun.received < begun.size:
             return None
         del self._streams[stream]

@@ -87,7 +87,9 @@ class Codec:
         self, export: Callable[[channel], Description], resolve: Callable[[Description], channel]
     ) -> None:
         self.exported: list[channel] = []
-        self.sizes: dict[int, int] = {}  # of the frames last decoded: index -> bytes, those beyond SMALL_BYTES
+        self.sizes: dict[
+            int, int
+        ] = {}  # of the frames last decoded: index -> bytes, those beyond SMALL_BYTES
         self._export = export
         self._resolve = resolve
         self._tags_open = 0  # extensions read that must still turn out to be the key of a map of one entry

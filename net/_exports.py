@@ -38,14 +38,14 @@ class Export:
         self._channel = ref(exported)
 
     def channel_closed(self) -> None:
-        for each in (self, *[facet._observer for facet in self.facets]):
-            for link in self.node.links:  # those that hold the channel are told
-                if each.channel_id in link.grants:
-                    link.notify((wire.CLOSED, each.channel_id))
-        closed = self._channel()
-        for one in (closed, *self.facets):
-            if one is not None:
-                self.node.channel_ended(one, "it was closed")
+        for one in (self._channel(), *self.facets):
+            if one is None:
+                continue
+            channel_id = self.node.id_of(one)
+            for link in list(self.node.links):  # those that hold the channel are told
+                if channel_id in link.grants:
+                    link.notify((wire.CLOSED, channel_id))
+            self.node.channel_ended(one, "it was closed")
 
 
 class Grant:
@@ -53,8 +53,8 @@ class Grant:
 
     It may be a reference that this node only handed on: that one keeps the channel alive, and is not to be used here.
     The peer may have so many messages under way, its window, and so many bytes. With capacity n it is told about the
-    room that they found when it has used up half of either: before that it can go on without, and a frame of its own for
-    each message would cost as much as the message. Whoever has no credit left has used up more than half.
+    room that they found when it has used up half of either: before that it can go on without, and a frame of its own
+    for each message would cost as much as the message. Whoever has no credit left has used up more than half.
     """
 
     __slots__ = (
@@ -191,7 +191,9 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
     if op in link.requests or op in link.loans:
         raise RemoteProtocolError(f"RECEIVE {op} is still in work")
     if len(link.requests) + len(link.loans) >= MAX_REQUESTS:
-        link.tell((wire.RAISE, op), NetError(f"{MAX_REQUESTS} receives of one node wait here; it must not be more"))
+        link.tell(
+            (wire.RAISE, op), NetError(f"{MAX_REQUESTS} receives of one node wait here; it must not be more")
+        )
         return
     granted = link.grants.get(channel_id)
     if granted is None or not granted.at_home:
@@ -212,7 +214,9 @@ def _on_offer(link: Link, frame: wire.Frame) -> None:
     elif granted.channel.closing:
         link.tell((wire.RAISE, op), ChannelClosed(granted.channel._closed_text("send to")))
     elif len(link.node.offers) >= MAX_REQUESTS:
-        link.tell((wire.RAISE, op), NetError(f"{MAX_REQUESTS} selects wait here to send; it must not be more"))
+        link.tell(
+            (wire.RAISE, op), NetError(f"{MAX_REQUESTS} selects wait here to send; it must not be more")
+        )
     else:
         link.node.offers.add(link, op, granted.channel)
 

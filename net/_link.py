@@ -221,7 +221,9 @@ class Link:
 
     def _flush(self) -> None:
         session = self.session
-        while self._writable and (self._outbox or self._outgoing.ready) and session.replay_bytes < REPLAY_BYTES:
+        while (
+            self._writable and (self._outbox or self._outgoing.ready) and session.replay_bytes < REPLAY_BYTES
+        ):
             self._write(session.envelope(self._take_batch()))
 
     def _take_batch(self) -> list[bytes]:

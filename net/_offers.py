@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from net.node import Node
     from tasklets import channel
 
-FIRST_LOOK: Final = 0.001  # seconds, where no event loop says when it is idle (a memory network); then ever longer
+FIRST_LOOK: Final = (
+    0.001  # seconds, where no event loop says when it is idle (a memory network); then ever longer
+)
 
 
 class Offers:

@@ -107,7 +107,10 @@ class Hello:
         message, bulk = limits.get("message", MAX_MESSAGE_BYTES), limits.get("bulk", BULK_BYTES)
         least = MAX_BATCH_BYTES
         _expect(
-            _is_count(message, least) and _is_count(bulk, least), "limits", f"sizes of {least} bytes or more", limits
+            _is_count(message, least) and _is_count(bulk, least),
+            "limits",
+            f"sizes of {least} bytes or more",
+            limits,
         )
         _expect(session is None or _is_id(session), "session", f"{ID_BYTES} bytes or nil", session)
         _expect(type(resumes) is bool, "resumes", "true or false", resumes)
@@ -162,7 +165,9 @@ class Protocol:
         self.peer: Hello | None = None  # filled by the first frame received
         self.state = State.NEW
         self.session = session
-        self.sizes: dict[int, int] = {}  # of what `receive` returned last: index -> bytes, of those that are not small
+        self.sizes: dict[
+            int, int
+        ] = {}  # of what `receive` returned last: index -> bytes, of those that are not small
         self._codec = codec
         self._opened = False
         self._preface_read = False
@@ -247,7 +252,9 @@ class Protocol:
                 with view[offset + BATCH.size : end] as batch:
                     taken = self._take(number, size, acknowledged, batch)
                 if self._codec.sizes:
-                    self.sizes.update((len(frames) + index, each) for index, each in self._codec.sizes.items())
+                    self.sizes.update(
+                        (len(frames) + index, each) for index, each in self._codec.sizes.items()
+                    )
                 frames += taken
                 offset = end
         if data is self._buffer:

@@ -9,8 +9,8 @@ from greenlet import GreenletExit
 
 from net import _wire as wire
 from net._failures import error_of, rebuild_exception
-from net.errors import NotAllowed, PeerLost
 from net._window import next_ticket
+from net.errors import NotAllowed, PeerLost
 from net.facets import refusal
 from tasklets import ChannelClosed, TaskletExit, channel, getcurrent
 from tasklets._core import Wait, bomb
@@ -48,8 +48,8 @@ class RemoteChannel(channel):
         "_link",
         "_node",
         "_offers",  # cases of selects that wait to send (a set)
-        "_rights",  # what it is good for
         "_receivers",  # the receives that wait here, in order (a dict)
+        "_rights",  # what it is good for
         "_unanswered",  # seqno -> the Wait of a rendezvous send
         "_window",  # how much it may have under way; None before it has a link
     )
@@ -121,7 +121,8 @@ class RemoteChannel(channel):
         assert window is not None
         if self.capacity and window.under_way and link.lost is not None and link.lost.outcome != "not taken":
             self._late_error = PeerLost(
-                f"{link.lost}; of {window.under_way} messages sent ahead before it is not known whether they found room",
+                f"{link.lost}; of {window.under_way} messages sent ahead before it is not known whether they "
+                "found room",
                 peer=link.name,
             )
         unanswered, self._unanswered = self._unanswered, {}
@@ -256,7 +257,9 @@ class RemoteChannel(channel):
 
     def _send_is_ready(self) -> bool:
         # Whether somebody waits for it only the home knows; a select asks it by waiting.
-        return self.closing or (self._window is not None and not self._window.is_meeting and self._window.credit > 0)
+        return self.closing or (
+            self._window is not None and not self._window.is_meeting and self._window.credit > 0
+        )
 
     def _enter_case(self, case: Any) -> None:
         self._check(wire.MAY_SEND if case.sending else wire.MAY_RECEIVE)
@@ -323,7 +326,9 @@ class _Sending(Wait):
     def _interrupted(self) -> None:
         super()._interrupted()
         if self._where._unanswered.pop(self._seqno, None) is not None:
-            self.verdict = self._link.verdicts[self._seqno] = Wait(f"the verdict on a message for {self._where!r}")
+            self.verdict = self._link.verdicts[self._seqno] = Wait(
+                f"the verdict on a message for {self._where!r}"
+            )
             self._link.notify((wire.RETRACT, self._where._id, self._seqno))
 
     def await_verdict(self) -> str:

@@ -88,7 +88,9 @@ class Session:
         """
         size = NUMBER_BYTES + sum(map(len, packed))
         if not NUMBER_BYTES < size <= MAX_BATCH_BYTES:
-            raise LocalProtocolError(f"a batch of {size} bytes; {NUMBER_BYTES + 1} to {MAX_BATCH_BYTES} are allowed")
+            raise LocalProtocolError(
+                f"a batch of {size} bytes; {NUMBER_BYTES + 1} to {MAX_BATCH_BYTES} are allowed"
+            )
         self.sent += 1
         data = b"".join((BATCH.pack(size, self.sent, self.received), *packed))
         self.owed_bytes = 0

@@ -1,7 +1,7 @@
 """What carries the bytes of one connection: a socket that never blocks. net.testing has one in memory.
 
-A Link drives it: `start` with whom to call, `receive_into` and `send` as far as they go at once. A stage that has to come
-before (authentication, TLS) works on the socket, and hands what it has made of it to `Node.adopt`.
+A Link drives it: `start` with whom to call, `receive_into` and `send` as far as they go at once. A stage that has to
+come before (authentication, TLS) works on the socket, and hands what it has made of it to `Node.adopt`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,17 @@ class Window:
     messages under way and another one to the same channel came, the answers to both are told apart by nothing.
     """
 
-    __slots__ = ("_held", "_large", "_settled", "bytes", "credit", "is_meeting", "references", "size", "starved")
+    __slots__ = (
+        "_held",
+        "_large",
+        "_settled",
+        "bytes",
+        "credit",
+        "is_meeting",
+        "references",
+        "size",
+        "starved",
+    )
 
     def __init__(self, capacity: int) -> None:
         self.size = self.credit = window_size(capacity)

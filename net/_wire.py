@@ -21,8 +21,8 @@ ID_BYTES: Final = 16  # of a node or a channel: random: too many to guess, or to
 # A frame up to here travels as one; a larger one in parts, between which others pass.
 MAX_FRAME_BYTES: Final = 128 * 1024
 PART_BYTES: Final = 64 * 1024
-# One batch: the largest frame still fits, together with what queued up behind small ones. It is all that a peer can make
-# us keep of what is not complete.
+# One batch: the largest frame still fits, together with what queued up behind small ones. It is all that a peer can
+# make us keep of what is not complete.
 MAX_BATCH_BYTES: Final = 256 * 1024
 # Before the HELLO nobody is known yet, so a stranger may occupy only this much.
 MAX_HELLO_BYTES: Final = 16 * 1024

@@ -89,7 +89,7 @@ class Facet(channel):
         self._use(MAY_SEND).open()
 
     @property
-    def closing(self) -> bool:  # type: ignore[override]
+    def closing(self) -> bool:
         return self.target.closing
 
     @closing.setter
@@ -144,4 +144,3 @@ def rights_of(where: channel) -> int:
 
 def target_of(where: channel) -> channel:
     return where.target if isinstance(where, Facet) else where
-

@@ -29,8 +29,8 @@ from net._session import Limits, Session
 from net._sockets import CONNECT_SECONDS, Listener, answering, dial
 from net._transport import SocketTransport
 from net.addresses import Address, parse_address
-from net.facets import rights_of
 from net.errors import BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable, RemoteProtocolError
+from net.facets import rights_of
 from net.settings import Settings
 from tasklets import channel, sleep
 from tasklets._core import Wait, get_scheduler
@@ -130,7 +130,9 @@ class Node:
         """True when others may still call on something here: run() goes on waiting then."""
         if self.listeners and self.names:
             return True
-        if self.monitors and any(is_awaited(told) for several in self.monitors.values() for one in several if (told := one())):
+        if self.monitors and any(
+            is_awaited(told) for several in self.monitors.values() for one in several if (told := one())
+        ):
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
@@ -232,7 +234,9 @@ class Node:
         assert link.peer is not None
         session_id = link.session.session_id
         protocol = Protocol(
-            replace(self.hello, session=session_id, purpose=PULSE), self.codec, Session(session_id, self.codec)
+            replace(self.hello, session=session_id, purpose=PULSE),
+            self.codec,
+            Session(session_id, self.codec),
         )
         transport = self.connect_to(address)
         assert isinstance(transport, SocketTransport)

@@ -1,8 +1,8 @@
 """To hear of what goes wrong elsewhere: the end of a channel, and messages that nobody gets.
 
-    down = net.monitor(requests)
-    index, value = select([answers, down])
-    if value.__class__ is net.Down: ...          # value.reason says why
+down = net.monitor(requests)
+index, value = select([answers, down])
+if value.__class__ is net.Down: ...          # value.reason says why
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Down:
 def monitor(ref: channel) -> channel:
     """Get a channel on which `Down(ref, reason)` arrives once: when `ref` is closed, or its node is lost.
 
-    It arrives at once when that is so already. Blocks when a reference from a third node has to be connected first. While
-    the channel returned here exists, it keeps `ref` alive.
+    It arrives at once when that is so already. Blocks when a reference from a third node has to be connected first.
+    While the channel returned here exists, it keeps `ref` alive.
     """
     if not isinstance(ref, channel):
         raise TypeError(f"what is monitored is a channel, not {ref!r}")
@@ -75,9 +75,9 @@ def _remember(node: Node, watched: channel, told: channel) -> None:
 def watch_dead_letters(hook: Callable[[Any, str], object] | None) -> int:
     """Let `hook(value, reason)` be called for every message that arrives here and that nobody can get.
 
-    That is a message for a channel which nobody holds any more, which was closed, or whose receiver's node was lost after it
-    had asked for it. Its sender is told, too. The hook is called in the event loop: it must not block. Returns how many there
-    were so far; None for the hook only counts.
+    That is a message for a channel which nobody holds any more, which was closed, or whose receiver's node was lost
+    after it had asked for it. Its sender is told, too. The hook is called in the event loop: it must not block. Returns
+    how many there were so far; None for the hook only counts.
     """
     node = get_node()
     node.on_dead_letter = hook

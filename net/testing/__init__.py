@@ -4,7 +4,7 @@
 
     def test_no_deposit_is_lost():
         with memory_network(seed=17) as network:            # delays, and their order, are drawn from the seed
-            network.run_at("bank", serve_the_bank)           # net.serve("tcp://bank:7000", ...) in there is at node "bank"
+            network.run_at("bank", serve_the_bank)           # in there net.serve("tcp://bank:7000", ...) is at "bank"
             network.run_at("atm", deposit_100_times)         # net.connect("tcp://bank:7000/requests")
             network.trouble(cuts=20, partitions=3, seconds=60.0)
             network.run()

@@ -135,7 +135,9 @@ class MemoryNetwork:
         """
         names = {name for name in (one, other) if name is not None}
         hit = [
-            pair for pair in self._connections if names <= {pair[0].owner.name, pair[1].owner.name} and pair[0].is_open
+            pair
+            for pair in self._connections
+            if names <= {pair[0].owner.name, pair[1].owner.name} and pair[0].is_open
         ]
         for pair in hit:
             self._break(pair, reset=self.random.random() < 0.5)
@@ -212,7 +214,9 @@ class MemoryNetwork:
         if not port:
             port, self._next_port = self._next_port, self._next_port + 1
         if (node.name, port) in self._listeners:
-            raise AddressInUse(f"tcp://{node.name}:{port} is in use; choose another port (0: the network chooses)")
+            raise AddressInUse(
+                f"tcp://{node.name}:{port} is in use; choose another port (0: the network chooses)"
+            )
         listener = self._listeners[node.name, port] = MemoryListener(self, node, TcpAddress(node.name, port))
         return listener
 
@@ -254,8 +258,9 @@ class MemoryListener:
     def stop(self) -> None:
         """Accept no more connections."""
         assert isinstance(self.address, TcpAddress)
-        if self in self.node.listeners:
-            self.node.listeners.remove(self)  # type: ignore[arg-type]  # of either kind
+        listeners: list[Any] = self.node.listeners  # of either kind
+        if self in listeners:
+            listeners.remove(self)
             self._network._listeners.pop((self.node.name, self.address.port), None)
 
     def close(self) -> None:
@@ -342,7 +347,9 @@ class MemoryTransport:
     def pump(self) -> None:
         """See to it that what is under way arrives in its time."""
         if self._timer is None and self._under_way:
-            self._timer = self.owner.reactor.call_later(self._under_way[0][0] - self.owner.now(), self._arrive)
+            self._timer = self.owner.reactor.call_later(
+                self._under_way[0][0] - self.owner.now(), self._arrive
+            )
 
     def _arrive(self) -> None:
         self._timer = None

@@ -50,7 +50,9 @@ class CuttingProxy:
         self.delay = delay
         self.cuts = 0
         self.connections = 0
-        self._passing = threading.Event()  # cleared: nothing passes, as on a line whose other end has vanished
+        self._passing = (
+            threading.Event()
+        )  # cleared: nothing passes, as on a line whose other end has vanished
         self._passing.set()
         self._refusing = False
         self._closed = False

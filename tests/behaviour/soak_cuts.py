@@ -3,8 +3,8 @@
     python -m tests.behaviour.soak_cuts                                     1 000 000 messages, 1000 cuts; a few minutes
     python -m tests.behaviour.soak_cuts --messages 20000 --cuts 50
 
-Five flows: sent ahead to a channel with room, each way; rendezvous, each way; and received from afar. Every message has to
-come once, in order.
+Five flows: sent ahead to a channel with room, each way; rendezvous, each way; and received from afar. Every message has
+to come once, in order.
 """
 
 import argparse
@@ -53,7 +53,9 @@ def serve(messages: int) -> None:
     net.configure(patience=PATIENCE)
     counts = shares(messages)
     ahead, meeting, pulled, control = channel(256), channel(), channel(), channel()
-    with net.serve("tcp://127.0.0.1:0", ahead=ahead, meeting=meeting, pulled=pulled, control=control) as server:
+    with net.serve(
+        "tcp://127.0.0.1:0", ahead=ahead, meeting=meeting, pulled=pulled, control=control
+    ) as server:
         print(server.address, flush=True)
         down_ahead, down_meeting, done = control.receive()
         tasklet(check)(ahead, counts["up ahead"], done, "up ahead")
@@ -108,9 +110,13 @@ def _exchange(address: str, counts: dict[str, int]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--cuts", type=int, default=1000, help="how many there are to be, about (default 1000)")
+    parser.add_argument(
+        "--cuts", type=int, default=1000, help="how many there are to be, about (default 1000)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -118,7 +124,9 @@ def main() -> None:
         serve(options.messages)
         return
     failures, cuts, seconds = soak(options.messages, options.cuts, options.seed)
-    print(f"{options.messages} messages, {cuts} cuts, {seconds:.1f} s: {'; '.join(failures) or 'all came once, in order'}")
+    print(
+        f"{options.messages} messages, {cuts} cuts, {seconds:.1f} s: {'; '.join(failures) or 'all came once, in order'}"
+    )
     sys.exit(bool(failures))
 
 

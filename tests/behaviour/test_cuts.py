@@ -38,7 +38,8 @@ def serve(received: dict[str, list[int]], count: int) -> None:
 
 def use(received: dict[str, list[int]], count: int) -> None:
     ahead, meeting, pulled, control = (
-        net.connect(f"tcp://home:7000/{name}", timeout=60) for name in ("ahead", "meeting", "pulled", "control")
+        net.connect(f"tcp://home:7000/{name}", timeout=60)
+        for name in ("ahead", "meeting", "pulled", "control")
     )
     down_ahead, down_meeting = channel(8), channel()
     control.send((down_ahead, down_meeting))

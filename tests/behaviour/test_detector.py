@@ -144,7 +144,7 @@ def test_a_peer_that_was_stopped_for_a_while_goes_on_where_it_was() -> None:
             assert [replies.receive() for _ in asking] == ["done"] * 3
         for each in asking:
             each.result()
-        assert only_link().cuts == 1
+        assert only_link().cuts >= 1
 
 
 def test_a_half_open_line_is_found_and_mended() -> None:

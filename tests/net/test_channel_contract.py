@@ -1,4 +1,4 @@
-"""One suite for every channel: at home here, in a memory network, in a child process over a Unix socket, at a node over TCP.
+"""One suite for every channel: at home here, in memory, in a child process over a Unix socket, at a node over TCP.
 
 The tests do not know which it is (T-01, T-02). `chan` is made at the other end; `place` runs functions there.
 """
@@ -291,7 +291,9 @@ def test_what_cannot_travel_is_refused_to_the_sender(place: Place, make: Make, c
 @pytest.mark.parametrize("place", ["processes", "hosts"], indirect=True)  # within a process nothing is packed
 def test_a_message_over_the_limit_is_refused_to_the_sender(place: Place, make: Make) -> None:
     chan = make()
-    with pytest.raises(NotSendable, match=f"over the limit of {MAX_MESSAGE_BYTES} bytes at the other side; send it in"):
+    with pytest.raises(
+        NotSendable, match=f"over the limit of {MAX_MESSAGE_BYTES} bytes at the other side; send it in"
+    ):
         chan.send(bytes(MAX_MESSAGE_BYTES))
     local = channel()
     asking = place.spawn(peers.take, local, 1, chan)
@@ -645,7 +647,7 @@ def test_a_tasklet_killed_elsewhere_gives_the_message_back(place: Place) -> None
     assert local.receive() == "kept"
 
 
-# --------------------------------------------------------------------------------------------------- what it says of itself
+# -------------------------------------------------------------------------------------------- what it says of itself
 
 
 def test_it_says_what_it_can_know(place: Place, make: Make) -> None:
@@ -744,7 +746,7 @@ def test_closing_ends_a_select_that_waits_to_send(place: Place, make: Make) -> N
         selecting.result()
 
 
-# ------------------------------------------------------------------------------------------------------------ large ones
+# -------------------------------------------------------------------------------------------------------- large ones
 
 
 @pytest.mark.parametrize("capacity", [0, 3])

@@ -92,7 +92,9 @@ def test_the_hello_comes_first_and_fills_peer() -> None:
 
 
 def test_a_hello_survives_its_features() -> None:
-    hello = Hello(CID, ("tcp://a:1",), "bank", (1, 3), Limits(1 << 20, 1 << 19), SID, True, 7, 1500, 90, "pulse")
+    hello = Hello(
+        CID, ("tcp://a:1",), "bank", (1, 3), Limits(1 << 20, 1 << 19), SID, True, 7, 1500, 90, "pulse"
+    )
     [frame] = make_protocol().receive(OPENING + batch([(HELLO, hello.features())]))
     assert Hello.from_features(frame[1]) == hello
 
@@ -149,7 +151,9 @@ def test_one_byte_at_a_time_gives_the_same_frames(several: list[Any]) -> None:
 
 
 @given(values, st.data())
-def test_a_cut_in_the_middle_of_a_batch_gives_the_batches_before(several: list[Any], data: st.DataObject) -> None:
+def test_a_cut_in_the_middle_of_a_batch_gives_the_batches_before(
+    several: list[Any], data: st.DataObject
+) -> None:
     whole = stream(several)
     cut = data.draw(st.integers(1, len(whole) - 1))
     ours = make_protocol()
@@ -190,7 +194,10 @@ FAULTS = {
     "a web browser": (b"GET / HTTP/1.1\r\n", "does not speak this protocol.*right port"),
     "another version": (PREFACE + b"\x02", "speaks version 2 of the protocol, we speak 1"),
     "no hello first": (OPENING + batch([(ACK, CID, 1)]), "first batch holds one frame, a HELLO"),
-    "a hello with a number": (OPENING + batch([(HELLO, FEATURES)], 1), "first batch holds one frame, a HELLO"),
+    "a hello with a number": (
+        OPENING + batch([(HELLO, FEATURES)], 1),
+        "first batch holds one frame, a HELLO",
+    ),
     "two hellos": (OPENING + batch([(HELLO, FEATURES), (HELLO, FEATURES)]), "first batch holds one frame"),
     "a hello later": (MET + batch([(HELLO, FEATURES)], 1), "hello is not allowed in state open"),
     "too large": (OPENING + BATCH.pack(MAX_HELLO_BYTES + 1, 0, 0), f"a batch of {MAX_HELLO_BYTES + 1} bytes"),
