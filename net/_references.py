@@ -398,7 +398,7 @@ class _CaseSending:
         except Exception as error:  # noqa: BLE001  it is whose select it is
             _fail_case(case, error)
         else:
-            case._hook.take(case, None)
+            case.take(None)
 
     def fail(self, error: BaseException) -> None:
         self._case.queued = False
@@ -406,7 +406,7 @@ class _CaseSending:
 
     @property
     def tasklet(self) -> tasklet | None:
-        one: tasklet | None = self._case.tasklet
+        one: tasklet | None = self._case.waiter
         return one
 
     def cancel(self) -> None:
@@ -432,7 +432,7 @@ class _CaseOffering:
 
     @property
     def tasklet(self) -> tasklet | None:
-        one: tasklet | None = self._case.tasklet
+        one: tasklet | None = self._case.waiter
         return one
 
     def answer(self, value: Any) -> bool:
@@ -442,7 +442,7 @@ class _CaseOffering:
         if case.queued is not self:
             return False
         case.queued = False
-        case._hook._withdraw()
+        case.selection._withdraw()
         case.queued = self
         window = where._window
         assert window is not None
@@ -467,7 +467,7 @@ class _CaseOffering:
     def wake(self) -> None:
         """The message was taken."""
         self._case.queued = False
-        self._case._hook.waiting.wake((self._case.index, None))
+        self._case.selection.waiting.wake((self._case.index, None))
 
     def fail(self, error: BaseException) -> None:
         self._where._offers.discard(self)
@@ -487,8 +487,8 @@ class _CaseOffering:
 
 def _fail_case(case: Any, error: BaseException) -> None:
     """A case that wants to send fails: so does its select."""
-    case._hook._withdraw()
-    case._hook.waiting.fail(error)
+    case.selection._withdraw()
+    case.selection.waiting.fail(error)
 
 
 class _CaseReceiving:

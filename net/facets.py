@@ -73,9 +73,6 @@ class Facet(channel):
     def send(self, value: Any) -> None:
         self._use(MAY_SEND).send(value)
 
-    def _send(self, value: Any) -> None:
-        self._use(MAY_SEND)._send(value)
-
     def receive(self) -> Any:
         return self._use(MAY_RECEIVE).receive()
 
