@@ -34,6 +34,7 @@ class Outgoing:
         self._sizes: dict[int, int] = {}
         self._next = 0
         self._credit = 0
+        self.pending_bytes = 0  # still to be sent
 
     def meet(self, limits: Limits) -> None:
         """The session opens."""
@@ -46,10 +47,6 @@ class Outgoing:
         return bool(self._streams or self._waiting)
 
     @property
-    def pending_bytes(self) -> int:
-        return sum(len(rest) for _, rest in (*self._streams, *self._waiting))
-
-    @property
     def ready(self) -> bool:
         """True when a part may leave now."""
         return self._credit > 0 and bool(self._streams or self._waiting)
@@ -59,6 +56,7 @@ class Outgoing:
         stream, self._next = self._next, self._next + 1
         self._waiting.append((stream, memoryview(data)))
         self._sizes[stream] = len(data)
+        self.pending_bytes += len(data)
         return (LARGE, stream, len(data), subject)
 
     def granted(self, count: int) -> None:
@@ -76,6 +74,7 @@ class Outgoing:
         stream, rest = self._streams.popleft()
         size = min(PART_BYTES, self._credit, len(rest))
         self._credit -= size
+        self.pending_bytes -= size
         if size < len(rest):
             self._streams.append((stream, rest[size:]))
         else:

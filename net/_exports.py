@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tasklets import channel
 
 
+# Answers that the peer asked for and does not read. Whoever asks for more without reading is no friend.
+MAX_UNREAD_BYTES = 256 * 1024 * 1024
 MAX_REQUESTS = 1 << 17  # of one peer, waiting: each takes some 300 bytes here
 
 
@@ -229,8 +231,13 @@ def _on_taken(link: Link, frame: wire.Frame) -> None:
 
 def _on_refused(link: Link, frame: wire.Frame) -> None:
     loan = link.loans.pop(frame[1], None)
-    if loan is not None:
-        loan.refused()
+    if loan is None:
+        return
+    loan.refused()
+    if link.unread_bytes > MAX_UNREAD_BYTES:
+        link.lose(
+            f"it asks for large messages and refuses them, and has {link.unread_bytes} bytes of them to read"
+        )
 
 
 def _on_cancel(link: Link, frame: wire.Frame) -> None:

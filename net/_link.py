@@ -19,13 +19,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from net import _wire as wire
+from net import _exports, _wire as wire
 from net._bulk import Incoming, Outgoing
 from net._exports import grant
 from net._failures import error_of
 from net._protocol import Protocol
 from net._pulse import Line, thread as pulse_thread
-from net._recovery import MAX_PATIENCE, Recovery
+from net._recovery import PEER_PATIENCE, Recovery
 from net._session import REPLAY_BYTES, Session
 from net._window import Windows
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
@@ -56,8 +56,6 @@ FLUSH_LAST = 8 * 1024
 BATCH_BYTES = 64 * 1024
 # For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
 ATTEMPT_SECONDS = 3.0
-# Answers that the peer asked for and does not read. Whoever asks for more without reading is no friend.
-MAX_UNREAD_BYTES = 256 * 1024 * 1024
 
 
 class Link:
@@ -132,6 +130,11 @@ class Link:
         return f"{self.peer.name} at {self.where}" if self.peer is not None and self.peer.name else self.where
 
     @property
+    def unread_bytes(self) -> int:
+        """What waits here to be sent to the peer."""
+        return self._outbox_bytes + self._outgoing.pending_bytes
+
+    @property
     def cuts(self) -> int:
         """How many connections of it were lost."""
         return self._recovery.cuts
@@ -177,7 +180,7 @@ class Link:
         """Queue a frame that carries no value of a program's; a lost link does not matter."""
         if self.lost is None:
             self.send(frame)
-            if self._outbox_bytes > MAX_UNREAD_BYTES:
+            if self._outbox_bytes > _exports.MAX_UNREAD_BYTES:
                 self._call_soon(self.lose, f"it does not read {self._outbox_bytes} bytes of answers")
 
     def tell(self, frame: wire.Frame, error: BaseException) -> None:
@@ -243,7 +246,7 @@ class Link:
             batch, self._outbox = outbox[:count], outbox[count:]
             self._outbox_bytes -= size
             self._messages_left = self.messages_sent
-        if self._outgoing.ready:
+        if self._outgoing.ready and not self._outbox:  # what announces it has left, then
             batch.append(self._codec.encode(self._outgoing.next_part()))
         return batch
 
@@ -417,7 +420,7 @@ class Link:
         assert self._protocol is not None
         self.session.session_id = peer.session
         if peer.patience_ms:  # who asks for none cannot come back
-            self.patience = min(max(peer.patience_ms / 1000, patience), MAX_PATIENCE)
+            self.patience = max(min(peer.patience_ms / 1000, PEER_PATIENCE), patience)
         else:
             self.patience = 0.0
         self._write(self._protocol.join(self.session, self._hello()))
@@ -600,6 +603,8 @@ class Link:
     def close(self, reason: str = "") -> None:
         """Say goodbye and close. Never blocks: what the transport does not take at once is not sent."""
         if self.lost is None:
+            if not self._writable and (ahead := sum(window.under_way for window in self.windows.values())):
+                log.warning("%s: %d messages that were sent ahead may not have reached it", self.name, ahead)
             self._send_room()
             self.notify((wire.GOODBYE, reason[: wire.MAX_TEXT_CHARS]))
             self._flush()

@@ -12,7 +12,10 @@ LAST_DELAY: Final = 2.0
 
 HERE_PATIENCE: Final = 1.0  # on one machine no network is between: a connection ends because a process did
 AWAY_PATIENCE: Final = 10.0  # a router starts again
-MAX_PATIENCE: Final = 24 * 3600.0  # what a peer may ask for: its session's memory is kept so long
+PEER_PATIENCE: Final = (
+    300.0  # at most what a peer gets who asks for more than we do: its session's memory stays so long
+)
+MAX_PATIENCE: Final = 24 * 3600.0
 
 
 class Recovery:

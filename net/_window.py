@@ -30,6 +30,7 @@ class Window:
 
     __slots__ = (
         "_held",
+        "_idle",
         "_large",
         "_settled",
         "bytes",
@@ -50,6 +51,7 @@ class Window:
         # (ordinal of the message in this window, its bytes); with capacity 0 its number instead
         self._large: deque[tuple[int, int]] = deque()
         self._settled = 0  # how many messages are no longer under way
+        self._idle = 0  # credit that was granted to somebody who has not run since
 
     def __repr__(self) -> str:
         return f"<Window under_way={self.under_way} of {self.size} bytes={self.bytes} starved={len(self.starved)}>"
@@ -72,8 +74,10 @@ class Window:
                 turn.park()
             except BaseException:
                 if turn.granted:  # killed before it could use it
+                    self._idle -= 1
                     self.give_back()
                 raise
+            self._idle -= 1
             if self._held is None:
                 return
             # Somebody who was let go at the same time has filled it up.
@@ -84,14 +88,15 @@ class Window:
 
     def count(self, size: int, seqno: int | None = None) -> None:
         """A message that is not small has left."""
-        self._large.append((self._settled + self.under_way if seqno is None else seqno, size))
+        ordinal = self._settled + self.under_way - self._idle if seqno is None else seqno
+        self._large.append((ordinal, size))
         self.bytes += size
         if self.bytes >= WINDOW_BYTES and self._held is None:
             self._held, self.credit = self.credit, 0
 
     def give_back(self) -> None:
-        """One message found room, or was not sent after all."""
-        self._settle(1)
+        """One message was not sent after all."""
+        self._free(1)
 
     def acknowledge(self, number: int) -> None:
         """So many messages found room. Raises RemoteProtocolError when there were not so many."""
@@ -115,6 +120,9 @@ class Window:
         if not self.is_meeting:
             while self._large and self._large[0][0] <= self._settled:
                 self.bytes -= self._large.popleft()[1]
+        self._free(number)
+
+    def _free(self, number: int) -> None:
         free = number + (self.credit if self._held is None else self._held)
         if self.bytes >= WINDOW_BYTES and free < self.size:
             self._held, self.credit = free, 0
@@ -165,6 +173,7 @@ class _Turn(Wait):
 
     def grant(self) -> None:
         self.granted = True
+        self._window._idle += 1
         self.wake()
 
     def _interrupted(self) -> None:

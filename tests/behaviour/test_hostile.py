@@ -209,7 +209,7 @@ def test_garbled_bytes_do_no_harm(
 def test_who_asks_and_does_not_read_is_given_up_before_memory_runs_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("net._link.MAX_UNREAD_BYTES", 1 << 20)
+    monkeypatch.setattr("net._exports.MAX_UNREAD_BYTES", 1 << 20)
     with attacked() as (network, hostile, _inbox, _window):
         hostile.introduce()
         (link,) = network.node("home").links
@@ -292,3 +292,26 @@ def test_a_session_is_not_taken_over_by_another_node() -> None:
         assert link.lost is None
         assert link._transport is not None
         thief.transport.close()
+
+
+def test_who_asks_for_large_messages_and_refuses_them_unread_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("net._exports.MAX_UNREAD_BYTES", 3_000_000)
+    with attacked() as (network, hostile, inbox, _window):
+        hostile.introduce()
+        home = network.node("home")
+        (link,) = home.links
+        hostile.transport.start(lambda: None, lambda: None)  # reads no more
+        network.run_at("home", give_large, inbox)
+        for op in range(10, 30):
+            if link.lost is None:
+                hostile.say((wire.RECEIVE, home.id_of(inbox), op))
+                hostile.say((wire.REFUSED, op))
+                assert link.unread_bytes < 5_000_000
+        assert "refuses them" in str(link.lost)
+
+
+def give_large(where: channel) -> None:
+    with suppress(net.PeerLost):
+        where.send(bytes(1_000_000))
