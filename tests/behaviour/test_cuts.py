@@ -12,6 +12,7 @@ from tests.behaviour.soak_cuts import count_up, soak
 
 SEEDS = 200
 GROUP = 20  # seeds in one test
+LARGE = 5  # messages that come in parts
 
 
 # ------------------------------------------------------------------------------------------------ in memory
@@ -21,13 +22,26 @@ def collect(where: channel, into: list[int]) -> None:
     into.extend(where)
 
 
+def send_large(where: channel) -> None:
+    for number in range(LARGE):
+        where.send((number, bytes(150_000 + number)))
+    where.close()
+
+
+def collect_large(where: channel, into: list[int]) -> None:
+    into.extend(number for number, data in where if len(data) == 150_000 + number)
+
+
 def serve(received: dict[str, list[int]], count: int) -> None:
-    ahead, meeting, pulled, control = channel(8), channel(), channel(3), channel()
-    with net.serve("tcp://home:7000", ahead=ahead, meeting=meeting, pulled=pulled, control=control):
+    ahead, meeting, pulled, control, large = channel(8), channel(), channel(3), channel(), channel(2)
+    with net.serve(
+        "tcp://home:7000", ahead=ahead, meeting=meeting, pulled=pulled, control=control, large=large
+    ):
         down_ahead, down_meeting = control.receive()
         collecting = [
             tasklet(collect)(ahead, received["up ahead"]),
             tasklet(collect)(meeting, received["up meeting"]),
+            tasklet(collect_large)(large, received["large"]),
         ]
         sending = [tasklet(count_up)(each, count) for each in (down_ahead, down_meeting, pulled)]
         while any(each.alive for each in (*collecting, *sending)):
@@ -37,14 +51,15 @@ def serve(received: dict[str, list[int]], count: int) -> None:
 
 
 def use(received: dict[str, list[int]], count: int) -> None:
-    ahead, meeting, pulled, control = (
+    ahead, meeting, pulled, control, large = (
         net.connect(f"tcp://home:7000/{name}", timeout=60)
-        for name in ("ahead", "meeting", "pulled", "control")
+        for name in ("ahead", "meeting", "pulled", "control", "large")
     )
     down_ahead, down_meeting = channel(8), channel()
     control.send((down_ahead, down_meeting))
     busy = [tasklet(count_up)(each, count) for each in (ahead, meeting)]
     busy += [
+        tasklet(send_large)(large),
         tasklet(collect)(down_ahead, received["down ahead"]),
         tasklet(collect)(down_meeting, received["down meeting"]),
         tasklet(collect)(pulled, received["pulled"]),
@@ -56,14 +71,14 @@ def use(received: dict[str, list[int]], count: int) -> None:
 
 def exchange(network: MemoryNetwork, count: int) -> None:
     received: dict[str, list[int]] = {
-        flow: [] for flow in ("up ahead", "up meeting", "down ahead", "down meeting", "pulled")
+        flow: [] for flow in ("up ahead", "up meeting", "down ahead", "down meeting", "pulled", "large")
     }
     network.run_at("home", serve, received, count)
     network.run_at("away", use, received, count)
     network.trouble(cuts=20, partitions=3, seconds=2.0)
     network.run()
     for flow, numbers in received.items():
-        assert numbers == list(range(count)), f"seed {network.seed}, {flow}"
+        assert numbers == list(range(LARGE if flow == "large" else count)), f"seed {network.seed}, {flow}"
 
 
 @pytest.mark.parametrize("start", range(0, SEEDS, GROUP))
