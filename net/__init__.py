@@ -7,9 +7,12 @@
 Not here: microthreads and channels themselves (package `tasklets`).
 """
 
+from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus
 from net.errors import (
     AddressInUse,
+    AuthenticationError,
     BadAddress,
+    BadCredentials,
     LocalProtocolError,
     NameNotFound,
     NetError,
@@ -21,18 +24,25 @@ from net.errors import (
     RemoteProtocolError,
 )
 from net.facets import receive_only, send_only
-from net.places import Place, Spawned, open_place
+from net.node import status
+from net.places import NodeLost, Place, Spawned, open_place
+from net.security import Tls
 from net.serving import Server, configure, connect, serve
 from net.settings import Settings
 from net.watching import Down, monitor, watch_dead_letters
 
 __all__ = [
     "AddressInUse",
+    "AuthenticationError",
     "BadAddress",
+    "BadCredentials",
+    "ChannelStatus",
     "Down",
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
+    "NodeLost",
+    "NodeStatus",
     "NotAllowed",
     "NotImportable",
     "PeerLost",
@@ -41,8 +51,11 @@ __all__ = [
     "ProtocolError",
     "RemoteProtocolError",
     "Server",
+    "SessionStatus",
     "Settings",
     "Spawned",
+    "Tls",
+    "WaitStatus",
     "configure",
     "connect",
     "monitor",
@@ -50,5 +63,6 @@ __all__ = [
     "receive_only",
     "send_only",
     "serve",
+    "status",
     "watch_dead_letters",
 ]

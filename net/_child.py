@@ -4,7 +4,9 @@ its standard input.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ import sys
 import threading
 import traceback
 
+from net._delivery import Delivered
 from net.addresses import UnixAddress
 from net.node import Node, set_node
 from tasklets._core import Wait
@@ -29,9 +32,12 @@ def main() -> None:
         os.environ.pop("PYTHONPATH", None)
     else:
         os.environ["PYTHONPATH"] = config["pythonpath"]
-    threading.Thread(target=_hold_lifeline, name="lifeline", daemon=True).start()
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)  # a pipe to our parent, who shows it line by line
     node = Node(config["name"], accepts_spawn=True)
+    node.delivered = Delivered(node.reactor.loop.run_callback_threadsafe)
     set_node(node)
+    threading.Thread(target=_hold_lifeline, args=(node.delivered,), name="lifeline", daemon=True).start()
     node.listen(UnixAddress(config["listen"]), background=True)
     parent = node.adopt(socket.socket(fileno=config["socket"]), "the parent process")
     over = Wait("the parent process to end")
@@ -55,9 +61,13 @@ def _read_line() -> bytes:
     return line
 
 
-def _hold_lifeline() -> None:
-    while os.read(LIFELINE, 64):
-        pass
+def _hold_lifeline(delivered: Delivered) -> None:
+    """Take what the parent delivers, until the lifeline ends and with it this process."""
+    with open(LIFELINE, "rb", closefd=False) as lifeline:
+        for line in lifeline:
+            if line.endswith(b"\n"):
+                name, packed = line.split()
+                delivered.take(name.decode(), base64.b64decode(packed))
     _end()
 
 

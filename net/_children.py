@@ -3,11 +3,13 @@
 A child is connected to its parent by a socket pair from birth, and listens at a Unix socket in a private
 folder so that its siblings can reach it too. Its standard input is a *lifeline*: when it ends, because the
 parent closed it or died, however it died, a thread of the child ends the child at once, even in the middle of
-a computation. So no child outlives its parent.
+a computation. So no child outlives its parent. Functions that it cannot import come over the lifeline too.
+What it prints appears where the parent prints, line by line, with its name in front.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -18,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from net._output import Output
 from net.errors import NetError, PeerLost
 from tasklets import Timeout, timeout
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0  # for all children of a place to be up; a loaded machine takes its time
 END_SECONDS = 1.0  # for a child to end by itself once its lifeline is cut
+LAST_OUTPUT_SECONDS = 0.5  # for what an ended child has printed to be shown, when others hold its pipes open
 
 
 class Child:
@@ -44,6 +48,8 @@ class Child:
                 # -P: the working folder is where the parent finds modules, or it is not.
                 [sys.executable, "-P", "-m", "net._child"],
                 stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(_import_path())},
             )
@@ -55,15 +61,50 @@ class Child:
             }
         assert self._process.stdin is not None
         self._lifeline = self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its link will say so
-            self._lifeline.write(json.dumps(config).encode() + b"\n")
-            self._lifeline.flush()
-        self.link: Link = node.adopt(ours, f"pid {self._process.pid}", opens=True)
+        self.pid = self._process.pid
+        self._delivered: set[str] = set()
+        self._unwritten = json.dumps(config).encode() + b"\n"
+        os.set_blocking(self._lifeline.fileno(), False)
+        self._watcher = node.reactor.loop.io(self._lifeline.fileno(), 2)
+        self._write()
+        self.link: Link = node.adopt(ours, f"pid {self.pid}", opens=True)
+
+    @property
+    def outputs(self) -> tuple[tuple[IO[bytes], str], ...]:
+        """What it prints, and on which stream that belongs."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        return (self._process.stdout, "stdout"), (self._process.stderr, "stderr")
+
+    def deliver(self, name: str, packed: bytes) -> None:
+        """Hand a function to it, once, over the lifeline. Never blocks."""
+        if name not in self._delivered and not self._lifeline.closed:
+            self._delivered.add(name)
+            self._unwritten += name.encode() + b" " + base64.b64encode(packed) + b"\n"
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self._lifeline.fileno(), self._unwritten)
+        except BlockingIOError:
+            written = 0
+        except BrokenPipeError:  # it died; its link will say so
+            written = len(self._unwritten)
+        self._unwritten = self._unwritten[written:]
+        self._watcher.stop()
+        if self._unwritten:
+            self._watcher.start(self._write)
 
     def cut_lifeline(self) -> None:
         """Let the child end."""
-        with contextlib.suppress(BrokenPipeError):
+        if not self._lifeline.closed:
+            self._watcher.stop()
+            self._watcher.close()
             self._lifeline.close()
+
+    def exit_code(self) -> int | None:
+        """How it ended, as subprocess tells it; None while it has not."""
+        return self._process.poll()
 
     def reap(self, deadline: float) -> None:
         """Wait until it has ended; end it by force when it does not do so by itself."""
@@ -80,9 +121,14 @@ class Children:
     def __init__(self, node: Node, count: int) -> None:
         self._folder = tempfile.mkdtemp(prefix="tasklets-")  # only this user may enter it
         self._all: list[Child] = []
+        self._output = Output()
         try:
             for index in range(1, count + 1):
-                self._all.append(Child(node, f"worker-{index}", self._folder))
+                child = Child(node, f"worker-{index}", self._folder)
+                self._all.append(child)
+                for pipe, stream in child.outputs:
+                    self._output.add(pipe, f"[{child.name}] ", stream)
+            self._output.start()
             self._wait_until_up()
         except BaseException:
             self.end()
@@ -91,6 +137,10 @@ class Children:
     @property
     def links(self) -> list[Link]:
         return [child.link for child in self._all]
+
+    def of(self, link: Link) -> Child:
+        """The child at the other end of a link."""
+        return next(child for child in self._all if child.link is link)
 
     def _wait_until_up(self) -> None:
         try:
@@ -114,7 +164,18 @@ class Children:
         deadline = monotonic() + END_SECONDS
         for child in self._all:
             child.reap(deadline)
+        self._output.close(LAST_OUTPUT_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended whose exit code subprocess gives as this."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 @contextlib.contextmanager

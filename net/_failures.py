@@ -10,7 +10,9 @@ from typing import Any, Final
 
 from net.errors import (
     AddressInUse,
+    AuthenticationError,
     BadAddress,
+    BadCredentials,
     NameNotFound,
     NetError,
     NotAllowed,
@@ -27,7 +29,9 @@ OWN_ERRORS: Final[Mapping[str, type[Exception]]] = MappingProxyType(
         cls.__name__: cls
         for cls in (
             AddressInUse,
+            AuthenticationError,
             BadAddress,
+            BadCredentials,
             ChannelClosed,
             DeadlockError,
             NameNotFound,

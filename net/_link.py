@@ -23,6 +23,7 @@ from net import _exports, _wire as wire
 from net._bulk import Incoming, Outgoing
 from net._exports import grant
 from net._failures import error_of
+from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
 from net._pulse import Line, thread as pulse_thread
 from net._recovery import PEER_PATIENCE, Recovery
@@ -38,12 +39,14 @@ if TYPE_CHECKING:
 
     from net._entries import RemoteReceiver, RemoteSender, Sender
     from net._exports import Grant
+    from net._negotiation import Identity
     from net._operations import Operation
     from net._protocol import Hello
     from net._references import RemoteChannel
     from net._transport import Lingering, Transport
     from net.addresses import Address
     from net.node import Node
+    from net.security import Security
 
 log = logging.getLogger("net")
 
@@ -60,6 +63,10 @@ ATTEMPT_SECONDS = 3.0
 
 class Link:
     """One end of a session. Made by a Node; `opened` is over when the peer has introduced itself."""
+
+    identity: Identity | None = None  # who has proved to be at the other end, where that is asked for
+    security: Security | None = None  # by what both ends prove who they are, when we connect again
+    asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
 
     def __init__(
         self, node: Node, where: str, *, opens: bool, address: Address | None, patience: float
@@ -337,6 +344,9 @@ class Link:
                 for frame in frames:
                     if self.lost is None:
                         handlers[frame[0]](self, frame)
+        except AuthenticationAsked as error:
+            self.asked_for = error
+            self.lose(str(error))
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
             self.refused = True
@@ -366,18 +376,9 @@ class Link:
         assert self._transport is None
         hello = self._hello()
         self._use(transport, Protocol(hello, self._codec, self.session if self.opens else None))
-        if self.opens:
-            assert self._protocol is not None
-            self._write(self._protocol.opening())
-
-    def expect_hello(self, seconds: float) -> None:
-        """Give up a connection on which nobody introduces himself in time."""
-        self._cancel_patience = self.node.reactor.call_later(seconds, self._miss_hello, seconds)
-
-    def _miss_hello(self, seconds: float) -> None:
-        self._cancel_patience = None
-        log.warning("%s did not introduce itself within %g s, its connection is closed", self.where, seconds)
-        self.lose("it did not introduce itself")
+        assert self._protocol is not None
+        # Who is connected to says at once what it speaks: another kind of program, or one that asks for a secret, sees it.
+        self._write(self._protocol.opening() if self.opens else self._protocol.preface())
 
     def _end_patience(self) -> None:
         cancel, self._cancel_patience = self._cancel_patience, None
@@ -570,7 +571,7 @@ class Link:
     def _connect_once(self, deadline: float) -> None:
         assert self.address is not None
         with timeout(max(0.01, min(deadline - self.node.now(), ATTEMPT_SECONDS))):
-            transport = self.node.connect_to(self.address)
+            transport, self.identity = self.node.connect_to(self.address, self.security)
             if self.lost is not None or self._recovery.deadline is None:
                 transport.close()
                 return

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from net._codec import Codec
+from net._handshake import check_not_asked
 from net._session import BULK_BYTES, MAX_MESSAGE_BYTES, Limits, Session
 from net._wire import (
     BATCH,
@@ -169,6 +170,7 @@ class Protocol:
             int, int
         ] = {}  # of what `receive` returned last: index -> bytes, of those that are not small
         self._codec = codec
+        self._preface_sent = False
         self._opened = False
         self._preface_read = False
         self._buffer = bytearray()  # an incomplete preface or batch
@@ -179,16 +181,22 @@ class Protocol:
 
     # ------------------------------------------------------------------------------------------- going out
 
+    def preface(self) -> bytes:
+        """Return what may be sent before anything is known of the other side: which protocol we speak."""
+        self._preface_sent = True
+        return PREFACE + bytes([VERSION])
+
     def opening(self) -> bytes:
-        """Return the first bytes to send: the preface, and a batch with our HELLO.
+        """Return the first bytes to send: the preface, if it was not sent before, and a batch with our HELLO.
 
         Raises LocalProtocolError when it was sent before.
         """
         if self._opened:
             raise LocalProtocolError("opening() comes first and once")
         self._opened = True
+        preface = b"" if self._preface_sent else self.preface()
         frame = self._codec.encode((HELLO, self.hello.features()))
-        return PREFACE + bytes([VERSION]) + BATCH.pack(NUMBER_BYTES + len(frame), 0, 0) + frame
+        return preface + BATCH.pack(NUMBER_BYTES + len(frame), 0, 0) + frame
 
     def join(self, session: Session, hello: Hello) -> bytes:
         """Enter a session that the other side has named; return what answers it."""
@@ -268,6 +276,7 @@ class Protocol:
         if self._preface_read:
             return 0
         start = bytes(data[: len(PREFACE) + 1])
+        check_not_asked(data)
         if start[: len(PREFACE)] != PREFACE[: len(start)]:
             raise RemoteProtocolError(
                 f"the other side does not speak this protocol: it starts with {start!r}, not {PREFACE!r}; "

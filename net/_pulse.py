@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
-READ_BYTES: Final = 4096
+READ_BYTES: Final = 512
 MIN_HEARTBEAT: Final = 0.02  # seconds; a peer must not make us beat all the time
 LATE_SECONDS: Final = 1.0  # the thread itself had no time for so long: it was stopped, and judges nobody
 
@@ -85,6 +85,7 @@ class Line:
         self.socket = sock
         self.pulse = Pulse(heartbeat, settings.silence, monotonic())
         self.closed = False
+        self._buffer = bytearray(READ_BYTES)
         self._link = link
         self._call = link.node.reactor.loop.run_callback_threadsafe
         self._answered = monotonic()  # when the link's event loop had a turn last
@@ -106,13 +107,13 @@ class Line:
     def read(self, now: float) -> bool:
         """Hear what has come; False at the end of the stream. Raises OSError, RemoteProtocolError."""
         try:
-            data = self.socket.recv(READ_BYTES)
+            size = self.socket.recv_into(self._buffer)  # the one way to read that a TLS socket of ours has
         except BlockingIOError:
             return True
-        if data:
-            self.pulse.hear(data, now)
+        if size:
+            self.pulse.hear(bytes(self._buffer[:size]), now)
             self._link.stalled_for = self.pulse.stalled_for
-        return bool(data)
+        return size > 0
 
     def tell(self, what: Callable[..., object], *args: Any) -> None:
         """Let the link's thread call something."""

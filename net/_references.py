@@ -107,7 +107,7 @@ class RemoteChannel(channel):
         Blocks to connect when the reference came from a third node. Raises PeerLost.
         """
         if self._link is None:
-            link = self._node.link_to(self._home, self._addresses, repr(self))
+            link = self._node.link_to(self._home, self._addresses, repr(self), self._introducers)
             if self._link is None:  # else somebody else connected meanwhile
                 link.send((wire.HOLD, self._id))
                 self._introducers[link] = self._introducers.get(link, 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import socket
@@ -11,15 +12,27 @@ import stat
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from net._gate import Newcomer, later
+from net._handshake import HandshakeCut
+from net._negotiation import BrokenConnection, Identity, Negotiation, accepting, connecting
 from net.addresses import Address, UnixAddress
-from net.errors import AddressInUse, BadAddress, PeerUnreachable
-from tasklets import Timeout, timeout
+from net.errors import (
+    AddressInUse,
+    AuthenticationError,
+    BadAddress,
+    NetError,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
+from tasklets import Timeout, sleep, timeout
+from tasklets._core import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from net._link import Link
     from net.node import Node
+    from net.security import Security
 
 log = logging.getLogger("net")
 
@@ -27,23 +40,39 @@ CONNECT_SECONDS = 5.0  # to reach an address and to be introduced
 MAX_CONNECTIONS = 4096  # accepted by one node; beyond it a stranger could take all file descriptors
 BACKLOG = 512  # connections that may wait to be accepted
 ACCEPT_PAUSE_SECONDS = 0.1  # when no connection can be accepted: to ask again at once would spin
+HANDSHAKE_ATTEMPTS = 4  # the node may have been flooded just then
+HANDSHAKE_PAUSE_SECONDS = 0.1  # before the second, and twice as long before each of the others
+SOCKET_FILE_MODE = 0o600  # of a Unix socket: who may write to it may connect
 
 
 class Listener:
-    """An open address."""
+    """An open address, and the way in from it: strangers become links once they have proved who they are."""
 
-    def __init__(self, node: Node, address: Address, *, insecure: bool, background: bool) -> None:
-        if not address.is_loopback and not insecure:
+    def __init__(
+        self,
+        node: Node,
+        address: Address,
+        security: Security | None = None,
+        *,
+        insecure: bool = False,
+        background: bool = False,
+    ) -> None:
+        if not address.is_loopback and security is None and not insecure:
             raise BadAddress(
-                f"{address} can be reached from other machines, and who connects may use what is published; "
-                "listen at 127.0.0.1, or say insecure=True (--insecure) if the network is trusted"
+                f"{address} can be reached from other machines, and who connects may use what is published; pass "
+                "secret=... (--secret-file) or tls=... (--tls-*), listen at 127.0.0.1, "
+                "or say insecure=True (--insecure) if the network is trusted"
             )
         self.node = node
+        self.security = security
         self._socket = _bind(address)
         self.address: Address = address
-        if not isinstance(address, UnixAddress):
+        if isinstance(address, UnixAddress):
+            self._file = os.stat(address.path)
+        else:
             self.address = type(address)(address.host, self._socket.getsockname()[1])
         self._links: WeakSet[Link] = WeakSet()  # that came in here
+        self._newcomers: WeakSet[Newcomer] = WeakSet()
         self._watcher = node.reactor.loop.io(self._socket.fileno(), 1, ref=not background)
         self._watcher.start(self._on_connection)
 
@@ -51,6 +80,7 @@ class Listener:
         return f"<Listener {self.address}>"
 
     def _on_connection(self) -> None:
+        gate = self.node.gate
         try:
             sock, peer = self._socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -61,14 +91,80 @@ class Listener:
             self.node.reactor.call_later(ACCEPT_PAUSE_SECONDS, self._resume)
             return
         if len(self.node.links) >= MAX_CONNECTIONS:
-            log.warning("%s: more than %d connections, one is refused", self.address, MAX_CONNECTIONS)
+            gate.refusals.tell(f"{self.address}: more than {MAX_CONNECTIONS} connections, one is refused")
             sock.close()
             return
+        sock.setblocking(False)
         _tune(sock)
-        where = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else f"{self.address}"
-        link = self.node.adopt(sock, where)
+        source, where = str(self.address), str(self.address)
+        if not isinstance(self.address, UnixAddress):
+            source, where = peer[0], f"{peer[0]}:{peer[1]}"
+        if not gate.make_room(source):
+            gate.refusals.tell(
+                f"{where} is refused at {self.address}: too many of its kind have not said who they are"
+            )
+            sock.close()
+        elif self.security is None:
+            self._let_in(sock, source, where, None)
+        else:
+            self._question(sock, source, where, self.security)
+
+    def _question(self, sock: socket.socket, source: str, where: str, security: Security) -> None:
+        """Let a newcomer prove who it is, and let it in then."""
+        gate = self.node.gate
+
+        def done(sock: socket.socket, identity: Identity) -> None:
+            gate.leave(newcomer)
+            self._let_in(sock, source, where, identity)
+
+        def failed(error: NetError) -> None:
+            gate.leave(newcomer)
+            gate.refusals.tell(f"{where} is refused at {self.address}: {error}")
+
+        def drop(reason: str) -> None:
+            negotiation.drop()
+            if reason:
+                gate.refusals.tell(f"{where} is refused at {self.address}: {reason}")
+
+        negotiation = Negotiation(
+            self.node.reactor.loop,
+            sock.fileno(),
+            accepting(sock, security),
+            done,
+            failed,
+            gate.serve_later,
+            background=True,
+        )
+        newcomer = Newcomer(source, where, drop)
+        newcomer.is_idle = lambda: negotiation.waits_for_peer
+        self._newcomers.add(newcomer)
+        gate.enter(newcomer, CONNECT_SECONDS)
+        negotiation.step()
+
+    def _let_in(self, sock: socket.socket, source: str, where: str, identity: Identity | None) -> None:
+        gate = self.node.gate
+        link = self.node.adopt(sock, where, identity)
         self._links.add(link)
-        link.expect_hello(CONNECT_SECONDS)
+
+        def is_in() -> bool:
+            return link.peer is not None or link.lost is not None
+
+        def drop(reason: str) -> None:
+            if reason:
+                gate.refusals.tell(f"{where}: {reason}, its connection is closed")
+            link.lose(reason or "the server was closed")
+
+        def expire() -> None:
+            if not is_in():
+                drop(f"it did not introduce itself within {CONNECT_SECONDS:g} s")
+
+        if identity is not None:  # it has proved who it is, so no flood drives it out; only time does
+            link.at_end(later(self.node.reactor.loop, CONNECT_SECONDS, expire))
+            return
+        newcomer = Newcomer(source, where, drop)
+        newcomer.is_in = is_in
+        gate.enter(newcomer, CONNECT_SECONDS)
+        link.at_end(functools.partial(gate.leave, newcomer))
 
     def _resume(self) -> None:
         if self in self.node.listeners:
@@ -82,14 +178,78 @@ class Listener:
             self._watcher.close()
             self._socket.close()
             if isinstance(self.address, UnixAddress):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.address.path)
+                self._remove_file(self.address.path)
+            self.node.gate.close(self._newcomers.__contains__)
+
+    def _remove_file(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), self._file):  # and not that of a program that came after us
+                os.unlink(path)
 
     def close(self) -> None:
         """Accept no more connections, and say goodbye on those that came in here."""
         self.stop()
         for link in list(self._links):
             link.close()
+
+
+def open_connection(
+    reactor: Any, address: Address, security: Security | None
+) -> tuple[socket.socket, Identity | None]:
+    """A connected socket on which both ends have proved who they are. Blocks only the calling tasklet.
+
+    Raises PeerUnreachable, and AuthenticationError when one of the ends is not content.
+    """
+    if security is None:
+        sock = dial(address)
+        sock.setblocking(False)
+        return sock, None
+    pause = HANDSHAKE_PAUSE_SECONDS
+    for _ in range(HANDSHAKE_ATTEMPTS - 1):
+        try:
+            return _authenticate(reactor, address, security)
+        except (HandshakeCut, BrokenConnection):
+            sleep(pause)
+            pause *= 2
+    try:
+        return _authenticate(reactor, address, security)
+    except (HandshakeCut, BrokenConnection):
+        raise PeerUnreachable(
+            f"{address} closed the connection before the handshake was done; "
+            "is it overloaded, or no node of ours? its log may say why"
+        ) from None
+
+
+def _authenticate(reactor: Any, address: Address, security: Security) -> tuple[socket.socket, Identity]:
+    sock = dial(address)
+    sock.setblocking(False)
+    over = Wait(f"{address} to prove who it is")
+    authenticated: list[socket.socket] = []
+
+    def done(sock: socket.socket, identity: Identity) -> None:
+        authenticated.append(sock)
+        over.wake((sock, identity))
+
+    host = "localhost" if isinstance(address, UnixAddress) else address.host
+    steps = connecting(sock, security, host)
+    negotiation = Negotiation(reactor.loop, sock.fileno(), steps, done, over.fail)
+    negotiation.step()
+    try:
+        found: tuple[socket.socket, Identity] = over.park()
+    except HandshakeCut:
+        raise
+    except RemoteProtocolError as error:
+        raise PeerUnreachable(
+            f"what answers at {address} is no node of ours ({error}); is the port right?"
+        ) from None
+    except AuthenticationError as error:
+        raise AuthenticationError(f"no session with the node at {address}: {error}") from None
+    except BaseException:  # the caller's patience is over, most likely
+        negotiation.drop()
+        for sock in authenticated:
+            sock.close()
+        raise
+    return found
 
 
 @contextlib.contextmanager
@@ -170,6 +330,8 @@ def _bind(address: Address) -> socket.socket:
         if isinstance(address, UnixAddress):
             _remove_stale(address)
         sock.bind(target)
+        if isinstance(address, UnixAddress):
+            os.chmod(target, SOCKET_FILE_MODE)  # before it listens, so that nobody else ever gets in
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
@@ -192,10 +354,13 @@ def _remove_stale(address: UnixAddress) -> None:
         return
     if is_socket:
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             try:
                 probe.connect(address.path)
             except ConnectionRefusedError:
                 os.unlink(address.path)
+            except OSError:  # its owner is there, and busy, or another user's
+                pass
 
 
 def _tune(sock: socket.socket) -> None:

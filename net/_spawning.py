@@ -11,6 +11,7 @@ from greenlet import GreenletExit
 
 from net import _wire as wire
 from net._codec import Undecodable
+from net._delivery import PREFIX
 from net.errors import NetError, NotImportable, RemoteProtocolError
 from tasklets import NotSendable, TaskletExit, getcurrent, tasklet
 
@@ -59,7 +60,7 @@ def _name_main(qualname: str) -> str:
     path = getattr(main, "__file__", None)
     if path is None:
         raise NotImportable(
-            f"{qualname} was defined at the prompt, where nobody finds it; put it into a module"
+            f"{qualname} was defined at the prompt, where other machines cannot find it; put it into a module"
         )
     folder, file = os.path.split(os.path.abspath(path))
     stem, extension = os.path.splitext(file)
@@ -68,6 +69,13 @@ def _name_main(qualname: str) -> str:
             f"{qualname} is defined in {file}, which cannot be imported by name; {_TOP_LEVEL}"
         )
     return str(stem)
+
+
+def find_function(name: str, node: Node) -> Callable[..., object]:
+    """The function that a peer names. Blocks while it is being delivered. Raises NotImportable."""
+    if name.startswith(PREFIX) and node.delivered is not None:
+        return node.delivered.find(name)
+    return import_function(name, node.name)
 
 
 def import_function(name: str, at: str) -> Callable[..., object]:
@@ -127,7 +135,10 @@ def _on_spawn(link: Link, frame: wire.Frame) -> None:
     node = link.node
     if op in link.spawned:
         raise RemoteProtocolError(f"SPAWN {op} is still in work")
-    if not node.accepts_spawn:
+    if node.stopping:
+        stopping = NetError(f"{node.name} is being stopped and starts nothing more; spawn at another node")
+        link.tell((wire.RAISE, op), stopping)
+    elif not node.accepts_spawn:
         refusal = NetError(f"{node.name} starts nothing for others; start one that does with: tasklets node")
         link.tell((wire.RAISE, op), refusal)
     elif isinstance(args, Undecodable) or isinstance(kwargs, Undecodable):
@@ -142,7 +153,7 @@ def _on_spawn(link: Link, frame: wire.Frame) -> None:
 
 def _live(node: Node, link: Link, op: int, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
-        function = import_function(name, node.name)
+        function = find_function(name, node)
         link.notify((wire.STARTED, op))
         function(*args, **kwargs)
     except TaskletExit:
@@ -154,6 +165,7 @@ def _live(node: Node, link: Link, op: int, name: str, args: tuple[Any, ...], kwa
         return
     finally:
         link.spawned.pop(op, None)
+        node.spawned_ended()
     link.notify((wire.EXITED, op, None))
 
 

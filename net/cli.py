@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 try:
     import click
 except ImportError:  # the command line is an extra, since programs that only import channels do without it
     sys.exit('the command "tasklets" needs click and rich; install them with: pip install "tasklets[cli]"')
 
+from net._running import Ended, run_node
 from net.addresses import parse_address
+from net.errors import BadCredentials
 from net.node import Node, set_node
+from net.security import (
+    SECRET_FILE_VARIABLE,
+    TLS_VARIABLES,
+    Secret,
+    Security,
+    Tls,
+    choose_security,
+    make_secret,
+)
 from tasklets import TaskletError
-from tasklets._core import Wait
 
-log = logging.getLogger("net")
+F = TypeVar("F", bound=Callable[..., object])
 
 SIGINT_EXIT = 130  # what a shell reports of a program that Ctrl-C ended
+GRACE_SECONDS = 10.0  # as long as most who stop a service wait before they kill it
 
 
 class _Command(click.Command):
@@ -45,6 +57,48 @@ class _Group(click.Group):
 
 _debug = click.option("--debug", is_flag=True, help="Show tracebacks and what goes on inside.")
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _credentials(command: F) -> F:
+    """The options that say by what nodes prove to each other who they are."""
+    tls = zip(
+        ("ca", "cert", "key"),
+        ("who signed the others'", "our certificate", "its key"),
+        TLS_VARIABLES,
+        strict=True,
+    )
+    for name, meaning, variable in reversed(list(tls)):
+        command = click.option(
+            f"--tls-{name}",
+            type=_FILE,
+            envvar=variable,
+            show_envvar=True,
+            metavar="FILE",
+            help=f"TLS with certificates on both sides: {meaning} (PEM).",
+        )(command)
+    return click.option(
+        "--secret-file",
+        type=_FILE,
+        envvar=SECRET_FILE_VARIABLE,
+        show_envvar=True,
+        metavar="FILE",
+        help="A secret that both sides must know. Make one with: tasklets secret FILE",
+    )(command)
+
+
+def _security(
+    secret_file: Path | None, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None, insecure: bool
+) -> Security | None:
+    """What the options ask for. Raises BadCredentials."""
+    tls = None
+    if tls_ca and tls_cert and tls_key:
+        tls = Tls(tls_ca, tls_cert, tls_key)
+    elif tls_ca or tls_cert or tls_key:
+        raise BadCredentials("TLS needs --tls-ca, --tls-cert and --tls-key together")
+    secret = Secret(secret_file) if secret_file else None
+    return choose_security(secret, tls, insecure=insecure)
+
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tasklets")
@@ -62,9 +116,18 @@ def main() -> None:
     help='Where to listen: "HOST:PORT", "tcp://HOST:PORT" or "unix:///PATH". Port 0 lets the system choose.',
 )
 @click.option("--name", default="", help="How others name this node in their messages.")
-@click.option("--insecure", is_flag=True, help="Allow an address that other machines can reach; see below.")
+@_credentials
+@click.option("--insecure", is_flag=True, help="Let everybody in who can reach the address; see below.")
+@click.option(
+    "--grace",
+    default=GRACE_SECONDS,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long tasklets may go on after SIGTERM.",
+)
 @_debug
-def node(address: str, name: str, insecure: bool) -> None:
+def node(address: str, name: str, insecure: bool, grace: float, **credentials: Any) -> None:
     """Run a node: a process that starts tasklets for the programs that connect to it.
 
     \b
@@ -73,42 +136,150 @@ def node(address: str, name: str, insecure: bool) -> None:
         tasklets node --listen 127.0.0.1:7102
         python -m examples.primes 1 2000000 --on hosts:127.0.0.1:7101,127.0.0.1:7102
 
-    The node imports the functions it is asked to run, so start it where they are found: the working folder
-    comes first. It prints its address when it is ready, and ends on Ctrl-C or SIGTERM.
+    \b
+    On several machines, all with the same secret:
+        tasklets secret cluster.secret
+        tasklets node --listen 0.0.0.0:7100 --secret-file cluster.secret
+        open_place("hosts:alpha:7100,beta:7100", secret=Path("cluster.secret"))
 
-    Whoever can connect can make it run any function that it can import. So it listens at this machine only,
-    unless --insecure says that everybody who can reach the address is trusted.
+    The node imports the functions it is asked to run, so start it where they are found: the working folder
+    comes first. It prints its address when it is ready.
+
+    Ctrl-C ends it at once. On SIGTERM it starts nothing more, waits for what runs, at most for --grace, says
+    goodbye and exits with 0, or with 1 when it had to stop something; a second SIGTERM ends it at once.
+
+    Whoever can connect can make it run any function that it can import. So other machines are let in only
+    with a secret or with TLS, unless --insecure says that everybody who can reach the address is trusted.
     """
     if os.getcwd() not in sys.path:  # an installed command has its own folder there instead
         sys.path.insert(0, os.getcwd())
     ours = Node(name, accepts_spawn=True)
     set_node(ours)
-    signal.signal(signal.SIGTERM, _terminate)
-    listener = ours.listen(parse_address(address), insecure=insecure)
+    listener = ours.listen(
+        parse_address(address), _security(insecure=insecure, **credentials), insecure=insecure
+    )
     click.echo(f"listening at {listener.address}")
     sys.stdout.flush()
     try:
-        _run_for_ever()
-    except _Terminated:
-        pass
+        run_node(ours, grace)
+    except Ended as end:
+        if end.message:
+            click.echo(end.message, err=True)
+        sys.exit(end.exit_code)
     finally:
         ours.close()
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM. As with Ctrl-C, nothing holds it up, not even a tasklet that computes."""
+@main.command()
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDR...")
+@_credentials
+@click.option("--insecure", is_flag=True, help="Ask without a secret and TLS, whatever the environment says.")
+@click.option("--once", is_flag=True, help="Show it once and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per node instead of tables.")
+@click.option(
+    "--every",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="How often to ask.",
+)
+@_debug
+def top(
+    addresses: tuple[str, ...], insecure: bool, once: bool, as_json: bool, every: float, **credentials: Any
+) -> None:
+    """Show what goes on in nodes: sessions, channels, rates, who waits on what.
+
+    \b
+    Any process that listens is a node: tasklets node, and programs that serve:
+        tasklets top 127.0.0.1:7101 127.0.0.1:7102
+        tasklets top --json --once 127.0.0.1:7101 | jq .sessions
+
+    Ends on Ctrl-C. Exits with 1 when a node could not be asked (with --once: any of them; otherwise: the last time).
+    """
+    from net._watching import Watch  # here, since a node needs nothing that draws tables
+
+    parsed = [parse_address(text) for text in addresses]
+    watch = Watch(parsed, _security(insecure=insecure, **credentials))
+    show = watch.print_json if as_json else watch.print_tables
+    sys.exit(watch.run(show, None if once else every))
 
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+@main.command()
+@click.argument("file", type=_FILE)
+@_debug
+def secret(file: Path) -> None:
+    """Write a new secret to FILE, which only you may read.
+
+    \b
+    Copy it to all machines of one program, and give it to both sides:
+        tasklets node --listen 0.0.0.0:7100 --secret-file FILE
+        net.connect("tcp://alpha:7000/bank", secret=Path("FILE"))
+    or set TASKLETS_SECRET_FILE=FILE for both.
+
+    \b
+    To change it while everything runs (a file may hold several, one a line; nodes read it again by themselves):
+        1. add the new secret as the last line everywhere: now all accept it
+        2. make it the first line everywhere: now all use it
+        3. remove the old one
+    """
+    made = make_secret(file)
+    click.echo(f"wrote {made}; copy it to every machine of the program, and give it to nobody else")
 
 
-def _run_for_ever() -> None:
-    while True:
-        try:
-            Wait("the end of this node").park()
-        except Exception:  # a tasklet that somebody's function started failed; the others go on
-            log.exception("a tasklet failed")
+@main.group(cls=_Group)
+def certificates() -> None:
+    """Make certificates for TLS: an authority of your own, and one certificate per node.
+
+    \b
+        tasklets certificates authority certs
+        tasklets certificates make certs alpha --host alpha.example --host 10.0.0.7
+        tasklets node --listen 0.0.0.0:7100 --tls-ca certs/ca.pem --tls-cert certs/alpha.pem --tls-key certs/alpha.key
+
+    Give each machine ca.pem and its own two files. Keep ca.key off them: who has it can make certificates.
+    """
+
+
+_days = click.option(
+    "--days", type=click.FloatRange(min=0, min_open=True), metavar="DAYS", help="How long it is valid."
+)
+
+
+@certificates.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@_days
+@_debug
+def authority(folder: Path, days: float | None) -> None:
+    """Make an authority in FOLDER: ca.pem, which all nodes need, and ca.key, which signs."""
+    maker = _certificate_maker()
+    made = maker.make_authority(folder, days=days or maker.AUTHORITY_DAYS)
+    click.echo(f"wrote {made} for every machine, and {folder / 'ca.key'} to keep safe")
+
+
+@certificates.command()
+@click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@click.argument("name")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help="A name or IP address of its machine; repeatable."
+)
+@_days
+@_debug
+def make(folder: Path, name: str, hosts: tuple[str, ...], days: float | None) -> None:
+    """Make a certificate of the authority in FOLDER for the node NAME: NAME.pem and NAME.key.
+
+    Those who connect to it must do so by one of the HOSTs; without any it is for this machine (localhost).
+    """
+    maker = _certificate_maker()
+    made = maker.make_certificate(folder, name, hosts, days=days or maker.CERTIFICATE_DAYS)
+    click.echo(f"wrote {made.certificate} and {made.key} for {', '.join(hosts) or 'this machine'}")
+
+
+def _certificate_maker() -> Any:
+    try:
+        from net import certificates as maker
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
+    return maker
 
 
 if __name__ == "__main__":

@@ -26,6 +26,17 @@ class PeerUnreachable(NetError, ConnectionError):
     """Nobody answers at an address: nothing listens there, or it cannot be reached."""
 
 
+class AuthenticationError(NetError, PermissionError):
+    """One end did not prove to the other that it may talk to it: a wrong secret, none, a bad certificate.
+
+    To try again does not help before the secret or the certificate is mended.
+    """
+
+
+class BadCredentials(NetError, ValueError):
+    """A secret or a certificate that must not be used: too short, missing, readable by other users."""
+
+
 class AddressInUse(NetError, OSError):
     """Another program listens at the address already."""
 

@@ -18,28 +18,42 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
-from net import _exports, _link, _operations, _references, _spawning, _wire as wire
+from net import _exports, _link, _operations, _references, _spawning, _status, _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
+from net._gate import Gate
 from net._link import Link
+from net._negotiation import Identity, advise
 from net._offers import Offers
 from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
 from net._session import Limits, Session
-from net._sockets import CONNECT_SECONDS, Listener, answering, dial
+from net._sockets import CONNECT_SECONDS, Listener, answering, open_connection
 from net._transport import SocketTransport
 from net.addresses import Address, parse_address
-from net.errors import BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable, RemoteProtocolError
+from net.errors import (
+    AuthenticationError,
+    BadAddress,
+    BadCredentials,
+    NameNotFound,
+    NetError,
+    PeerLost,
+    PeerUnreachable,
+    RemoteProtocolError,
+)
 from net.facets import rights_of
+from net.security import Security, choose_security
 from net.settings import Settings
 from tasklets import channel, sleep
 from tasklets._core import Wait, get_scheduler
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from weakref import ReferenceType
 
+    from net._delivery import Delivered
+    from net._status import NodeStatus
     from net._transport import Transport
     from net.testing import MemoryNetwork
 
@@ -73,6 +87,9 @@ class Node:
         self._thread_id = threading.get_ident()
         self.name = name or f"pid {os.getpid()}"
         self.accepts_spawn = accepts_spawn
+        self.delivered: Delivered | None = None  # of a child process: functions that its parent handed to it
+        self.stopping = False  # starts nothing more for others
+        self._on_drained: Callable[[], object] | None = None
         self.scheduler = get_scheduler()
         self.reactor = self.scheduler.get_reactor()
         self.now: Callable[[], float] = self.reactor.monotonic
@@ -81,7 +98,9 @@ class Node:
         self.names: dict[str, channel] = {}
         self.links: set[Link] = set()
         self.listeners: list[Listener] = []
-        self._dialled: dict[str, Link] = {}  # address -> the link opened to it
+        self.gate = Gate(self.reactor.loop if network is None else None)  # through which strangers come in
+        # address, and by what both ends proved who they are -> the link opened to it
+        self._dialled: dict[tuple[str, Security | None], Link] = {}
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
         # channel -> the channels of those who want to hear of its end; it lives as long as one of these
@@ -136,9 +155,34 @@ class Node:
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
+    # -- spawned functions -----------------------------------------------------------------------------------
+
+    @property
+    def spawned(self) -> int:
+        """How many tasklets run here for others."""
+        return sum(len(link.spawned) for link in self.links)
+
+    def drain(self, on_drained: Callable[[], object]) -> None:
+        """Start nothing more for others, and call something when what runs for them has ended."""
+        self.stopping = True
+        self._on_drained = on_drained
+        self.spawned_ended()
+
+    def spawned_ended(self) -> None:
+        """To be called when a tasklet that ran for others has ended."""
+        if self._on_drained is not None and not self.spawned:
+            self._on_drained()
+
     # -- links -----------------------------------------------------------------------------------------------
 
-    def listen(self, address: Address, *, insecure: bool = False, background: bool = False) -> Listener:
+    def listen(
+        self,
+        address: Address,
+        security: Security | None = None,
+        *,
+        insecure: bool = False,
+        background: bool = False,
+    ) -> Listener:
         """Accept connections at an address. A `background` listener does not keep `run()` or a deadlock waiting.
 
         Raises BadAddress, AddressInUse.
@@ -146,21 +190,30 @@ class Node:
         if self.network is not None:
             listener: Any = self.network.listen(self, address)
         else:
-            listener = Listener(self, address, insecure=insecure, background=background)
+            listener = Listener(self, address, security, insecure=insecure, background=background)
         self.listeners.append(listener)
         return listener  # type: ignore[no-any-return]  # of the network it is another kind
 
-    def adopt(self, sock: socket.socket, where: str, *, opens: bool = False) -> Link:
+    def adopt(
+        self, sock: socket.socket, where: str, identity: Identity | None = None, *, opens: bool = False
+    ) -> Link:
         """Start a session over a connected socket, or go on with one that its other end names.
 
         Who `opens` speaks first; the two ends of a connection must differ in that. A stage that comes before, such as
-        authentication, has had the socket before this. A session over a socket that nobody can connect again (a
-        socket pair) ends with it.
+        authentication, has had the socket before this, and gives the other end's `identity`. A session over a socket
+        that nobody can connect again (a socket pair) ends with it.
         """
-        return self.adopt_transport(SocketTransport(self.reactor.loop, sock), where, opens=opens)
+        return self.adopt_transport(SocketTransport(self.reactor.loop, sock), where, identity, opens=opens)
 
     def adopt_transport(
-        self, transport: Transport, where: str, *, opens: bool = False, address: Address | None = None
+        self,
+        transport: Transport,
+        where: str,
+        identity: Identity | None = None,
+        *,
+        opens: bool = False,
+        address: Address | None = None,
+        security: Security | None = None,
     ) -> Link:
         """The same for any transport. The session is resumed by connecting to `address`, if it has one."""
         patience = 0.0
@@ -169,15 +222,22 @@ class Node:
         elif not opens:
             patience = self.settings.patience or 0.0  # else what the other side asks for
         link = Link(self, where, opens=opens, address=address, patience=patience)
+        link.identity, link.security = identity, security
         self.links.add(link)
         link.attach(transport)
         return link
 
-    def connect_to(self, address: Address) -> Transport:
-        """A connection to an address, before the peer has introduced itself. Blocks. Raises PeerUnreachable."""
+    def connect_to(
+        self, address: Address, security: Security | None = None
+    ) -> tuple[Transport, Identity | None]:
+        """A connection to an address, on which both ends have proved who they are where that is asked for. Blocks.
+
+        Raises PeerUnreachable, AuthenticationError.
+        """
         if self.network is not None:
-            return self.network.connect(self, address)
-        return SocketTransport(self.reactor.loop, dial(address))
+            return self.network.connect(self, address), None
+        sock, identity = open_connection(self.reactor, address, security)
+        return SocketTransport(self.reactor.loop, sock), identity
 
     def welcome(self, link: Link, peer: Hello) -> None:
         """A peer has introduced itself over a connection that it made. Raises RemoteProtocolError."""
@@ -186,6 +246,10 @@ class Node:
         known = self._sessions.get(peer.session)
         if known is not None and (known.peer is None or known.peer.node_id != peer.node_id):
             raise RemoteProtocolError("its HELLO names the session of another node")
+        if known is not None and not _is_same(known.identity, link.identity):
+            raise RemoteProtocolError(
+                "its HELLO names the session of a node that has proved to be another one"
+            )
         if known is not None and peer.purpose == PULSE:
             self._take_pulse(known, link)
         elif known is not None:
@@ -238,7 +302,7 @@ class Node:
             self.codec,
             Session(session_id, self.codec),
         )
-        transport = self.connect_to(address)
+        transport, _ = self.connect_to(address, link.security)
         assert isinstance(transport, SocketTransport)
         answered = Wait(f"{link.name} to answer for a pulse")
         buffer = memoryview(bytearray(wire.MAX_HELLO_BYTES))
@@ -276,45 +340,55 @@ class Node:
 
     # -- finding others --------------------------------------------------------------------------------------
 
-    def dial(self, address: Address) -> Link:
-        """Open a session of its own with the node at an address. Blocks. Raises PeerUnreachable."""
-        with answering(address, CONNECT_SECONDS):
-            return self._open(address)
+    def dial(self, address: Address, security: Security | None = None) -> Link:
+        """Open a session of its own with the node at an address. Blocks.
 
-    def find(self, address: Address, name: str, seconds: float) -> channel:
+        Raises PeerUnreachable, AuthenticationError.
+        """
+        with answering(address, CONNECT_SECONDS):
+            return self._open(address, security)
+
+    def find(self, address: Address, name: str, seconds: float, security: Security | None = None) -> channel:
         """Get the channel that the node at an address publishes under a name. Blocks.
 
-        Raises PeerUnreachable, NameNotFound, PeerLost.
+        Raises PeerUnreachable, AuthenticationError, NameNotFound, PeerLost.
         """
         with answering(address, seconds):
-            link, reused = self._session(address)
+            link, reused = self._session(address, security)
             try:
                 return self._lookup(link, name)
             except PeerLost:
                 if not reused:
                     raise
             # It had ended before, and the loop had no turn to notice. To ask again does no harm.
-            return self._lookup(self._session(address)[0], name)
+            return self._lookup(self._session(address, security)[0], name)
 
-    def _session(self, address: Address) -> tuple[Link, bool]:
+    def _session(self, address: Address, security: Security | None) -> tuple[Link, bool]:
         """The session with the node at an address that all who name the address share, and whether it is an
         old one. Blocks to open it.
         """
-        where = str(address)
-        known = self._dialled.get(where)
+        key = str(address), security
+        known = self._dialled.get(key)
         if known is not None:
             return known, True
-        link = self._open(address)
+        link = self._open(address, security)
         if link.lost is None:
-            self._dialled[where] = link
+            self._dialled[key] = link
         return link, False
 
-    def _open(self, address: Address) -> Link:
+    def _open(self, address: Address, security: Security | None) -> Link:
         for attempt in range(OPEN_ATTEMPTS):
-            link = self.adopt_transport(self.connect_to(address), str(address), opens=True, address=address)
+            transport, identity = self.connect_to(address, security)
+            link = self.adopt_transport(
+                transport, str(address), identity, opens=True, address=address, security=security
+            )
             try:
                 link.opened.park()
             except PeerLost as error:
+                if link.asked_for is not None:
+                    raise AuthenticationError(
+                        f"no session with the node at {address}: {link.asked_for}; {advise(link.asked_for.methods)}"
+                    ) from None
                 if attempt + 1 < OPEN_ATTEMPTS and not link.refused:
                     sleep(OPEN_PAUSE)  # the connection may have been cut just then
                     continue
@@ -327,18 +401,22 @@ class Node:
             return link
         raise AssertionError
 
-    def link_to(self, home: bytes, addresses: tuple[str, ...], label: str) -> Link:
-        """The link to a node that a reference names. Blocks when it has to connect. Raises PeerLost."""
+    def link_to(
+        self, home: bytes, addresses: tuple[str, ...], label: str, introducers: Iterable[Link] = ()
+    ) -> Link:
+        """The link to a node that a reference names. Blocks when it has to connect. Raises PeerLost.
+
+        We prove who we are as we did to those who gave us the reference, or else as our environment says; on this
+        machine, where the node may ask for nothing, also not at all.
+        """
         known = self._by_peer.get(home)
         if known is not None:
             return known
         reasons = []
         for text in addresses:
             try:
-                address = parse_address(text)
-                with answering(address, CONNECT_SECONDS):
-                    link, _ = self._session(address)
-            except (BadAddress, PeerUnreachable) as error:
+                link = self._follow(parse_address(text), introducers)
+            except (AuthenticationError, BadAddress, BadCredentials, PeerUnreachable) as error:
                 reasons.append(str(error))
                 continue
             if link.peer is not None and link.peer.node_id == home:
@@ -346,6 +424,18 @@ class Node:
             reasons.append(f"the node at {text} is another one now (restarted?)")
         why = "; ".join(reasons) or "it has no address, and no connection to it is open"
         raise PeerLost(f"the home of {label} cannot be reached: {why}", peer=label, outcome="not taken")
+
+    def _follow(self, address: Address, introducers: Iterable[Link]) -> Link:
+        """The session with the node at an address that a reference names. Blocks."""
+        proved = next((one.identity.security for one in introducers if one.identity is not None), None)
+        security = proved or choose_security()
+        with answering(address, CONNECT_SECONDS):
+            try:
+                return self._session(address, security)[0]
+            except AuthenticationError:
+                if security is None or not address.is_loopback:
+                    raise
+                return self._session(address, None)[0]
 
     def link_opened(self, link: Link) -> None:
         assert link.peer is not None
@@ -358,8 +448,9 @@ class Node:
         self.links.discard(link)
         if link.peer is not None and self._by_peer.get(link.peer.node_id) is link:
             del self._by_peer[link.peer.node_id]
-        if self._dialled.get(link.where) is link:
-            del self._dialled[link.where]
+        key = link.where, link.identity.security if link.identity is not None else None
+        if self._dialled.get(key) is link:
+            del self._dialled[key]
         if self._sessions.get(link.session.session_id) is link:
             del self._sessions[link.session.session_id]
 
@@ -511,6 +602,13 @@ class _Lookup:
         self.wait.fail(error)
 
 
+def _is_same(known: Identity | None, fresh: Identity | None) -> bool:
+    """Has who resumes a session proved to be who opened it?"""
+    if known is None or fresh is None:
+        return known is fresh
+    return (known.security, known.name) == (fresh.security, fresh.name)
+
+
 def _on_hello(link: Link, frame: wire.Frame) -> None:
     link.greet(Hello.from_features(frame[1]))
 
@@ -524,7 +622,7 @@ def _on_goodbye(link: Link, frame: wire.Frame) -> None:
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
     _, op, name = frame
     node = link.node
-    found = node.names.get(name)
+    found = _status.offer(node) if name == _status.NAME else node.names.get(name)
     if found is not None:
         link.send((wire.FOUND, op, found))
         return
@@ -556,6 +654,11 @@ Node.handlers = {
     wire.SPAWN: _on_spawn,
     wire.KILL: _exports.in_turn(_spawning.HANDLERS[wire.KILL]),
 }
+
+
+def status() -> NodeStatus:
+    """Return what goes on in this process, as a node of the network: its sessions, its channels, who waits."""
+    return _status.collect(get_node())
 
 
 _local = threading.local()

@@ -8,19 +8,24 @@ with open_place("processes:4") as place:
 
 from __future__ import annotations
 
+import functools
 import itertools
+import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 from greenlet import GreenletExit
 
 from net import _wire as wire
-from net._children import Children
+from net._children import Children, describe_exit
+from net._delivery import is_own, pack
 from net._failures import error_of, rebuild_exception
 from net._spawning import check_not_importing, kill_spawned, name_function
 from net.addresses import PlaceSpec, parse_place
-from net.errors import PeerLost
+from net.errors import NotImportable, PeerLost
 from net.node import get_node
-from tasklets import TaskletExit, channel, tasklet
+from net.security import SecretSource, Security, Tls, choose_security
+from tasklets import TaskletExit, channel, message, tasklet
 from tasklets._core import Wait, get_scheduler
 from tasklets.freezing import freeze_named
 
@@ -29,6 +34,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from net._link import Link
+
+log = logging.getLogger("net")
+
+EXIT_CODE_SECONDS = 1.0  # after a child's connection has ended, for its process to end; it may hang instead
+EXIT_CODE_POLL_SECONDS = 0.01
 
 
 class Spawned:
@@ -52,6 +62,11 @@ class Spawned:
     def alive(self) -> bool:
         """True until it has ended, as far as is known here."""
         return not self._over
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What `join` raises; None while it runs, and when it ended without a failure."""
+        return self._error
 
     def join(self) -> None:
         """Wait until it has ended. Blocks.
@@ -96,6 +111,14 @@ class Spawned:
             get_scheduler().reconsider()
 
 
+@message(name="net.NodeLost")
+class NodeLost:
+    """The news that a place has lost a node."""
+
+    node: str
+    reason: str
+
+
 class Place(Interface):
     """Where tasklets are started.
 
@@ -103,6 +126,11 @@ class Place(Interface):
     """
 
     spec: str
+    lost: channel  # a NodeLost comes here, once for each node that is lost; closed when the place is
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes that are left."""
 
     @property
     def size(self) -> int:
@@ -111,9 +139,10 @@ class Place(Interface):
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
         """Start a tasklet that calls a function, at the next node in turn.
 
-        The function is named, not sent: the node imports it. What is passed arrives as `freeze` gives it;
-        channels by reference. An exception that leaves it is raised by `join()`, or reaches this program's
-        main tasklet when nobody joins.
+        The function is named, not sent: the node imports it. Only children of this process are handed functions
+        of the program itself (of a notebook, of the prompt), which needs the extra "notebook". What is passed
+        arrives as `freeze` gives it; channels by reference. An exception that leaves it is raised by `join()`,
+        or reaches this program's main tasklet when nobody joins.
 
         Raises NotImportable, NotSendable, PeerLost when no node is left.
         """
@@ -133,20 +162,26 @@ class Place(Interface):
     ) -> None: ...
 
 
-def open_place(spec: str) -> Place:
+def open_place(
+    spec: str, *, secret: SecretSource | None = None, tls: Tls | None = None, insecure: bool = False
+) -> Place:
     """Open a place: "here" (this process), "processes:4" (children), "hosts:alpha:7000,beta:7000" (nodes there).
 
+    Nodes elsewhere are asked for `secret` and `tls`, or the environment's, as `connect` does; children need neither.
     Blocks until all its nodes are reached. Raises BadAddress for anything else, PeerUnreachable for a host
-    where no node listens.
+    where no node listens, AuthenticationError, BadCredentials.
     """
     parsed = parse_place(spec)
     check_not_importing(spec)
-    return _Nodes(parsed) if parsed.processes or parsed.hosts else _Here(parsed)
+    if parsed.hosts:
+        return _Hosts(parsed, choose_security(secret, tls, insecure=insecure))
+    return _Processes(parsed) if parsed.processes else _Here(parsed)
 
 
 class _PlaceBase:
     def __init__(self, spec: PlaceSpec) -> None:
         self.spec = spec.text
+        self.lost = channel(max(1, spec.processes, len(spec.hosts)), f"lost nodes of {spec.text}", copy=True)
         self._spawned: list[Spawned] = []
 
     def __repr__(self) -> str:
@@ -164,6 +199,7 @@ class _PlaceBase:
         self.close()
 
     def close(self) -> None:
+        self.lost.close()
         for spawned in self._spawned:
             spawned.kill()
 
@@ -177,9 +213,11 @@ class _Here(_PlaceBase):
     """This process. Keeps the rules of the others, so that a program that runs here runs there."""
 
     size = 1
+    nodes = ("here",)
 
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
-        spawned = Spawned(name_function(function), "here")
+        name = function.__qualname__ if is_own(function) else name_function(function)
+        spawned = Spawned(name, "here")
         frozen = freeze_named(args, "args"), freeze_named(kwargs, "kwargs")
         one = tasklet(self._live)(spawned, function, *frozen)
         one.name = spawned.name
@@ -206,40 +244,40 @@ class _Here(_PlaceBase):
 
 
 class _Nodes(_PlaceBase):
-    """Nodes that this program is linked to: children, or nodes at other hosts."""
+    """Nodes that this program is linked to."""
 
-    def __init__(self, spec: PlaceSpec) -> None:
+    def __init__(self, spec: PlaceSpec, links: list[Link]) -> None:
         super().__init__(spec)
-        node = get_node()
-        self._children: Children | None = None
-        if spec.processes:
-            self._children = Children(node, spec.processes)
-            self._links = self._children.links
-        else:
-            self._links = []
-            try:
-                for address in spec.hosts:
-                    self._links.append(node.dial(address))  # not shared, since close() ends it
-            except BaseException:
-                self.close()
-                raise
-        self._turn = itertools.cycle(self._links)
+        self._links = links
+        self._closed = False
+        self._turn = itertools.cycle(links)
+        for link in links:
+            link.at_end(functools.partial(self._on_lost, link))
         get_scheduler().sources.append(self._is_busy)
 
     @property
     def size(self) -> int:
         return len(self._links)
 
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(link.name for link in self._links if link.lost is None)
+
     def _is_busy(self) -> bool:
         return any(spawned.alive for spawned in self._spawned)
 
     def spawn(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Spawned:
-        name = name_function(function)
         link = self._next_link()
+        name, sent_name = self._name(function, link)
         spawned = Spawned(name, link.name)
-        op = link.ask(spawned, lambda op: (wire.SPAWN, op, name, args, kwargs))
+        op = link.ask(spawned, lambda op: (wire.SPAWN, op, sent_name, args, kwargs))
         spawned._end = lambda: link.notify((wire.KILL, op))
         return self._remember(spawned)
+
+    def _name(self, function: Callable[..., object], link: Link) -> tuple[str, str]:
+        """How a function is called here, and how at the node."""
+        name = name_function(function)
+        return name, name
 
     def _next_link(self) -> Link:
         for link in itertools.islice(self._turn, len(self._links)):
@@ -249,12 +287,83 @@ class _Nodes(_PlaceBase):
             f"all {len(self._links)} nodes of {self.spec} are gone", peer=self.spec, outcome="not taken"
         )
 
+    def _on_lost(self, link: Link) -> None:
+        if not self._closed:
+            self._tell_lost(link, str(link.lost))
+
+    def _tell_lost(self, link: Link, reason: str) -> None:
+        log.info("%s lost a node: %s", self.spec, reason)
+        tasklet(self._send_lost)(NodeLost(link.name, reason))  # only tasklets may switch to who waits for it
+
+    def _send_lost(self, news: NodeLost) -> None:
+        if not self.lost.closing:  # there is room for all
+            self.lost.send(news)
+
     def close(self) -> None:
+        self._closed = True
+        self.lost.close()
         if self._is_busy in get_scheduler().sources:
             get_scheduler().sources.remove(self._is_busy)
         for spawned in self._spawned:
             spawned._finish(None)  # what becomes of it now is nobody's news
-        if self._children is not None:
-            self._children.end()
+        self._end_nodes()
         for link in self._links:
             link.close("the place was closed")
+
+    def _end_nodes(self) -> None:
+        pass
+
+
+class _Hosts(_Nodes):
+    """Nodes that somebody else has started."""
+
+    def __init__(self, spec: PlaceSpec, security: Security | None) -> None:
+        node = get_node()
+        links: list[Link] = []
+        try:
+            for address in spec.hosts:
+                link = node.dial(address, security)  # not shared, since close() ends it
+                links.append(link)
+        except BaseException:
+            for link in links:
+                link.close()
+            raise
+        super().__init__(spec, links)
+
+
+class _Processes(_Nodes):
+    """Children of this process."""
+
+    def __init__(self, spec: PlaceSpec) -> None:
+        self._reactor = get_node().reactor
+        self._children = Children(get_node(), spec.processes)
+        super().__init__(spec, self._children.links)
+
+    def _name(self, function: Callable[..., object], link: Link) -> tuple[str, str]:
+        try:
+            return super()._name(function, link)
+        except NotImportable:
+            if not is_own(function):
+                raise
+        name, packed = pack(function)
+        self._children.of(link).deliver(name, packed)
+        return function.__qualname__, name
+
+    def _on_lost(self, link: Link) -> None:
+        self._await_end(link, monotonic() + EXIT_CODE_SECONDS)
+
+    def _await_end(self, link: Link, deadline: float) -> None:
+        """A connection ends a moment before its process: say how that ended."""
+        child = self._children.of(link)
+        code = child.exit_code()
+        if self._closed:
+            return
+        if code is None and monotonic() < deadline:
+            self._reactor.call_later(EXIT_CODE_POLL_SECONDS, self._await_end, link, deadline)
+            return
+        # 0 may also mean that somebody else has waited for it, as gevent's own subprocess module does for all.
+        how = describe_exit(code) if code else str(link.lost)
+        self._tell_lost(link, f"{child.name} (pid {child.pid}) {how}")
+
+    def _end_nodes(self) -> None:
+        self._children.end()

@@ -168,7 +168,7 @@ cdef class Scheduler:
     @cython.locals(after=Entry, head=tasklet, last=Entry, worker=greenlet)
     cpdef object meet(self, channel where, tasklet me, tasklet partner, bint partner_first)
     cpdef object end_wait(self, tasklet one, value)
-    @cython.locals(me=tasklet, following=tasklet, due=bint, is_resumed=bint)
+    @cython.locals(me=tasklet, following=tasklet, due=bint, is_resumed=bint, worker=greenlet)
     cpdef object schedule(self, retval)
     cpdef object schedule_remove(self, retval)
     @cython.locals(me=tasklet)
@@ -184,15 +184,16 @@ cdef class Scheduler:
     cpdef bint _end(self, tasklet one) except -1
     cpdef object _after_end(self, failure)
     cpdef object turn(self)
-    @cython.locals(now=double)
     cpdef bint _hub_is_due(self) except -1
+    @cython.locals(now=double)
+    cpdef bint _look_at_hub(self) except -1
     cpdef object _enter_hub(self)
 
 
 cdef bint _watching
+cdef object _CURRENT
 cdef _local _thread
 cdef Scheduler _UNBORN
-cdef object _CURRENT
 
 cpdef Scheduler get_scheduler()
 cpdef tasklet getcurrent()

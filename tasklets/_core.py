@@ -1121,7 +1121,8 @@ class Watch:
 watch = Watch()
 wording = Wording()
 
-_CURRENT: Any = object()  # stands for the current tasklet where that is the default
+CURRENT: Any = object()  # stands for the current tasklet where that is the default
+_CURRENT: Any = CURRENT  # compiled, a C variable
 
 # Protects `_schedulers` and, when several OS threads have schedulers, the queues of channels. What belongs to one
 # thread only, its ring above all, needs no lock: in the sequences without a call no other thread can come between.
@@ -1572,34 +1573,47 @@ class Scheduler:
 
     def schedule(self, retval: Any) -> Any:
         """Let every other runnable tasklet run once."""
-        if self.trap and (self.count > 1 or self.quiet):
-            self.refuse_if_trapped()
-        me = self.current or self.adopt()
+        me = self.current
+        if me is None or me._special or self.trap:
+            if self._schedule_specially():
+                return (self.current or self.adopt()) if retval is _CURRENT else retval
+            me = self.current
         if me._alarm is not None:
             self.check_alarm(me)
-        if me._special:
-            if me.block_trap:
-                raise wording.block_trap("for its turn")
-            self.wake_foreign(me)
-            self._wait_as_foreign(me)
-            return retval
-        due = self._hub_is_due()
+        me.tempval = me if retval is _CURRENT else retval
+        self._switches_left -= 1
+        due = self._switches_left <= 0 and self._look_at_hub()
         following = me._next
-        if following is me and not due:
-            return retval
-        me.tempval = retval
         is_resumed = False
         try:
             if due:
                 self.head = following
                 self._enter_hub()
-            else:
-                self.switch_to(following)
+            elif following is not me:
+                worker = following._greenlet
+                if worker is None or _watching:
+                    self.switch_to(following)
+                else:
+                    self.head = self.current = following
+                    _switch(worker)
             is_resumed = True
         finally:
             if not is_resumed:
                 self._regain(me)
         return self._result(me)
+
+    def _schedule_specially(self) -> bool:
+        """schedule() of somebody who is in no ring, or with a switch_trap set. Returns True when it has been done."""
+        if self.trap and (self.count > 1 or self.quiet):
+            self.refuse_if_trapped()
+        me = self.current or self.adopt()
+        if me._special:
+            self.check_alarm(me)
+            if me.block_trap:
+                raise wording.block_trap("for its turn")
+            self.wake_foreign(me)
+            self._wait_as_foreign(me)
+        return bool(me._special)
 
     def schedule_remove(self, retval: Any) -> Any:
         """Leave the ring, paused."""
@@ -1985,8 +1999,10 @@ class Scheduler:
 
     def _hub_is_due(self) -> bool:
         self._switches_left -= 1
-        if self._switches_left > 0:
-            return False
+        return self._switches_left <= 0 and self._look_at_hub()
+
+    def _look_at_hub(self) -> bool:
+        """Has the event loop been waiting for its turn? Also does what other threads want done."""
         if self.reactor is None:
             self._switches_left = NO_HUB
             self.drain()
@@ -2255,8 +2271,8 @@ def getruncount() -> int:
 
 def schedule(retval: Any = _CURRENT) -> Any:
     """Let every other runnable tasklet run once. Returns `retval` (by default the current tasklet)."""
-    scheduler = get_scheduler()
-    return scheduler.schedule(getcurrent() if retval is _CURRENT else retval)
+    scheduler = _thread.scheduler
+    return (scheduler if scheduler is not _UNBORN else get_scheduler()).schedule(retval)
 
 
 def schedule_remove(retval: Any = _CURRENT) -> Any:

@@ -108,7 +108,13 @@ def register(enum_class: E | None = None, name: str | None = None) -> E | Callab
 def _make_message(cls: type[T], name: str | None) -> type[T]:
     name = _checked_name(cls, name)
     made = dataclass(frozen=True, slots=True)(cls)
-    parts = fields(made)  # type: ignore[arg-type]  # mypy does not see that dataclass() just made it one
+    register_made(made, name)
+    return made
+
+
+def register_made(made: type, name: str) -> None:
+    """Register a class that is a frozen dataclass already: made just now, or copied from another process."""
+    parts = fields(made)
     names = tuple(part.name for part in parts)
     if sorted(_parameters(made)) != sorted(names):
         raise TypeError(
@@ -128,7 +134,6 @@ def _make_message(cls: type[T], name: str | None) -> type[T]:
     if known is not None:
         _check_same(name, known, made, _layout(known.cls) == _layout(made), kind.signature)
     message_types[made] = message_names[name] = kind
-    return made
 
 
 def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:

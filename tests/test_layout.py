@@ -20,9 +20,18 @@ PROGRAMS = {"examples", "tests", "benchmarks"}
 # The state machines: style.md, "Protocol code". What they may share of their own package has no I/O either.
 SANS_IO = {
     f"net.{name}"
-    for name in ("_bulk", "_codec", "_extensions", "_protocol", "_recovery", "_session", "_wire")
+    for name in (
+        "_bulk",
+        "_codec",
+        "_extensions",
+        "_handshake",
+        "_protocol",
+        "_recovery",
+        "_session",
+        "_wire",
+    )
 }
-SANS_IO_MAY_IMPORT = SANS_IO | {"net.errors", "net._messages", "net._handshake"}
+SANS_IO_MAY_IMPORT = SANS_IO | {"net.errors", "net._messages"}
 
 
 class Import(NamedTuple):

@@ -26,7 +26,7 @@ from random import Random
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from tasklets._core import Scheduler
+from tasklets._core import CURRENT, Scheduler
 from tasklets._errors import DeadlockError, TaskletExit
 from tasklets.testing._clock import VirtualReactor
 from tasklets.testing._leaks import describe
@@ -312,7 +312,7 @@ class DrawnScheduler(Scheduler):
             else:
                 chosen = self.draw([*self.line_from(me)[1:], me])
                 if chosen is me:
-                    return retval
+                    return me if retval is CURRENT else retval
                 self._bring_next(me, chosen)
         return super().schedule(retval)
 
@@ -340,7 +340,7 @@ class DrawnScheduler(Scheduler):
             target = self.draw(self.line_from(target), "(ends)")
         return target
 
-    def _hub_is_due(self) -> bool:
+    def _look_at_hub(self) -> bool:
         return False  # its loop has no I/O to serve, and looking at the real clock would spoil the replay
 
     # -- the end -----------------------------------------------------------------------------------------------

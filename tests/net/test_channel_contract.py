@@ -1,4 +1,4 @@
-"""One suite for every channel: at home here, in memory, in a child process over a Unix socket, at a node over TCP.
+"""One suite for every channel: here, in memory, in a child, at a node over TCP, a Unix socket, TLS and a secret.
 
 The tests do not know which it is (T-01, T-02). `chan` is made at the other end; `place` runs functions there.
 """
@@ -18,7 +18,9 @@ import pytest
 from net import Place, open_place
 from net._session import MAX_MESSAGE_BYTES
 from net.addresses import parse_address
+from net.certificates import make_authority, make_certificate
 from net.node import get_node
+from net.security import make_secret
 from net.testing import memory_network
 from tasklets import (
     ChannelClosed,
@@ -40,8 +42,8 @@ A_WHILE = 0.03  # seconds after which an operation that nobody answers gives up
 BIG = 24 * 1024 * 1024  # bytes; beyond what any socket takes at once, below the limit
 
 
-@pytest.fixture(scope="module", params=["here", "memory", "processes", "hosts"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+@pytest.fixture(scope="module", params=["here", "memory", "processes", "hosts", "unix", "tls"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with ExitStack() as stack:
         if request.param == "memory":
             network = stack.enter_context(memory_network(delay=(0.00001, 0.0002)))
@@ -50,11 +52,22 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
             stack.enter_context(network.at("here"))
             yield stack.enter_context(open_place("hosts:there:7000"))
             return
-        spec = {"here": "here", "processes": "processes:1", "hosts": "hosts:"}[request.param]
+        spec = {"here": "here", "processes": "processes:1"}.get(request.param, "hosts:")
+        options: list[str] = []
+        how: dict[str, Any] = {}
+        if request.param == "unix":
+            options = ["--listen", f"unix://{tmp_path_factory.mktemp('socket')}/node.sock"]
+        elif request.param == "tls":  # and a secret
+            folder = tmp_path_factory.mktemp("certificates")
+            make_authority(folder)
+            how = {"tls": make_certificate(folder, "both"), "secret": make_secret(folder / "secret")}
+            files = (("ca", "ca.pem"), ("cert", "both.pem"), ("key", "both.key"))
+            options = [f"--tls-{name}={folder}/{file}" for name, file in files]
+            options += ["--secret-file", f"{folder}/secret"]
         if spec == "hosts:":
-            _, address = stack.enter_context(peers.node())
+            _, address = stack.enter_context(peers.node(*options))
             spec += address
-        yield stack.enter_context(open_place(spec))
+        yield stack.enter_context(open_place(spec, **how))
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import net
-from net import BadAddress, NotImportable, PeerUnreachable, Place, open_place
+from net import BadAddress, NodeLost, NotImportable, PeerLost, PeerUnreachable, Place, open_place
 from net.node import get_node
-from tasklets import NotSendable, RemoteError, TaskletExit, channel, run, sleep, tasklet
+from tasklets import NotSendable, RemoteError, TaskletExit, channel, run, sleep, tasklet, timeout
 from tests.net import peers
 from tests.net.peers import Doing, ask, until
 
@@ -309,6 +309,85 @@ def test_no_folder_and_no_file_descriptor_is_left(tmp_path: Path, monkeypatch: p
     assert len(get_node().links) == links
 
 
+# ----------------------------------------------------------------------------------------------------------- lost nodes
+
+
+def test_a_killed_child_tells_its_place_and_the_others_go_on() -> None:
+    with open_place("processes:2") as place:
+        assert len(place.nodes) == 2
+        victim = ask(place, peers.tell_pid)
+        held = [place.spawn(sleep, 1000) for _ in range(2)]
+        os.kill(victim, signal.SIGKILL)
+        with timeout(peers.PATIENCE):
+            lost = place.lost.receive()
+        assert isinstance(lost, NodeLost)
+        assert lost.reason.startswith(f"worker-1 (pid {victim}) ")
+        (left,) = place.nodes
+        assert left != lost.node
+        with pytest.raises(PeerLost):
+            next(one for one in held if not one.alive).join()
+        assert ask(place, peers.tell_pid) != victim
+    assert list(place.lost) == []
+
+
+def test_a_place_that_closes_just_then_tells_nothing_and_fails_nobody() -> None:
+    with peers.node() as (_, address):
+        place = open_place(f"hosts:{address}")
+        (link,) = place._links  # type: ignore[attr-defined]  # the moment cannot be met otherwise
+        link.lose("it was cut")
+        place.close()
+        run()
+        assert list(place.lost) == []
+
+
+HOW_IT_ENDS = """
+import os, signal, sys
+from net import open_place
+def end(how):
+    if how == "exits": os._exit(3)
+    os.kill(os.getpid(), signal.SIGKILL)
+if __name__ == "__main__":
+    with open_place("processes:1") as place:
+        place.spawn(end, sys.argv[1])
+        print(place.lost.receive().reason)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("exits", "ended with exit code 3"), ("dies", "was killed by SIGKILL")]
+)
+def test_a_place_says_how_a_child_ended(tmp_path: Path, how: str, words: str) -> None:
+    (tmp_path / "program.py").write_text(HOW_IT_ENDS)
+    done = run_program("program.py", how, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("worker-1 (pid ")
+    assert done.stdout.endswith(f") {words}\n")
+
+
+def test_a_killed_host_tells_the_place_and_a_closed_place_is_told_nothing() -> None:
+    with peers.node() as (one, address), peers.node() as (_, other):
+        with open_place(f"hosts:{address},{other}") as place:
+            one.kill()
+            with timeout(peers.PATIENCE):
+                lost = place.lost.receive()
+            assert address in lost.node
+            assert "is gone" in lost.reason
+            assert place.size == 2
+            assert len(place.nodes) == 1
+        assert list(place.lost) == []
+
+
+def test_a_handle_keeps_the_failure(place: Place) -> None:
+    spawned = place.spawn(fail, "value", "wrong")
+    assert spawned.failure is None
+    with pytest.raises(ValueError, match="wrong"):
+        spawned.join()
+    assert isinstance(spawned.failure, ValueError)
+    fine = place.spawn(sleep, 0)
+    fine.join()
+    assert fine.failure is None
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
@@ -368,12 +447,19 @@ def test_functions_of_a_module_run_with_m_run_in_children(tmp_path: Path) -> Non
     assert done.stdout == "here 42 __main__\nprocesses:1 42 package.__main__\n"
 
 
-def test_a_script_that_cannot_be_imported_by_name_is_told(tmp_path: Path) -> None:
+def test_functions_of_a_script_that_cannot_be_imported_by_name_run_in_children(tmp_path: Path) -> None:
     (tmp_path / "my-program.py").write_text(PROGRAM)
-    done = run_program("my-program.py", "processes:1", cwd=tmp_path)
+    done = run_program("my-program.py", "here", "processes:1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "here 42 __main__\nprocesses:1 42 __main__\n"
+
+
+def test_a_script_that_hosts_cannot_import_by_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "my-program.py").write_text(PROGRAM)
+    with peers.node() as (_, address):
+        done = run_program("my-program.py", f"hosts:{address}", cwd=tmp_path)
     assert done.returncode == 1
     assert "double is defined in my-program.py, which cannot be imported by name" in done.stderr
-    assert "cannot be imported by name" in run_program("my-program.py", "here", cwd=tmp_path).stderr
 
 
 def test_a_program_without_a_main_guard_is_told_so(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """serve and connect."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -75,6 +76,51 @@ def test_the_file_of_a_killed_server_is_no_obstacle(tmp_path: Path, inbox: chann
         dead.listen()
     with net.serve(f"unix://{path}", inbox=inbox) as server:
         assert net.connect(server.url("inbox")) is inbox
+
+
+def test_only_its_owner_may_connect_to_a_unix_socket(tmp_path: Path, inbox: channel) -> None:
+    before = os.umask(0)
+    try:
+        with net.serve(f"unix://{tmp_path}/bank.sock", inbox=inbox):
+            assert (tmp_path / "bank.sock").stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_socket_file_that_is_in_use_is_left_alone_even_when_its_owner_is_busy(
+    tmp_path: Path, inbox: channel
+) -> None:
+    path = tmp_path / "bank.sock"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as stack:
+        busy.bind(str(path))
+        busy.listen(0)
+        for _ in range(2):  # more than it accepts
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(str(path))
+        with pytest.raises(AddressInUse):
+            net.serve(f"unix://{path}", inbox=inbox)
+        assert path.exists()
+
+
+def test_a_server_that_closes_leaves_its_successors_file(tmp_path: Path, inbox: channel) -> None:
+    path = tmp_path / "bank.sock"
+    server = net.serve(f"unix://{path}", inbox=inbox)
+    path.unlink()
+    with net.serve(f"unix://{path}", other=inbox) as successor:
+        server.close()
+        assert net.connect(successor.url("other")) is inbox
+
+
+def test_a_program_connects_to_a_unix_socket(tmp_path: Path, inbox: channel) -> None:  # T-02
+    answering = Doing(peers.answer, inbox)
+    with net.serve(f"unix://{tmp_path}/bank.sock", inbox=inbox) as server:
+        with peers.running("-c", CLIENT, server.url("inbox")) as client:
+            until(lambda: client.poll() is not None)
+            assert client.communicate() == ("0\n2\n4\n", "")
+        inbox.close()
+        answering.result()
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path, inbox: channel) -> None:
