@@ -377,7 +377,7 @@ class Link:
         hello = self._hello()
         self._use(transport, Protocol(hello, self._codec, self.session if self.opens else None))
         assert self._protocol is not None
-        # Who is connected to says at once what it speaks: another kind of program, or one that asks for a secret, sees it.
+        # Who is connected to says at once what it speaks: one that speaks otherwise, or wants a secret, sees it.
         self._write(self._protocol.opening() if self.opens else self._protocol.preface())
 
     def _end_patience(self) -> None:
