@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -13,6 +14,7 @@ import net
 from net import PeerLost, open_place
 from net._link import Link
 from net.node import get_node
+from net.security import make_secret
 from net.testing import cutting_proxy
 from tasklets import channel, sleep, timeout
 from tests.net import peers
@@ -211,3 +213,34 @@ def test_a_client_that_is_killed_leaves_nothing_at_its_server_after_patience() -
         until(lambda: inbox.balance == 0)
         assert monotonic() - started < PATIENCE + SLACK
         assert not get_node().links
+
+
+SECRET_SERVER = """
+import sys, net
+from pathlib import Path
+from tasklets import channel
+net.configure(heartbeat=0.1, silence=5, patience=20)
+inbox, answers = channel(8), channel(8)
+with net.serve("tcp://127.0.0.1:0", secret=Path(sys.argv[1]), inbox=inbox, answers=answers) as server:
+    print(server.address, flush=True)
+    for number in inbox:
+        answers.send(number)
+"""
+
+
+def test_a_session_with_a_secret_proves_it_again_after_each_cut(tmp_path: Path) -> None:
+    net.configure(patience=20, silence=5)
+    secret = make_secret(tmp_path / "secret")
+    with (
+        peers.running("-c", SECRET_SERVER, str(secret)) as process,
+        cutting_proxy(peers.line_of(process), seed=1, cut_after=(1500, 6000)) as proxy,
+    ):
+        inbox, answers = (
+            net.connect(f"{proxy.address}/{name}", secret=secret) for name in ("inbox", "answers")
+        )
+        sending = Doing(peers.send_all, inbox, *range(500))
+        with timeout(peers.PATIENCE):
+            assert [answers.receive() for _ in range(500)] == list(range(500))
+        sending.result()
+        assert only_link().cuts >= 5
+        assert only_link().identity is not None
