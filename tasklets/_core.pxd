@@ -85,7 +85,7 @@ cdef class tasklet(Entry):
     cdef public Scheduler _scheduler
     cdef public object _waiting
     cdef public object _wake
-    cdef public object block_trap
+    cdef public int _traps
     cdef public object name
 
 
@@ -143,6 +143,7 @@ cdef class Scheduler:
     cdef public bint threadblock
     cdef public int trap
     cdef public long waiting
+    cdef public long workers
 
     cpdef object append(self, tasklet one)
     @cython.locals(head=tasklet, last=Entry)

@@ -84,6 +84,9 @@ OTHERS_CHECK = 0.5  # seconds after which a thread that waits for other threads 
 NO_HUB = 2**29  # switches before somebody looks whether there is an event loop now; a large cheap int
 
 DEADLOCK = "Deadlock: the last runnable tasklet cannot be blocked."
+BLOCK, ATOMIC = 1, 2  # bits of tasklet._traps
+
+NOT_CALLABLE = "tasklet function must be a callable or None"
 BLOCK_TRAP = "this tasklet does not like to be blocked."
 CLOSED = "Send/receive operation on a closed channel"
 
@@ -93,7 +96,7 @@ class bomb:
 
     __slots__ = ("value",)
 
-    value: BaseException
+    value: Any  # the exception
 
     def __init__(self, type: Any = None, value: Any = None, traceback: Any = None) -> None:
         """Given an exception, or the type, value and traceback of one, or these three in a tuple."""
@@ -102,14 +105,16 @@ class bomb:
         elif type is not None:
             given = type if isinstance(type, tuple) else (type, value, traceback)
             self.value = _make_exception(*given)
+        else:
+            self.value = None  # an empty one, as Stackless makes it
 
     @property
-    def type(self) -> type[BaseException]:
-        return type(self.value)
+    def type(self) -> type[BaseException] | None:
+        return type(self.value) if self.value is not None else None
 
     @property
     def traceback(self) -> Any:
-        return self.value.__traceback__
+        return self.value.__traceback__ if self.value is not None else None
 
     def __repr__(self) -> str:
         return f"<bomb {self.value!r}>"
@@ -249,9 +254,9 @@ class tasklet(Entry):
         "_ignore_nesting",
         "_later_alarms",  # those for the blocking points after that, or None
         "_scheduler",
+        "_traps",  # why it must not block: the sum of BLOCK and ATOMIC
         "_waiting",  # the Wait it is parked in
         "_wake",  # (greenlet, exception or None, args) with which gevent wants it resumed; foreign: the callback
-        "block_trap",
         "name",
     )
 
@@ -265,9 +270,9 @@ class tasklet(Entry):
     _greenlet: Any
     _ignore_nesting: bool
     _scheduler: Scheduler
+    _traps: int
     _waiting: Wait | None
     _wake: Any
-    block_trap: bool
     name: str
 
     # Cython's __new__: a subclass may have an __init__ of its own, as Stackless programs do. See `_new_tasklet`.
@@ -275,7 +280,8 @@ class tasklet(Entry):
         self._scheduler = get_scheduler()
         self._alarm = self._later_alarms = self._call = self._channel = self._context = self._greenlet = None
         self._next = self._prev = self._waiting = self._wake = self.tempval = None
-        self._alive = self._special = self.block_trap = self._atomic = self._ignore_nesting = False
+        self._alive = self._special = self._atomic = self._ignore_nesting = False
+        self._traps = 0
         self.name = ""
 
     def __init__(
@@ -317,50 +323,56 @@ class tasklet(Entry):
         paused until `insert()`.
         """
         if func is not None and not callable(func):
+            raise wording.misuse(NOT_CALLABLE, f", not {func!r}.", TypeError)
+        if args is not None and not isinstance(args, tuple):
             raise TypeError(
-                f"tasklet function must be a callable or None, not {func!r}.\n"
-                "Probably you called the function yourself:\n"
-                "    tasklet(function(1, 2))     # wrong\n"
-                "    tasklet(function)(1, 2)     # right"
+                f"args is a tuple or None, not {type(args).__name__}: bind(f, (1, 2)), or bind(f)(1, 2)"
+            )
+        if kwargs is not None and not isinstance(kwargs, dict):
+            raise TypeError(
+                f"kwargs is a dict or None, not {type(kwargs).__name__}: bind(f, (), {{'key': 1}})"
             )
         if self.is_current:
-            raise RuntimeError("can't (re)bind the current tasklet")
+            raise wording.misuse("can't (re)bind the current tasklet")
         if self.scheduled:
-            raise RuntimeError("tasklet is scheduled")
+            raise wording.misuse("tasklet is scheduled")
         if self._greenlet is not None or self._wake is not None:
-            raise RuntimeError("tasklet has C state on its stack")
+            raise wording.misuse("tasklet has C state on its stack")
         if func is None and args is None and kwargs is None:
-            self.tempval = None
+            self.tempval = self._call = self._context = None
             self._alive = False
-            self._call = None
             return self
         if func is not None:
             self.tempval = func
+            self._alive = False  # it may have been given arguments before
+            self._call = None
+            self._context = _running_context() if wording.shares_contexts else None
             self.name = getattr(func, "__qualname__", None) or repr(func)
         if args is not None or kwargs is not None:
             if self.tempval is None:
-                raise RuntimeError("the tasklet was not bound to a function")
-            self._make_alive(tuple(args or ()), dict(kwargs or {}))
+                raise wording.misuse("the tasklet was not bound to a function")
+            self._make_alive(args or (), dict(kwargs or {}))
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> tasklet:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> tasklet:
         """Give the bound function its arguments, and join the end of the line."""
         if self._alive:
-            raise RuntimeError("tasklet is alive")
+            raise wording.misuse("tasklet is alive")
         if self.tempval is None:
-            raise RuntimeError("the tasklet was not bound to a function")
+            raise wording.misuse("the tasklet was not bound to a function")
         self._check_thread_lives()
         self._make_alive(args, kwargs)
         self._scheduler.wake(self)
         return self
 
-    def setup(self, *args: Any, **kwargs: Any) -> tasklet:
+    def setup(self, /, *args: Any, **kwargs: Any) -> tasklet:
         """The same as calling it."""
         return self(*args, **kwargs)
 
     def _make_alive(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._call = (args, kwargs)
-        self._context = copy_context()  # its own: what it sets, nobody else sees
+        if self._context is None:
+            self._context = copy_context()  # its own: what it sets, nobody else sees
         self._alive = True
 
     def insert(self) -> tasklet:
@@ -373,9 +385,9 @@ class tasklet(Entry):
     def remove(self) -> tasklet:
         """Leave the line: the tasklet is paused until `insert()` or `run()`."""
         if self.blocked:
-            raise RuntimeError("You cannot remove a blocked tasklet.")
+            raise wording.misuse("You cannot remove a blocked tasklet.")
         if self.is_current:
-            raise RuntimeError("The current tasklet cannot be removed.")
+            raise wording.misuse("The current tasklet cannot be removed.")
         if self._is_elsewhere():
             self._check_thread_lives()
             self._scheduler.post(self._scheduler.remove_later, self)
@@ -384,26 +396,34 @@ class tasklet(Entry):
         return self
 
     def run(self) -> Any:
-        """Run it now; the caller keeps its place in the line. A tasklet of another OS thread is inserted there."""
+        """Run it now; the caller keeps its place in the line. One of another OS thread is the next to run there."""
         if self._is_elsewhere():
-            self.insert()
+            self._run_elsewhere()
             return None
         self._check_runnable()
         return self._scheduler.run_now(self)
 
+    def _run_elsewhere(self) -> None:
+        from tasklets._threads import run_first
+
+        if self._scheduler.thread_id == -1:
+            raise wording.misuse("tasklet has no thread")
+        self.insert()
+        self._scheduler.post(run_first, self)
+
     def switch(self) -> Any:
         """Run it now; the caller leaves the line (paused) until somebody inserts it."""
         if self._is_elsewhere():
-            raise RuntimeError("can't switch to a different thread.")
+            raise wording.misuse("can't switch to a different thread.")
         self._check_runnable()
         return self._scheduler.run_now(self, leave=True)
 
     def _check_runnable(self) -> None:
         if self.blocked:
-            raise RuntimeError("You cannot run a blocked tasklet")
+            raise wording.misuse("You cannot run a blocked tasklet")
         self._check_thread_lives()
         if not self.alive:
-            raise RuntimeError("You cannot run an unbound(dead) tasklet")
+            raise wording.misuse("You cannot run an unbound(dead) tasklet")
         if self._special:
             raise RuntimeError(f"{self!r} belongs to gevent, which runs it; use kill(), throw() or a channel")
 
@@ -412,7 +432,7 @@ class tasklet(Entry):
 
     def _check_thread_lives(self) -> None:
         if self._scheduler.thread_id == -1:
-            raise RuntimeError("Target thread isn't initialized (it has ended)")
+            raise wording.misuse("Target thread isn't initialized")
 
     def _check_thread(self) -> None:
         if self._is_elsewhere():
@@ -427,7 +447,9 @@ class tasklet(Entry):
         It leaves the channel it waits on at once; its `finally` clauses run. Does nothing to a dead tasklet.
         In a tasklet of another OS thread it is raised when that thread comes to it; the caller goes on.
         """
-        self._throw(TaskletExit(), pending)
+        self._throw(
+            wording.suicide() if self.is_current and not self._is_elsewhere() else TaskletExit(), pending
+        )
 
     def throw(self, exc: Any, val: Any = None, tb: Any = None, pending: bool = False) -> None:
         """Raise an exception in it, given as to the `raise` statement."""
@@ -437,10 +459,14 @@ class tasklet(Entry):
         try:
             if not self._is_elsewhere():
                 self._scheduler.throw_into(self, error, pending)
+            elif self._scheduler.thread_id == -1:
+                from tasklets._threads import throw_into_orphan
+
+                throw_into_orphan(self, error)
             elif self.alive:
                 self._scheduler.post(self._scheduler.throw_later, self, error)
             elif not isinstance(error, TaskletExit):
-                raise RuntimeError("You cannot throw to a dead tasklet")
+                raise wording.misuse("You cannot throw to a dead tasklet")
         finally:
             del error
 
@@ -470,7 +496,7 @@ class tasklet(Entry):
     @property
     def paused(self) -> bool:
         """True while it is alive, and neither in line nor blocked: somebody has to `insert()` it."""
-        return self._alive and not self._special and not self.scheduled
+        return self.alive and not self._special and not self.scheduled
 
     @property
     def is_current(self) -> bool:
@@ -504,10 +530,9 @@ class tasklet(Entry):
         """The innermost Python frame of a tasklet, for the running one its caller's; None when it did not
         start or is dead.
         """
-        if self.is_current and self._scheduler is get_scheduler():
-            return sys._getframe(_OWN_FRAMES)
-        suspended = self._suspended()
-        return suspended.gr_frame if suspended is not None else None
+        from tasklets._frames import innermost
+
+        return innermost(self)
 
     @property
     def thread_id(self) -> int:
@@ -517,12 +542,35 @@ class tasklet(Entry):
     @property
     def recursion_depth(self) -> int:
         """How many Python calls are on its stack."""
-        frame, depth = self.frame, 0
-        while frame is not None:
-            if frame.f_globals is not globals():
-                depth += 1
-            frame = frame.f_back
-        return depth
+        from tasklets._frames import frames_of
+
+        return sum(1 for _ in frames_of(self))
+
+    @property
+    def trace_function(self) -> Any:
+        """The trace function (see `sys.settrace`) of this tasklet alone."""
+        from tasklets._tracing import TRACE, get
+
+        return get(self, TRACE)
+
+    @trace_function.setter
+    def trace_function(self, function: Any) -> None:
+        from tasklets._tracing import TRACE, put
+
+        put(self, TRACE, function)
+
+    @property
+    def profile_function(self) -> Any:
+        """The profile function (see `sys.setprofile`) of this tasklet alone."""
+        from tasklets._tracing import PROFILE, get
+
+        return get(self, PROFILE)
+
+    @profile_function.setter
+    def profile_function(self, function: Any) -> None:
+        from tasklets._tracing import PROFILE, put
+
+        put(self, PROFILE, function)
 
     @property
     def nesting_level(self) -> int:
@@ -554,9 +602,19 @@ class tasklet(Entry):
         return self._ignore_nesting
 
     def set_atomic(self, flag: int) -> bool:
-        """Set the flag `atomic`, return the old one."""
+        """Set the flag `atomic`, return the old one. An atomic tasklet must not block (but see `stackless.install`)."""
         self._atomic, old = _as_flag(flag), self._atomic
+        self._traps = self._traps & BLOCK | (ATOMIC if self._atomic and wording.atomic_refuses else 0)
         return old
+
+    @property
+    def block_trap(self) -> bool:
+        """While True, an action that would have to wait raises RuntimeError."""
+        return bool(self._traps & BLOCK)
+
+    @block_trap.setter
+    def block_trap(self, flag: int) -> None:
+        self._traps = self._traps & ATOMIC | (BLOCK if _as_flag(flag) else 0)
 
     def set_ignore_nesting(self, flag: int) -> bool:
         """Set the flag `ignore_nesting`, return the old one."""
@@ -575,9 +633,11 @@ class tasklet(Entry):
             )
         self._check_thread()
         suspended = self._suspended()
-        if (
-            suspended is not None and suspended.gr_frame is not None
-        ):  # without a frame nobody could use the context
+        if suspended is not None and suspended.gr_frame is not None:  # else nobody could use the context
+            if self._context is not None and suspended.gr_context is not self._context:
+                raise RuntimeError(
+                    "it is inside of Context.run(), which will bring back the context it had before"
+                )
             suspended.gr_context = context
         self._context = context
         return self
@@ -590,7 +650,8 @@ class tasklet(Entry):
         if suspended is not None and suspended.gr_frame is not None:
             found = suspended.gr_context
         if found is None:
-            self.set_context(found := Context())
+            found = copy_context() if suspended is None else Context()
+            self.set_context(found)
         return found
 
     def _suspended(self) -> Any:
@@ -638,11 +699,11 @@ class tasklet(Entry):
         """Move a tasklet that did not start to the calling OS thread, or to that of the given id."""
         if thread_id < -1:
             raise OverflowError("can't convert negative int to unsigned")
+        if self._next is not None and not self.blocked:
+            raise wording.misuse("can't (re)bind a runnable tasklet")
         if self._has_begun:
-            raise RuntimeError("tasklet has C state on its stack")
-        if self.scheduled:
-            raise RuntimeError("can't (re)bind a runnable tasklet")
-        if thread_id == -1:
+            raise wording.misuse("tasklet has C state on its stack")
+        if thread_id in (-1, threading.get_ident()):
             self._scheduler = get_scheduler()
             return
         found = [each for each in living_schedulers() if each.thread_id == thread_id]
@@ -667,7 +728,8 @@ class tasklet(Entry):
         return _make_unpickled, (type(self),), state
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        function, call, self.block_trap, self._atomic, self._ignore_nesting, attributes = state
+        function, call, self.block_trap, atomic, self._ignore_nesting, attributes = state
+        self.set_atomic(atomic)
         if attributes:
             self.__dict__.update(attributes)
         if function is not None:
@@ -699,8 +761,6 @@ def _new_tasklet(cls: type[tasklet], *args: Any, **kwargs: Any) -> tasklet:
 
 if not cython.compiled:
     tasklet.__new__ = staticmethod(_new_tasklet)  # type: ignore[assignment]
-# The compiled methods have no frames of their own.
-_OWN_FRAMES = 0 if cython.compiled else 1
 
 
 def _as_flag(value: Any) -> bool:
@@ -818,7 +878,7 @@ class channel:
             if scheduler.alone:
                 scheduler.may_yield()
         else:
-            if me.block_trap or self.closing:
+            if me._traps or self.closing:
                 self._refuse_to_block(me, "send to")
             me.tempval = value
             scheduler.block(me, self, 1)
@@ -855,7 +915,7 @@ class channel:
             partner._channel = partner.tempval = None
             scheduler.meet(self, me, partner, self._preference == 1)
         else:
-            if me.block_trap or self.closing:
+            if me._traps or self.closing:
                 self._refuse_to_block(me, "receive from")
             me.tempval = None
             return scheduler.block(me, self, -1)
@@ -1068,8 +1128,8 @@ class channel:
             self._discard(case)
 
     def _refuse_to_block(self, me: tasklet, verb: str) -> None:
-        if me.block_trap:
-            raise wording.block_trap(f"{verb} {self!r}")
+        if me._traps:
+            raise wording.block_trap(f"{verb} {self!r}", me)
         raise ChannelClosed(self._closed_text(verb))
 
     def _closed_text(self, verb: str) -> str:
@@ -1096,13 +1156,29 @@ def _two_threads(where: channel) -> TaskletError:
 
 
 class Wording:
-    """Makes the errors whose text Stackless fixed. In compatibility mode another one makes them."""
+    """Makes the errors whose text Stackless fixed, and says what to do instead. In compatibility mode another one
+    makes them, and does what Stackless does where we do otherwise.
+    """
+
+    atomic_refuses = True  # an atomic tasklet may not block
+    shares_contexts = False  # a tasklet gets the very context of who binds it, and not a copy
 
     def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
         return kind(_with_report(text, victim))
 
-    def block_trap(self, wish: str) -> Exception:
-        return RuntimeError(f"{BLOCK_TRAP} (its block_trap is set, and it would have to wait: {wish})")
+    def block_trap(self, wish: str, victim: tasklet) -> Exception:
+        why = "it is atomic" if victim._traps == ATOMIC else "its block_trap is set"
+        return self.misuse(BLOCK_TRAP, f" ({why}, and it would have to wait: {wish})")
+
+    def misuse(self, text: str, detail: str = "", kind: type[Exception] = RuntimeError) -> Exception:
+        from tasklets._advice import advice
+
+        return kind(text + detail + advice(text))
+
+    def suicide(self) -> TaskletExit:
+        from tasklets._advice import SUICIDE
+
+        return TaskletExit(SUICIDE)
 
 
 class Watch:
@@ -1114,6 +1190,7 @@ class Watch:
     acting: tuple[Callable[[channel, tasklet, int, int], object], ...] = ()
     # f(type, value, traceback) when an exception leaves a tasklet, in that tasklet; nobody else hears of it then
     failed: Callable[[type[BaseException], BaseException, Any], object] | None = None
+    tracing = False  # tasklets have trace and profile functions of their own, see `_tracing`
     traps = 0  # threads whose switch_trap is set
     threads = 0  # OS threads that have a scheduler
 
@@ -1137,7 +1214,7 @@ def change_watch(**changes: Any) -> None:
     global _watching
     for name, value in changes.items():
         setattr(watch, name, value)
-    wanted = bool(watch.switched or watch.acting or watch.traps or watch.threads > 1)
+    wanted = bool(watch.switched or watch.acting or watch.traps or watch.threads > 1 or watch.tracing)
     if wanted and not _watching:
         for each in living_schedulers():
             each.last_run = each.current
@@ -1181,6 +1258,7 @@ class Scheduler:
         "threadblock",
         "trap",
         "waiting",
+        "workers",
     )
 
     def __init__(self, *, alone: bool = False) -> None:
@@ -1197,6 +1275,7 @@ class Scheduler:
         self.runners: list[tasklet] = []  # who called run(), outermost first
         self.limits: dict[object, tasklet] = {}  # timeouts that are running -> whose wait they will end
         self.idle: list[greenlet] = []
+        self.workers = 0  # greenlets that have begun and not ended, the idle ones included
         self.reactor: Reactor | None = None
         self._successor: tuple[tasklet | None] | None = (
             None  # a worker that retires tells the starter whom to run
@@ -1248,6 +1327,8 @@ class Scheduler:
                 change_watch(threads=len({each.thread_id for each in living_schedulers()}))
             if _watching and not was_watching:
                 _watched.wait_until_others_are_outside(self)
+            if watch.switched:
+                _watched.announce_birth(self)
 
     # -- the ring --------------------------------------------------------------------------------------------
 
@@ -1322,6 +1403,8 @@ class Scheduler:
         self.head = self.current = target
         target = None
         _switch(worker)
+        if _watching:
+            _watched.come_back()
 
     def give_way(self) -> None:
         """Let others run; the current tasklet has left the ring.
@@ -1334,7 +1417,8 @@ class Scheduler:
         if following is None or (following is not self.current and self._hub_is_due()):
             self._enter_hub()
         elif following is not self.current:
-            self._target, following = following, None
+            following = None
+            self._target = self.head  # another thread may have wished for another one, see `drain`
             self.switch_to_target()
 
     def _regain(self, me: tasklet) -> None:
@@ -1499,7 +1583,7 @@ class Scheduler:
 
     def refuse_if_trapped(self) -> None:
         if self.trap:
-            raise RuntimeError("switch_trap")
+            raise wording.misuse("switch_trap")
 
     def may_yield(self) -> None:
         """After an action that found room, or a message, and so met nobody. A place to draw, see `alone`."""
@@ -1547,8 +1631,8 @@ class Scheduler:
         me = self.current or self.adopt()
         try:
             self.check_alarm(me)
-            if me.block_trap:
-                raise wording.block_trap(wait.what)
+            if me._traps:
+                raise wording.block_trap(wait.what, me)
             if me._next is not None:
                 self.unlink(me)
             wait.adopt(me)
@@ -1609,8 +1693,8 @@ class Scheduler:
         me = self.current or self.adopt()
         if me._special:
             self.check_alarm(me)
-            if me.block_trap:
-                raise wording.block_trap("for its turn")
+            if me._traps:
+                raise wording.block_trap("for its turn", me)
             self.wake_foreign(me)
             self._wait_as_foreign(me)
         return bool(me._special)
@@ -1780,7 +1864,7 @@ class Scheduler:
                 del error
         if not target.alive:
             if not isinstance(error, TaskletExit):
-                raise RuntimeError("You cannot throw to a dead tasklet")
+                raise wording.misuse("You cannot throw to a dead tasklet")
             if not target._special:
                 target.bind(None)
             return
@@ -1850,6 +1934,7 @@ class Scheduler:
             try:
                 successor, self._successor = self._successor, None
                 if successor is None:
+                    self.workers += 1
                     _switch(greenlet(self._work))
                 elif successor[0] is None:
                     self._enter_hub()
@@ -1878,6 +1963,7 @@ class Scheduler:
             # The frames of an exception still lead here, so what is left in the variables would live as long as it.
             function = args = kwargs = None
             if self._end(self.current):
+                self.workers -= 1
                 if failure is not None:
                     raise failure
                 return
@@ -1888,6 +1974,7 @@ class Scheduler:
             # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
             if self.reactor is not None and getweakrefcount(worker):
                 self._successor = (target,)
+                self.workers -= 1
                 return
             if target is not None and target._greenlet is None and target._wake is None:
                 self.head = self.current = target
@@ -1895,6 +1982,7 @@ class Scheduler:
                 continue
             if len(self.idle) >= MAX_IDLE_WORKERS:
                 self._successor = (target,)
+                self.workers -= 1
                 return
             self.idle.append(worker)
             if target is None:
@@ -1916,6 +2004,8 @@ class Scheduler:
         worker.gr_context = me._context
         args, kwargs = me._call
         me._call = None
+        if _watching:
+            _watched.begin(me)
         return function, args, kwargs
 
     def _judge(self, worker: greenlet) -> BaseException | None:
@@ -2021,8 +2111,12 @@ class Scheduler:
         self._hub_visit = monotonic()
         if self.head is not None:
             reactor.arm()
+        if _watching:
+            _watched.leave(self.current)
         self.current = None
         _switch(reactor.hub)
+        if _watching:
+            _watched.come_back()
 
     def turn(self) -> None:
         """Called by the event loop: lend the hub's turn to the ring."""
@@ -2050,12 +2144,12 @@ class Scheduler:
         if me is None:
             return
         if me._special:
-            raise wording.block_trap("for I/O")
+            raise wording.block_trap("for I/O", me)
         reactor = self.get_reactor()
         reactor.begin_io()
         self.check_alarm(me)
-        if me.block_trap:
-            raise wording.block_trap("for I/O")
+        if me._traps:
+            raise wording.block_trap("for I/O", me)
         try:
             self.unlink(me)
             me._waiting = _IN_HUB
@@ -2064,6 +2158,8 @@ class Scheduler:
             if self.head is not None:
                 reactor.arm()
             self.current = None
+            if _watching:
+                _watched.leave(me)
         except BaseException:
             self._regain(me)
             raise
@@ -2120,7 +2216,7 @@ class Scheduler:
         elif self.runners:
             text = "Deadlock: no timer or I/O is left to wait for."
             self._interrupt(self.runners[-1], wording.deadlock(text, None, loop_exit))
-        elif last is not None and last.blocked:
+        elif last is not None and (last.blocked or last.paused):
             self._interrupt(last, wording.deadlock(DEADLOCK, last))
         else:
             self._interrupt(self.main, self._main_is_stuck())
@@ -2206,6 +2302,12 @@ class _ThreadEnd:
         self.scheduler = scheduler
 
     def __del__(self) -> None:
+        if self.scheduler.workers > len(self.scheduler.idle) or self.scheduler.count > 1:
+            from tasklets._threads import kill_all
+
+            setattr(_thread, "scheduler", self.scheduler)  # noqa: B010  it was deleted with everything else
+            kill_all(self.scheduler)
+            delattr(_thread, "scheduler")
         self.scheduler.thread_id = -1
         with gate:
             change_watch(threads=len({each.thread_id for each in living_schedulers()}))

@@ -1,44 +1,97 @@
-"""python -m tasklets.stackless PROGRAM [ARGS]: runs it as `python PROGRAM ARGS` would, with `import stackless`."""
+"""python -m tasklets.stackless PROGRAM [ARGS]: as `python PROGRAM ARGS`, and `import stackless` works."""
 
 from __future__ import annotations
 
 import builtins
 import io
+import linecache
 import os
+import runpy
 import sys
+import zipfile
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tasklets.stackless
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-USAGE = "usage: python -m tasklets.stackless PROGRAM [ARGS]   (- reads the program from standard input)"
+USAGE = "usage: python -m tasklets.stackless PROGRAM [ARGS] | -m MODULE [ARGS] | -c CODE [ARGS] | -"
+
+HELP = f"""{USAGE}
+
+Runs a program that was written for Stackless Python, unchanged: `import stackless` works in it, TaskletExit is a
+builtin, and errors have Stackless's texts. Everything else is as under python itself: sys.argv, __main__, tracebacks,
+exit codes.
+
+  PROGRAM    a file, or a directory or zip file with a __main__.py
+  -m MODULE  a module, found as `python -m` finds it
+  -c CODE    a text
+  -          standard input
+
+Options of the interpreter go before the first -m:   python -X dev -m tasklets.stackless PROGRAM
+In a program of today, call tasklets.stackless.install() instead. What differs from Stackless: docs/divergence.md"""
 
 
 def main() -> None:
     """Run the program that sys.argv names. It ends the process, with the exit code it would have under python."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        asked = len(sys.argv) > 1
-        print(USAGE, file=sys.stdout if asked else sys.stderr)
-        sys.exit(0 if asked else 2)
-    del sys.argv[0]
-    path = sys.argv[0]
-    source = _read(path)
+    options = sys.argv[1:]
+    if options and options[0] in ("-h", "--help"):
+        print(HELP)
+        sys.exit(0)
+    wants = options[0] if options else ""
+    if not wants or (wants.startswith("-") and wants not in ("-", "-c", "-m")):
+        _refuse(f"Unknown option: {wants}" if wants else "")
+    if wants in ("-c", "-m") and len(options) < 2:
+        _refuse(f"Argument expected for the {wants} option")
     program = ModuleType("__main__")
-    program.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None)
+    program.__dict__.update(__builtins__=builtins, __cached__=None)
     sys.modules["__main__"] = program
-    sys.path[0] = "" if path == "-" else os.path.dirname(os.path.realpath(path))
     tasklets.stackless.install()
     sys.excepthook = _print_without_us
-    code = compile(source, "<stdin>" if path == "-" else path, "exec", dont_inherit=True)
-    exec(code, program.__dict__)
+    if wants == "-m":
+        _run_module(options[1], options[1:])
+    elif wants == "-c":
+        sys.argv = ["-c", *options[2:]]
+        if sys.version_info >= (3, 13):  # which shows the lines of such a text in tracebacks
+            lines = options[1].splitlines(keepends=True)
+            linecache.cache["<string>"] = (len(options[1]), None, lines, "<string>")
+        _run_code(options[1], "<string>", "")
+    elif wants == "-":
+        sys.argv = options
+        _run_code(sys.stdin.buffer.read(), "<stdin>", "")
+    else:
+        sys.argv = options
+        if os.path.isdir(wants) or zipfile.is_zipfile(wants):
+            sys.path[0] = wants
+            _run_as_main("__main__", alter_argv=False)
+        else:
+            program.__dict__.update(__file__=wants)
+            _run_code(_read(wants), wants, os.path.dirname(os.path.realpath(wants)))
+
+
+def _refuse(reason: str) -> None:
+    print(*filter(None, (reason, USAGE)), sep="\n", file=sys.stderr)
+    sys.exit(2)
+
+
+def _run_code(source: str | bytes, name: str, folder: str) -> None:
+    sys.path[0] = folder
+    exec(compile(source, name, "exec", dont_inherit=True), sys.modules["__main__"].__dict__)
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    sys.argv = arguments
+    sys.path[0] = os.getcwd()
+    _run_as_main(name, alter_argv=True)
+
+
+# The interpreter's own way to run `python -m`; runpy.run_module would take the module away again at the end.
+_run_as_main: Any = runpy._run_module_as_main  # type: ignore[attr-defined]
 
 
 def _read(path: str) -> bytes:
-    if path == "-":
-        return sys.stdin.buffer.read()
     try:
         with io.open_code(os.path.abspath(path)) as file:
             return file.read()
@@ -54,8 +107,9 @@ def _print_without_us(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None
 ) -> None:
     """Print an exception with the program's frames only, as python itself would."""
-    first = traceback
-    while first is not None and first.tb_frame.f_code is not main.__code__:
+    below = first = traceback
+    while first is not None:
+        if first.tb_frame.f_code.co_filename == __file__:
+            below = first.tb_next
         first = first.tb_next
-    below = first.tb_next if first is not None else traceback
     sys.__excepthook__(kind, error.with_traceback(below), below)

@@ -13,6 +13,7 @@ from os.path import dirname
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
+from tasklets import _core, _tracing
 from tasklets._core import _two_threads, bomb, gate, get_scheduler, living_schedulers, watch
 
 if TYPE_CHECKING:
@@ -25,13 +26,26 @@ _HERE = dirname(__file__)
 
 
 def announce(scheduler: Scheduler, target: tasklet) -> None:
-    """Tell who wants to know that `target` is about to run."""
+    """`target` is about to run: tell who wants to know."""
+    if scheduler.last_run is not target:
+        _tell(scheduler, target)
+    if watch.tracing:
+        leave(scheduler.current)
+        if target._greenlet is not None or target._wake is not None:  # a new one does so in `begin`
+            _tracing.resume(target)
+
+
+def announce_birth(scheduler: Scheduler) -> None:
+    """The main tasklet of a thread has come to be."""
+    scheduler.last_run = None
+    _tell(scheduler, scheduler.main)
+
+
+def _tell(scheduler: Scheduler, target: tasklet) -> None:
     before = scheduler.last_run
-    if before is target:
-        return
     scheduler.last_run = target
     current = scheduler.current
-    scheduler.current = before  # also when the event loop is in control
+    scheduler.current = before if before is not None else target  # also when the event loop is in control
     for callback in watch.switched:
         scheduler.trap += 1  # nothing may switch, or use a channel, in a callback
         scheduler.quiet = True
@@ -43,6 +57,24 @@ def announce(scheduler: Scheduler, target: tasklet) -> None:
             scheduler.trap -= 1
             scheduler.quiet = False
     scheduler.current = current
+
+
+def leave(one: tasklet | None) -> None:
+    """A tasklet is about to be switched out, or has ended."""
+    if watch.tracing:
+        _tracing.suspend(one if one is not None and one._alive else None)
+
+
+def begin(one: tasklet) -> None:
+    """A tasklet is about to call its function."""
+    if watch.tracing:
+        _tracing.resume(one)
+
+
+def come_back() -> None:
+    """A tasklet has been switched to."""
+    if watch.tracing:
+        _tracing.renew()
 
 
 class _Unraisable:
@@ -92,7 +124,7 @@ def send(where: channel, value: Any) -> None:
         if scheduler.alone:
             scheduler.may_yield()
     else:
-        if me.block_trap or where.closing:
+        if me._traps or where.closing:
             where._refuse_to_block(me, "send to")
         me.tempval = value
         block(scheduler, me, where, 1)
@@ -124,7 +156,7 @@ def receive(where: channel) -> Any:
         if scheduler.alone:
             scheduler.may_yield()
     else:
-        if me.block_trap or where.closing:
+        if me._traps or where.closing:
             where._refuse_to_block(me, "receive from")
         me.tempval = None
         return block(scheduler, me, where, -1)
@@ -148,11 +180,11 @@ def _begin_action(where: channel, value: Any, sending: int, will_block: bool, pa
     scheduler = get_scheduler()
     me = scheduler.current or scheduler.adopt()
     if scheduler.quiet:
-        raise RuntimeError("a callback cannot use channels")
+        raise _core.wording.misuse("a callback cannot use channels")
     if scheduler.trap and not will_block and (partner_first or where._schedule_all):
         entry = where._first
         if entry is not None and not entry._special and not me._special:
-            raise RuntimeError("switch_trap")
+            raise _core.wording.misuse("switch_trap")
     if watch.acting:
         me.tempval = value
         scheduler.quiet = True

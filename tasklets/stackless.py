@@ -19,7 +19,7 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tasklets import _core
+from tasklets import _core, _tracing
 from tasklets._core import (
     bomb as bomb,
     getcurrent as getcurrent,
@@ -31,6 +31,7 @@ from tasklets._core import (
     tasklet as tasklet,
 )
 from tasklets._errors import DeadlockError, TaskletExit as TaskletExit
+from tasklets._ticks import timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +81,8 @@ class channel(_core.channel):
             self._observer.channel_closed()
 
     def _refuse_to_block(self, me: tasklet, verb: str) -> None:
-        if me.block_trap:
-            raise RuntimeError(_core.BLOCK_TRAP)
+        if me._traps:
+            raise _core.wording.block_trap(f"{verb} {self!r}", me)
         raise ValueError(_core.CLOSED)
 
 
@@ -109,17 +110,21 @@ def run(
     """Let the tasklets run. Blocks until none is runnable, and none waits for a timer or for I/O.
 
     With `threadblock` it also waits while another OS thread may still wake one of them.
-    A `timeout` greater than 0, which asks for tasklets to be interrupted, is not there yet.
+
+    A `timeout` greater than 0 interrupts a tasklet that runs for so many ticks (about a bytecode each) without a
+    switch: it is taken out of the line and returned, and `insert()` lets it go on. With `soft` it is not torn away:
+    the runner goes on, and returns None, when the tasklet next blocks, schedules or ends. With `totaltimeout` the ticks
+    count from now on, and not from each switch. `ignore_nesting` changes nothing: see `docs/divergence.md`.
     """
     if not isinstance(timeout, int):
         raise TypeError(f"an integer is required (got type {type(timeout).__name__})")
-    if timeout > 0:
-        raise NotImplementedError(
-            "run(n) would have to interrupt tasklets that compute; let them call schedule() instead, and use run()"
-        )
     scheduler = _core.get_scheduler()
     before, scheduler.threadblock = scheduler.threadblock, bool(threadblock)
     try:
+        if timeout > 0:
+            from tasklets import _watchdog
+
+            return _watchdog.run(scheduler, timeout, soft=bool(soft), total=bool(totaltimeout))
         scheduler.run()
     finally:
         scheduler.threadblock = before
@@ -143,7 +148,8 @@ def getcurrentid() -> int:
 def getthreads() -> list[int]:
     """The ids of all threads, the main thread first."""
     first = threading.main_thread().ident
-    return sorted(sys._current_frames(), key=lambda each: each != first)
+    ids = [each for each in sys._current_frames() if each != timer.thread_id]
+    return sorted(ids, key=lambda each: each != first)
 
 
 def get_thread_info(id: int = -1, flags: int = 0) -> tuple[tasklet, tasklet | None, int]:
@@ -171,16 +177,35 @@ def getuncollectables() -> list[object]:
 # -- callbacks -----------------------------------------------------------------------------------------------------
 
 _schedule_callback: Callable[[tasklet | None, tasklet], object] | None = None
+_announce: Callable[..., None] | None = None  # what calls it
 _channel_callback: Callable[[_core.channel, tasklet, int, int], object] | None = None
 
 
 def set_schedule_callback(callback: Callable[[tasklet | None, tasklet], object] | None) -> Any:
     """Let `callback(previous, next)` be called before each switch. Returns the one before."""
-    global _schedule_callback
+    global _schedule_callback, _announce
     _check_callable(callback)
     old, _schedule_callback = _schedule_callback, callback
-    _core.change_watch(switched=_replaced(_core.watch.switched, old, callback))
+    announce = _prev_alive(callback) if callback is not None else None
+    _core.change_watch(switched=_replaced(_core.watch.switched, _announce, announce))
+    _announce = announce
     return old
+
+
+def _prev_alive(callback: Callable[[tasklet | None, tasklet], object]) -> Callable[..., None]:
+    """In Stackless the end of a tasklet comes after the callback for its last switch."""
+
+    def announce(before: tasklet | None, after: tasklet) -> None:
+        has_ended = before is not None and not before._alive
+        try:
+            if before is not None:
+                before._alive = True
+            callback(before, after)
+        finally:
+            if before is not None and has_ended:
+                before._alive = False
+
+    return announce
 
 
 def get_schedule_callback() -> Any:
@@ -230,13 +255,22 @@ def _replaced(them: tuple[Any, ...], old: Any, new: Any) -> tuple[Any, ...]:
 
 
 class _Terse(_core.Wording):
-    """Stackless's errors, to the letter."""
+    """Stackless's errors, to the letter, and its rules where ours differ."""
+
+    atomic_refuses = False
+    shares_contexts = True
 
     def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
         return RuntimeError(text) if kind is DeadlockError else kind(text)
 
-    def block_trap(self, wish: str) -> Exception:
+    def block_trap(self, wish: str, victim: tasklet) -> Exception:
         return RuntimeError(_core.BLOCK_TRAP)
+
+    def misuse(self, text: str, detail: str = "", kind: type[Exception] = RuntimeError) -> Exception:
+        return kind(text)
+
+    def suicide(self) -> TaskletExit:
+        return TaskletExit()
 
 
 class _Stackless(ModuleType):
@@ -257,6 +291,8 @@ def install() -> None:
     sys.modules["stackless"] = sys.modules[__name__]
     builtins.TaskletExit = TaskletExit  # type: ignore[attr-defined]
     _core.wording = _Terse()
+    sys.settrace, sys.gettrace = _tracing.settrace, _tracing.gettrace
+    sys.setprofile, sys.getprofile = _tracing.setprofile, _tracing.getprofile
 
 
 if __name__ == "__main__":  # a second copy of this module, which only starts the program

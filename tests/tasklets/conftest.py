@@ -1,11 +1,14 @@
 """After every test the scheduler's books must be in order, and nothing of the test may be left in them."""
 
+import builtins
 import gc
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
-from tasklets import TaskletExit, channel, tasklet
+from tasklets import TaskletExit, _core, channel, stackless, tasklet
 from tasklets._core import _IN_HUB, MAX_IDLE_WORKERS, get_scheduler
 
 
@@ -95,6 +98,31 @@ def only_new_objects() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def s() -> Iterator[ModuleType]:
+    """The module `stackless`, installed for this test only."""
+    names = ("settrace", "gettrace", "setprofile", "getprofile")
+    before = {name: getattr(sys, name) for name in names}
+    wording = _core.wording
+    stackless.install()
+    try:
+        yield stackless
+    finally:
+        _core.wording = wording
+        for name, function in before.items():
+            setattr(sys, name, function)
+        sys.modules.pop("stackless", None)
+        del builtins.TaskletExit  # type: ignore[attr-defined]
+        stackless.set_schedule_callback(None)
+        stackless.set_channel_callback(None)
+        stackless.set_error_handler(None)
+        stackless.switch_trap(-stackless.switch_trap())
+        current = stackless.getcurrent()
+        current.set_atomic(False)
+        current.set_ignore_nesting(False)
+        current.block_trap = False
 
 
 @pytest.fixture(autouse=True)

@@ -296,7 +296,7 @@ def test_an_exception_can_be_sent_instead_of_a_message() -> None:  # E38
 
 
 def test_calling_the_function_by_mistake_shows_the_right_call() -> None:
-    with pytest.raises(TypeError, match=r"tasklet\(function\)\(1, 2\)     # right"):
+    with pytest.raises(TypeError, match=r"tasklet\(work\)\(1, 2\)             # right"):
         tasklet(len("called"))  # type: ignore[arg-type]
 
 

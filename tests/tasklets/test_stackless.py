@@ -1,5 +1,6 @@
 """The compatibility module beyond the examples: its names, its process-wide effects, and old programs run by it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasklets import DeadlockError, _core, bomb, run, stackless, tasklet
+
+ROOT = str(Path(_core.__file__).parents[1])
 
 
 def python(
@@ -21,6 +24,7 @@ def python(
         timeout=30,
         check=False,
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": ROOT},
     )
 
 
@@ -189,6 +193,186 @@ def test_a_program_may_come_from_standard_input() -> None:
         python("-m", "tasklets.stackless", "-", program="import stackless\nprint(stackless.runcount)").stdout
         == "1\n"
     )
+
+
+def test_a_text_and_a_module_are_run_as_python_runs_them(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text(
+        "import sys, stackless\nprint(sys.argv[1:], __name__, stackless.runcount)\n"
+    )
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    (tmp_path / "package" / "__main__.py").write_text("import old\n")
+    ours = ["-m", "tasklets.stackless"]
+    text = "import sys, stackless; print(sys.argv, __name__)"
+    assert python(*ours, "-c", text, "-x").stdout == "['-c', '-x'] __main__\n"
+    assert python(*ours, "-m", "old", "-x", folder=tmp_path).stdout == "['-x'] __main__ 1\n"
+    assert python(*ours, "-m", "package", "a", folder=tmp_path).stdout == "['a'] old 1\n"
+    assert python(*ours, "package", "a", folder=tmp_path).returncode == 1  # old.py is not on the path there
+
+
+@pytest.mark.parametrize(
+    "way", [["-c", "1/0"], ["-m", "nowhere"], ["-m", "bad", "x"]], ids=["text", "missing", "error"]
+)
+def test_texts_and_modules_end_as_under_python_itself(way: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def f():\n    1/0\nf()\n")
+    ours, plain = python("-m", "tasklets.stackless", *way, folder=tmp_path), python(*way, folder=tmp_path)
+    assert (ours.returncode, ours.stderr) == (plain.returncode, plain.stderr)
+
+
+@pytest.mark.parametrize("options", [["-x"], ["-c"], ["-m"]])
+def test_unknown_and_unfinished_options_are_refused(options: list[str]) -> None:
+    done = python("-m", "tasklets.stackless", *options)
+    assert done.returncode == 2
+    assert "usage: python -m tasklets.stackless PROGRAM" in done.stderr
+
+
+def test_help_teaches() -> None:
+    done = python("-m", "tasklets.stackless", "--help")
+    assert done.returncode == 0
+    assert "-m MODULE" in done.stdout
+    assert "tasklets.stackless.install()" in done.stdout
+
+
+# Old programs, as they were written for Stackless: what they say is what they said there.
+
+AUTO_SCHEDULER = """
+# Round robin by force: nobody has to call schedule().
+import stackless
+
+finished = []
+
+def crunch(name, rounds):
+    total = 0
+    for i in range(rounds):
+        total += i
+    finished.append(name)
+
+for name, rounds in [('long', 60000), ('short', 300), ('middle', 6000)]:
+    stackless.tasklet(crunch)(name, rounds)
+
+slices = 0
+while stackless.runcount > 1:
+    interrupted = stackless.run(500)
+    slices += 1
+    if interrupted:
+        interrupted.insert()
+print(finished, slices > 20)
+"""
+
+ACTORS = """
+# Objects that live in a tasklet and are sent messages; a watcher counts the switches.
+from stackless import *
+import stackless
+
+class Actor(object):
+    def __init__(self):
+        self.inbox = channel()
+        self.inbox.preference = 1
+        tasklet(self.loop)()
+    def loop(self):
+        try:
+            while 1:
+                method, args, answer = self.inbox.receive()
+                try:
+                    answer.send(getattr(self, method)(*args))
+                except AttributeError as e:
+                    answer.send_exception(AttributeError, str(e))
+        except TaskletExit:
+            log.append('closed')
+    def ask(self, method, *args):
+        answer = channel()
+        self.inbox.send((method, args, answer))
+        return answer.receive()
+
+class Account(Actor):
+    balance = 0
+    def add(self, amount):
+        self.balance += amount
+        return self.balance
+
+log, switches = [], []
+stackless.set_schedule_callback(lambda prev, next: switches.append((prev, next)))
+account = Account()
+
+def customer(amount):
+    for _ in range(3):
+        account.ask('add', amount)
+
+for amount in (1, 10):
+    tasklet(customer)(amount)
+run()
+print(account.ask('add', 0))
+try:
+    account.ask('vanish')
+except AttributeError as e:
+    print('AttributeError', 'vanish' in str(e))
+run()
+account.inbox.queue.kill()
+stackless.set_schedule_callback(None)
+print(log, len(switches) > 10, account.inbox.balance)
+"""
+
+THREADS = """
+# A pool of threads that work for the tasklets of the main one.
+import stackless, threading
+
+class Pool:
+    def __init__(self, size):
+        self.jobs = stackless.channel()
+        self.threads = [threading.Thread(target=self.work) for _ in range(size)]
+        for thread in self.threads:
+            thread.start()
+    def work(self):
+        for function, args, answer in self.jobs:
+            try:
+                answer.send((threading.get_ident(), function(*args)))
+            except Exception as e:
+                answer.send_throw(e)
+    def call(self, function, *args):
+        answer = stackless.channel()
+        self.jobs.send((function, args, answer))
+        thread, result = answer.receive()
+        assert thread != threading.get_ident()
+        return result
+    def close(self):
+        for thread in self.threads:
+            self.jobs.send_exception(StopIteration)
+        for thread in self.threads:
+            thread.join()
+
+pool, results = Pool(3), []
+done = stackless.channel()
+
+def client(n):
+    try:
+        results.append(pool.call(pow, n, 2) if n else pool.call(divmod, 1, 0))
+    except ZeroDivisionError:
+        results.append('zero')
+    done.send(n)
+
+for n in range(5):
+    stackless.tasklet(client)(n)
+for n in range(5):
+    done.receive()
+pool.close()
+stackless.run()
+print(sorted(results, key=str), stackless.runcount)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        (AUTO_SCHEDULER, "['short', 'middle', 'long'] True\n"),
+        (ACTORS, "33\nAttributeError True\n['closed'] True 0\n"),
+        (THREADS, "[1, 16, 4, 9, 'zero'] 1\n"),
+    ],
+    ids=["slices", "actors", "threads"],
+)
+def test_old_programs(program: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text(program)
+    done = python("-m", "tasklets.stackless", str(tmp_path / "old.py"))
+    assert (done.stdout, done.stderr, done.returncode) == (says, "", 0)
 
 
 def test_without_a_program_it_says_how_to_use_it() -> None:

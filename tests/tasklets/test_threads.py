@@ -260,7 +260,7 @@ def test_tasklets_of_a_thread_that_has_ended_are_dead() -> None:
     assert one.kill() is None  # type: ignore[func-returns-value]
     with pytest.raises(RuntimeError, match="Target thread isn't initialized"):
         one.insert()
-    with pytest.raises(RuntimeError, match="dead tasklet"):
+    with pytest.raises(RuntimeError, match="tasklet has no thread"):
         one.throw(KeyError)
 
 
