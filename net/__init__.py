@@ -16,16 +16,20 @@ from net.errors import (
     LocalProtocolError,
     NameNotFound,
     NetError,
+    NotAllowed,
     NotImportable,
     PeerLost,
     PeerUnreachable,
     ProtocolError,
     RemoteProtocolError,
 )
+from net.facets import receive_only, send_only
 from net.node import status
 from net.places import NodeLost, Place, Spawned, open_place
 from net.security import Tls
-from net.serving import Server, connect, serve
+from net.serving import Server, configure, connect, serve
+from net.settings import Settings
+from net.watching import Down, monitor, watch_dead_letters
 
 __all__ = [
     "AddressInUse",
@@ -33,11 +37,13 @@ __all__ = [
     "BadAddress",
     "BadCredentials",
     "ChannelStatus",
+    "Down",
     "LocalProtocolError",
     "NameNotFound",
     "NetError",
     "NodeLost",
     "NodeStatus",
+    "NotAllowed",
     "NotImportable",
     "PeerLost",
     "PeerUnreachable",
@@ -46,11 +52,17 @@ __all__ = [
     "RemoteProtocolError",
     "Server",
     "SessionStatus",
+    "Settings",
     "Spawned",
     "Tls",
     "WaitStatus",
+    "configure",
     "connect",
+    "monitor",
     "open_place",
+    "receive_only",
+    "send_only",
     "serve",
     "status",
+    "watch_dead_letters",
 ]

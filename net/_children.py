@@ -67,7 +67,7 @@ class Child:
         os.set_blocking(self._lifeline.fileno(), False)
         self._watcher = node.reactor.loop.io(self._lifeline.fileno(), 2)
         self._write()
-        self.link: Link = node.adopt(ours, f"pid {self.pid}")
+        self.link: Link = node.adopt(ours, f"pid {self.pid}", opens=True)
 
     @property
     def outputs(self) -> tuple[tuple[IO[bytes], str], ...]:

@@ -25,9 +25,11 @@ from net._wire import (
     FRAMES,
     ID_BYTES,
     MAX_ADDRESSES,
-    MAX_BATCH_BYTES,
     MAX_TEXT_CHARS,
+    MAY_RECEIVE,
+    MAY_SEND,
     SEND,
+    SMALL_BYTES,
     Frame,
     check_frame,
     shorten,
@@ -42,8 +44,8 @@ from tasklets.messages import (
     message_types,
 )
 
-# How a node describes one of its channels: node id, channel id, capacity, name, addresses of the node.
-Description = tuple[bytes, bytes, int, str | None, tuple[str, ...]]
+# How a node describes one of its channels: node id, channel id, capacity, name, addresses of the node, rights.
+Description = tuple[bytes, bytes, int, str | None, tuple[str, ...], int]
 
 # Extensions that are the key of a map of one entry, and say what its value makes.
 MESSAGE: Final = 16
@@ -56,6 +58,7 @@ CHANNEL: Final = 20
 # headers can promise (8 bytes an item, on each of 1024 levels) is 30 MiB at worst. Larger ones are first
 # walked over without making anything, so that no promise is believed.
 _TRUSTED_BYTES: Final = 4096
+_MAX_BUFFER_BYTES: Final = (1 << 31) - 1  # msgpack's own; who calls `decode` has checked a smaller one
 _KEPT_BYTES: Final = 1024 * 1024  # a buffer that grew beyond this for one large batch or frame is given back
 
 # The bytes that open an array or a map. A frame with fewer of them than levels are allowed cannot be too
@@ -84,6 +87,9 @@ class Codec:
         self, export: Callable[[channel], Description], resolve: Callable[[Description], channel]
     ) -> None:
         self.exported: list[channel] = []
+        self.sizes: dict[
+            int, int
+        ] = {}  # of the frames last decoded: index -> bytes, those beyond SMALL_BYTES
         self._export = export
         self._resolve = resolve
         self._tags_open = 0  # extensions read that must still turn out to be the key of a map of one entry
@@ -172,6 +178,8 @@ class Codec:
 
         Raises RemoteProtocolError for everything malformed, and nothing else.
         """
+        if self.sizes:
+            self.sizes = {}
         try:
             frames = self._decode(batch)
         except RemoteProtocolError:
@@ -211,8 +219,12 @@ class Codec:
             if self._tags_open:
                 raise RemoteProtocolError("a tag extension that is not the only key of a map")
             now = tell()
-            if now - start > MAX_DEPTH and _too_deep_at(batch, start - end, now - end, frame):
-                raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
+            size = now - start
+            if size > MAX_DEPTH:
+                if _too_deep_at(batch, start - end, now - end, frame):
+                    raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
+                if size > SMALL_BYTES:
+                    self.sizes[len(frames)] = size
             if self._trouble is not None:
                 frame, self._trouble = _without_value(frame, self._trouble), None
             frames.append(frame)
@@ -343,13 +355,13 @@ def _make_unpacker(extension: Any, mapping: Any) -> Any:
         unicode_errors="surrogatepass",
         ext_hook=extension,
         object_hook=mapping,
-        max_buffer_size=MAX_BATCH_BYTES,
+        max_buffer_size=_MAX_BUFFER_BYTES,
     )
 
 
 def _walk(batch: bytes | bytearray | memoryview) -> None:
     """Read over a batch without making anything of it: fails if a header promises more than there is."""
-    walker = msgpack.Unpacker(max_buffer_size=MAX_BATCH_BYTES)
+    walker = msgpack.Unpacker(max_buffer_size=_MAX_BUFFER_BYTES)
     walker.feed(batch)
     skip, tell, size = walker.skip, walker.tell, len(batch)
     while tell() < size:
@@ -404,9 +416,9 @@ def _without_value(frame: Frame, reason: str) -> Frame:
 
 
 def _is_description(values: tuple[Any, ...]) -> bool:
-    if len(values) != 5:
+    if len(values) != 6:
         return False
-    node_id, channel_id, capacity, name, addresses = values
+    node_id, channel_id, capacity, name, addresses, rights = values
     return (
         type(node_id) is type(channel_id) is bytes
         and len(node_id) == len(channel_id) == ID_BYTES
@@ -416,6 +428,8 @@ def _is_description(values: tuple[Any, ...]) -> bool:
         and type(addresses) is tuple
         and len(addresses) <= MAX_ADDRESSES
         and all(type(address) is str and len(address) <= MAX_TEXT_CHARS for address in addresses)
+        and type(rights) is int
+        and 0 < rights <= MAY_SEND | MAY_RECEIVE
     )
 
 

@@ -57,12 +57,13 @@ class Sender(Entry):
 class RemoteSender(Sender):
     """A peer's message."""
 
-    __slots__ = ("grant", "seqno", "withdrawn")
+    __slots__ = ("grant", "seqno", "size", "withdrawn")
 
-    def __init__(self, grant: Grant, value: Any, seqno: int) -> None:
+    def __init__(self, grant: Grant, value: Any, seqno: int, size: int) -> None:
         super().__init__(grant.channel, value)
         self.grant = grant
         self.seqno = seqno
+        self.size = size  # 0 when it is small
         self.withdrawn = False
         if self.channel.capacity == 0:  # else its send has returned, and is not taken back
             grant.link.unsettled[seqno] = self
@@ -70,7 +71,9 @@ class RemoteSender(Sender):
     def taken(self) -> None:
         grant = self.grant
         if self.channel.capacity:
+            grant.waiting_bytes -= self.size
             grant.room += 1
+            grant.room_bytes += self.size
             grant.tell_room()
         else:
             self._settle(wire.ACK)
@@ -86,9 +89,11 @@ class RemoteSender(Sender):
 
     def rejected(self, error: BaseException) -> None:
         grant = self.grant
-        if self.channel.capacity:
-            grant.used -= 1
+        grant.used -= 1
+        grant.used_bytes -= self.size
+        grant.waiting_bytes -= self.size
         grant.link.unsettled.pop(self.seqno, None)
+        grant.link.node.count_dead_letter(grant.link, self.tempval, str(error))
         grant.link.tell((wire.REJECT, grant.channel_id, self.seqno), error)
 
     def withdraw(self) -> None:
@@ -100,9 +105,12 @@ class RemoteSender(Sender):
             self.withdrawn = True
 
     def _settle(self, verdict: int) -> None:
-        link = self.grant.link
-        link.unsettled.pop(self.seqno, None)
-        link.notify((verdict, self.grant.channel_id, self.seqno))
+        grant = self.grant
+        grant.used -= 1
+        grant.used_bytes -= self.size
+        grant.waiting_bytes -= self.size
+        grant.link.unsettled.pop(self.seqno, None)
+        grant.link.notify((verdict, grant.channel_id, self.seqno))
 
 
 class LocalSender(Sender):
@@ -239,8 +247,11 @@ def deliver(sender: Sender, front: bool = False) -> None:
         (where._unshift if front else where._push)(sender, 1)
 
 
-def accept(grant: Grant, value: Any, seqno: int) -> None:
-    """A peer's message has arrived. Nearly all go straight to a receiver or into the buffer."""
+def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
+    """A peer's message has arrived. Nearly all go straight to a receiver or into the buffer.
+
+    `size` is its bytes, or 0 when it is small.
+    """
     where = grant.channel
     buffer = where._buffer
     if buffer is None:
@@ -248,18 +259,25 @@ def accept(grant: Grant, value: Any, seqno: int) -> None:
             complete(where._shift(), value)
             grant.link.notify((wire.ACK, grant.channel_id, seqno))
         else:
-            deliver(RemoteSender(grant, value, seqno))
+            grant.used += 1
+            grant.used_bytes += size
+            grant.let_wait(size)
+            deliver(RemoteSender(grant, value, seqno, size))
         return
     grant.used += 1
+    if size:
+        grant.used_bytes += size
     if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
         complete(where._shift(), value)
         grant.room += 1
+        grant.room_bytes += size
     elif where._balance == 0 and len(buffer) < where.capacity and not where.closing:
         buffer.append(value)
         grant.room += 1
+        grant.room_bytes += size
     else:
-        grant.check_window()
-        deliver(RemoteSender(grant, value, seqno))
+        grant.let_wait(size)
+        deliver(RemoteSender(grant, value, seqno, size))
     if not grant.told_soon:
         grant.tell_room()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakSet, ref
 
 from net import _wire as wire
 from net._codec import Undecodable
 from net._entries import accept, request
 from net._failures import rebuild_exception
-from net.errors import RemoteProtocolError
+from net.errors import NetError, NotAllowed, RemoteProtocolError
+from net.facets import refusal, rights_of, target_of
 from tasklets import ChannelClosed, NotSendable
 from tasklets._core import bomb
 
@@ -16,66 +19,114 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from net._link import Link
+    from net.node import Node
     from tasklets import channel
+
+
+# Answers that the peer asked for and does not read. Whoever asks for more without reading is no friend.
+MAX_UNREAD_BYTES = 256 * 1024 * 1024
+MAX_REQUESTS = 1 << 17  # of one peer, waiting: each takes some 300 bytes here
 
 
 class Export:
     """What the network knows of a channel at home here: its id, and who has to hear that it was closed."""
 
-    __slots__ = ("channel_id", "links")
+    __slots__ = ("_channel", "channel_id", "facets", "node")
 
-    def __init__(self, channel_id: bytes, links: set[Link]) -> None:
+    def __init__(self, channel_id: bytes, node: Node, exported: channel) -> None:
         self.channel_id = channel_id
-        self.links = links  # all links of the node; those that hold the channel are told
+        self.node = node
+        self.facets: WeakSet[channel] = WeakSet()  # references to it with fewer rights
+        self._channel = ref(exported)
 
     def channel_closed(self) -> None:
-        for link in self.links:
-            if self.channel_id in link.grants:
-                link.notify((wire.CLOSED, self.channel_id))
+        for one in (self._channel(), *self.facets):
+            if one is None:
+                continue
+            channel_id = self.node.id_of(one)
+            for link in list(self.node.links):  # those that hold the channel are told
+                if channel_id in link.grants:
+                    link.notify((wire.CLOSED, channel_id))
+            self.node.channel_ended(one, "it was closed")
 
 
 class Grant:
     """A channel that a peer holds `count` references to; it lives as long as this.
 
     It may be a reference that this node only handed on: that one keeps the channel alive, and is not to be used here.
-    With capacity n the peer may have so many messages under way, its window. It is told about the room that they
-    found when it has used up half of it: before that it can go on without, and a frame of its own for each message
-    would cost as much as the message. Whoever has no credit left has used up more than half.
+    The peer may have so many messages under way, its window, and so many bytes. With capacity n it is told about the
+    room that they found when it has used up half of either: before that it can go on without, and a frame of its own
+    for each message would cost as much as the message. Whoever has no credit left has used up more than half.
     """
 
-    __slots__ = ("at_home", "channel", "channel_id", "count", "link", "room", "told_soon", "used", "window")
+    __slots__ = (
+        "at_home",
+        "channel",
+        "channel_id",
+        "count",
+        "granted",
+        "link",
+        "rights",
+        "room",
+        "room_bytes",
+        "told_soon",
+        "used",
+        "used_bytes",
+        "waiting_bytes",
+        "window",
+    )
 
     def __init__(self, granted: channel, channel_id: bytes, link: Link) -> None:
-        self.channel = granted
+        self.granted = granted  # it lives as long as this
+        self.channel = target_of(granted)
+        self.rights = rights_of(granted)
         self.at_home = granted._observer is not None
         self.channel_id = channel_id
         self.link = link
         self.count = 0
-        self.used = 0  # messages that the peer does not know to have found room
-        self.room = 0  # how many of them have found room
+        # Messages that the peer does not know to have found room (capacity n), or to be taken. Bytes are those of the
+        # messages that are not small.
+        self.used = self.used_bytes = 0
+        self.room = self.room_bytes = 0  # of them, what has found room
+        self.waiting_bytes = 0  # of them, what stands in line: the memory that the peer takes here
         self.told_soon = False  # the link tells the peer at the end of this turn
         self.window = wire.window_size(granted.capacity)
 
     def tell_room(self) -> None:
         """See to it that the peer hears of room when it should. To be called when `used` or `room` has grown."""
-        half_is_used = self.used >= self.window // 2
         if (
-            self.room and not self.told_soon and (half_is_used or self.count <= 0)
-        ):  # a dropped window is to end
+            self.room
+            and not self.told_soon
+            and (
+                self.used >= self.window // 2
+                or self.used_bytes >= wire.WINDOW_BYTES // 2
+                or self.count <= 0  # a dropped window is to end
+            )
+        ):
             self.told_soon = True
             self.link.tell_room(self)
 
-    def check_window(self) -> None:
-        """Raises RemoteProtocolError when the peer has sent more than it may; it could fill the memory."""
+    def let_wait(self, size: int) -> None:
+        """A message is about to stand in line.
+
+        Raises RemoteProtocolError when the peer has sent more than it may; it could fill the memory.
+        """
         if self.used > self.window:
             raise RemoteProtocolError(
                 f"{self.used} messages under way to {self.channel!r}, {self.window} are allowed"
             )
+        if self.waiting_bytes >= wire.WINDOW_BYTES:
+            raise RemoteProtocolError(
+                f"{self.waiting_bytes} bytes under way to {self.channel!r}, after {wire.WINDOW_BYTES} it has to wait"
+            )
+        self.waiting_bytes += size
 
     def take_room(self) -> int:
         """How many messages found room that the peer is told of now."""
         room, self.room = self.room, 0
         self.used -= room
+        self.used_bytes -= self.room_bytes
+        self.room_bytes = 0
         self.told_soon = False
         return room
 
@@ -93,21 +144,42 @@ def grant(where: channel, link: Link) -> None:
 
 
 def _on_send(link: Link, frame: wire.Frame) -> None:
-    _, channel_id, value = frame
     seqno = link.messages_received = link.messages_received + 1
+    in_line = link.incoming.in_line
+    if in_line and frame[1] in in_line:
+        link.incoming.defer(frame[1], partial(take_message, link, frame, seqno, link.frame_bytes))
+    else:
+        take_message(link, frame, seqno, link.frame_bytes)
+
+
+def take_message(link: Link, frame: wire.Frame, seqno: int, size: int) -> None:
+    """Act on a SEND or BOMB in its turn; `size` is 0 when it is small."""
+    kind, channel_id, value = frame
     granted = link.grants.get(channel_id)
     if granted is None or not granted.at_home:
+        link.node.count_dead_letter(link, value, "nobody at its home holds the channel any more")
         link.tell((wire.REJECT, channel_id, seqno), _gone())
+    elif not granted.rights & wire.MAY_SEND:
+        link.tell((wire.REJECT, channel_id, seqno), NotAllowed(refusal(granted.granted, wire.MAY_SEND)))
     elif value.__class__ is Undecodable:
         unread = NotSendable(f"{granted.channel!r} cannot take the message: {value.reason}")
         link.tell((wire.REJECT, channel_id, seqno), unread)
+    elif kind == wire.BOMB:
+        accept(granted, bomb(rebuild_exception(*value)), seqno, size)
     else:
-        accept(granted, value, seqno)
+        accept(granted, value, seqno, size)
 
 
-def _on_bomb(link: Link, frame: wire.Frame) -> None:
-    _, channel_id, error = frame
-    _on_send(link, (wire.SEND, channel_id, bomb(rebuild_exception(*error))))
+def in_turn(act: Callable[[Link, wire.Frame], None]) -> Callable[[Link, wire.Frame], None]:
+    """What concerns a channel of which a large message is still arriving waits for that."""
+
+    def act_in_turn(link: Link, frame: wire.Frame) -> None:
+        if link.incoming.in_line and frame[1] in link.incoming.in_line:
+            link.incoming.defer(frame[1], partial(act, link, frame))
+        else:
+            act(link, frame)
+
+    return act_in_turn
 
 
 def _on_retract(link: Link, frame: wire.Frame) -> None:
@@ -120,11 +192,35 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
     _, channel_id, op = frame
     if op in link.requests or op in link.loans:
         raise RemoteProtocolError(f"RECEIVE {op} is still in work")
+    if len(link.requests) + len(link.loans) >= MAX_REQUESTS:
+        link.tell(
+            (wire.RAISE, op), NetError(f"{MAX_REQUESTS} receives of one node wait here; it must not be more")
+        )
+        return
     granted = link.grants.get(channel_id)
     if granted is None or not granted.at_home:
         link.tell((wire.RAISE, op), _gone())
+    elif not granted.rights & wire.MAY_RECEIVE:
+        link.tell((wire.RAISE, op), NotAllowed(refusal(granted.granted, wire.MAY_RECEIVE)))
     else:
         request(granted.channel, link, op)
+
+
+def _on_offer(link: Link, frame: wire.Frame) -> None:
+    _, channel_id, op = frame
+    granted = link.grants.get(channel_id)
+    if granted is None or not granted.at_home:
+        link.tell((wire.RAISE, op), _gone())
+    elif not granted.rights & wire.MAY_SEND:
+        link.tell((wire.RAISE, op), NotAllowed(refusal(granted.granted, wire.MAY_SEND)))
+    elif granted.channel.closing:
+        link.tell((wire.RAISE, op), ChannelClosed(granted.channel._closed_text("send to")))
+    elif len(link.node.offers) >= MAX_REQUESTS:
+        link.tell(
+            (wire.RAISE, op), NetError(f"{MAX_REQUESTS} selects wait here to send; it must not be more")
+        )
+    else:
+        link.node.offers.add(link, op, granted.channel)
 
 
 def _on_taken(link: Link, frame: wire.Frame) -> None:
@@ -135,11 +231,17 @@ def _on_taken(link: Link, frame: wire.Frame) -> None:
 
 def _on_refused(link: Link, frame: wire.Frame) -> None:
     loan = link.loans.pop(frame[1], None)
-    if loan is not None:
-        loan.refused()
+    if loan is None:
+        return
+    loan.refused()
+    if link.unread_bytes > MAX_UNREAD_BYTES:
+        link.lose(
+            f"it asks for large messages and refuses them, and has {link.unread_bytes} bytes of them to read"
+        )
 
 
 def _on_cancel(link: Link, frame: wire.Frame) -> None:
+    link.node.offers.drop(link, frame[1])
     request = link.requests.pop(frame[1], None)
     if request is not None:
         request.withdraw()
@@ -151,7 +253,7 @@ def _on_cancel(link: Link, frame: wire.Frame) -> None:
 
 def _on_close(link: Link, frame: wire.Frame) -> None:
     granted = link.grants.get(frame[1])
-    if granted is not None and granted.at_home:
+    if granted is not None and granted.at_home and granted.rights & wire.MAY_SEND:
         granted.channel.close()
 
 
@@ -159,6 +261,8 @@ def _on_hold(link: Link, frame: wire.Frame) -> None:
     held = link.node.exported(frame[1])
     if held is not None:
         grant(held, link)
+        if held.closing:
+            link.notify((wire.CLOSED, frame[1]))
 
 
 def _on_release(link: Link, frame: wire.Frame) -> None:
@@ -179,13 +283,14 @@ def _gone() -> ChannelClosed:
 
 HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {
     wire.SEND: _on_send,
-    wire.BOMB: _on_bomb,
-    wire.RETRACT: _on_retract,
+    wire.BOMB: _on_send,
+    wire.RETRACT: in_turn(_on_retract),
     wire.RECEIVE: _on_receive,
+    wire.OFFER: in_turn(_on_offer),
     wire.TAKEN: _on_taken,
     wire.REFUSED: _on_refused,
     wire.CANCEL: _on_cancel,
-    wire.CLOSE: _on_close,
+    wire.CLOSE: in_turn(_on_close),
     wire.HOLD: _on_hold,
-    wire.RELEASE: _on_release,
+    wire.RELEASE: in_turn(_on_release),
 }

@@ -1,8 +1,12 @@
-"""One session with a peer: a socket, the protocol's end here, and the writer that coalesces.
+"""A session with a peer: what both sides know of each other's channels, and the writer that coalesces.
 
 What queues up in one turn of the event loop leaves in one send. Within a turn a batch leaves early when it
 reaches a threshold that doubles from FLUSH_FIRST to FLUSH_LAST, so that the two processes overlap: one end
 packs while the other unpacks. The reader never waits for the writer: it only queues answers.
+
+A link outlives its connection. After a cut the side that opened it connects again, and both go on where they were
+(net._session); what is sent meanwhile queues up. It is *lost* when the peer has ended, has become another one, or stays
+away beyond the session's patience.
 """
 
 from __future__ import annotations
@@ -10,31 +14,39 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import socket
-from collections.abc import Callable
-from time import monotonic
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from net import _wire as wire
+from net import _exports, _wire as wire
+from net._bulk import Incoming, Outgoing
 from net._exports import grant
 from net._failures import error_of
 from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
+from net._pulse import Line, thread as pulse_thread
+from net._recovery import PEER_PATIENCE, Recovery
+from net._session import REPLAY_BYTES, Session
 from net._window import Windows
-from net.errors import PeerLost, RemoteProtocolError
-from tasklets import NotSendable
+from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
+from tasklets import NotSendable, sleep, tasklet, timeout
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
     from net._entries import RemoteReceiver, RemoteSender, Sender
     from net._exports import Grant
     from net._negotiation import Identity
     from net._operations import Operation
     from net._protocol import Hello
     from net._references import RemoteChannel
+    from net._transport import Lingering, Transport
+    from net.addresses import Address
     from net.node import Node
-    from tasklets import tasklet
+    from net.security import Security
 
 log = logging.getLogger("net")
 
@@ -45,18 +57,28 @@ FLUSH_LAST = 8 * 1024
 # One batch, or one frame that is larger: the peer reads it while the next is made. Measured: messages of 64 KiB go
 # through twice as fast as in batches of all that waits.
 BATCH_BYTES = 64 * 1024
+# For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
+ATTEMPT_SECONDS = 3.0
 
 
 class Link:
-    """One end of a connection. Made by a Node; `opened` is over when the peer has introduced itself."""
+    """One end of a session. Made by a Node; `opened` is over when the peer has introduced itself."""
 
     identity: Identity | None = None  # who has proved to be at the other end, where that is asked for
+    security: Security | None = None  # by what both ends prove who they are, when we connect again
     asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
 
-    def __init__(self, node: Node, sock: socket.socket, where: str) -> None:
+    def __init__(
+        self, node: Node, where: str, *, opens: bool, address: Address | None, patience: float
+    ) -> None:
         self.node = node
         self.where = where  # how to name the other end before it has said its name
+        self.opens = opens  # we introduce ourselves first, and connect again after a cut
+        self.address = address  # where to connect again; None: nowhere
+        self.patience = patience  # asked for; when it is open, agreed upon
+        self.peer: Hello | None = None  # who the other end is; None until it has introduced itself
         self.lost: PeerLost | None = None
+        self.refused = False  # the peer broke the protocol
         self.opened = Wait(f"{where} to introduce itself")
         self.operations: dict[int, Operation] = {}  # started here, by op
         self.loans: dict[int, Sender] = {}  # ITEMs on their way, by the peer's op
@@ -64,54 +86,82 @@ class Link:
         self.requests: dict[int, RemoteReceiver] = {}  # of the peer, in line at channels here, by its op
         # The peer's messages for channels of capacity 0, in line or lent, by their number.
         self.unsettled: dict[int, RemoteSender] = {}
+        self.verdicts: dict[int, Wait] = {}  # on messages that were withdrawn here, by their number
         self.messages_sent = self.messages_received = 0  # SENDs and BOMBs: the number of the last one
+        self.frame_bytes = 0  # size of the frame that is being acted on, if it is not small
         self.windows = Windows()  # how far we are ahead of the peer's channels
         self.users: WeakSet[RemoteChannel] = WeakSet()  # references that work over this link
         self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
+        self.incoming = Incoming(node.limits)
+        self.stalled_for = 0.0  # seconds that the peer's event loop had had no turn when its pulse came last
+        self._outgoing = Outgoing()
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
         self._roomy: list[Grant] = []  # whose room is to be told to the peer
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
-        self._unsent: memoryview | None = None  # of a batch that the kernel took in part
+        self._unsent: memoryview | None = None  # of a batch that the transport took in part
         self._writing_failed = False
+        self._writable = False  # there is a connection, it is open, and takes more
         self._end_of_turn_armed = False
+        self._messages_left = 0  # the number of the last message that is in a batch
         self._codec = node.codec
-        self._protocol = Protocol(node.hello, self._codec)
-        self._pack = self._protocol.pack
-        self._socket = sock
-        sock.setblocking(False)
-        loop = node.reactor.loop
-        self._run_callback = loop.run_callback
-        self._read_watcher = loop.io(sock.fileno(), 1)
-        self._write_watcher = loop.io(sock.fileno(), 2)
-        self._read_watcher.start(self._on_readable)
-        self._write(self._protocol.opening())
+        self.session = Session(node.draw_id(), self._codec)
+        self._pack = self.session.pack
+        self._recovery = Recovery(patience, node.random)
+        self._reconnecting: Wait | None = None
+        self._line: Line | None = None  # of the pulse
+        self._cancel_patience: Callable[[], None] | None = None  # the timer of what is waited for now
+        self._transport: Transport | None = None
+        self._protocol: Protocol | None = None
+        self._call_soon = node.call_soon
 
     def __repr__(self) -> str:
-        state = "lost" if self.lost else "open" if self.peer else "opening"
-        return f"<Link to {self.name} {state}>"
+        return f"<Link to {self.name} {self.state}>"
 
     @property
-    def peer(self) -> Hello | None:
-        """Who the other end is; None until it has introduced itself."""
-        return self._protocol.peer
+    def state(self) -> str:
+        """In a word: "opening", "open", "stalled" (its event loop has no turns), "cut" or "lost"."""
+        if self.lost is not None:
+            return "lost"
+        if self.peer is None:
+            return "opening"
+        if self._recovery.deadline is not None:
+            return "cut"
+        return "stalled" if self.stalled_for > self.node.settings.stalled_after else "open"
 
     @property
     def name(self) -> str:
         """How to name the peer to a person."""
         return f"{self.peer.name} at {self.where}" if self.peer is not None and self.peer.name else self.where
 
+    @property
+    def unread_bytes(self) -> int:
+        """What waits here to be sent to the peer."""
+        return self._outbox_bytes + self._outgoing.pending_bytes
+
+    @property
+    def cuts(self) -> int:
+        """How many connections of it were lost."""
+        return self._recovery.cuts
+
     # -- sending ---------------------------------------------------------------------------------------------
 
-    def send(self, frame: wire.Frame) -> None:
-        """Queue a frame. Never blocks. Raises PeerLost, and NotSendable when a value in it cannot travel."""
+    def send(self, frame: wire.Frame) -> int:
+        """Queue a frame; returns its size in bytes. Never blocks.
+
+        Raises PeerLost, and NotSendable when a value in it cannot travel.
+        """
         if self.lost is not None:
             raise self.loss("not taken")
         packed = self._pack(frame)
-        for exported in self._codec.exported:
-            grant(exported, self)
+        exported = self._codec.exported
+        for one in exported:
+            grant(one, self)
+        size = len(packed)
+        if size > wire.MAX_FRAME_BYTES:
+            packed = self._pack(self._outgoing.add(packed, _subject_of(frame)))
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
@@ -119,17 +169,26 @@ class Link:
             self._flush()
         if not self._end_of_turn_armed:
             self._arm_end_of_turn()
+        for one in exported:
+            if one.closing and one._observer is not None:  # it was closed before it was given away
+                self.notify((wire.CLOSED, self.node.id_of(one)))
+        return size
 
     def send_message(self, frame: wire.Frame) -> int:
-        """Queue a SEND or BOMB like `send`. Returns its number."""
-        self.send(frame)
+        """Queue a SEND or BOMB like `send`. Its number is `messages_sent` then."""
         self.messages_sent += 1
-        return self.messages_sent
+        try:
+            return self.send(frame)
+        except BaseException:
+            self.messages_sent -= 1
+            raise
 
     def notify(self, frame: wire.Frame) -> None:
         """Queue a frame that carries no value of a program's; a lost link does not matter."""
         if self.lost is None:
             self.send(frame)
+            if self._outbox_bytes > _exports.MAX_UNREAD_BYTES:
+                self._call_soon(self.lose, f"it does not read {self._outbox_bytes} bytes of answers")
 
     def tell(self, frame: wire.Frame, error: BaseException) -> None:
         """Queue a frame that lacks its last field, what failed; a lost link does not matter."""
@@ -160,60 +219,78 @@ class Link:
     def _arm_end_of_turn(self) -> None:
         if not self._end_of_turn_armed:
             self._end_of_turn_armed = True
-            self._run_callback(self._end_turn)
+            self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
         self._end_of_turn_armed = False
         self._threshold = FLUSH_FIRST
         self._send_room()
         self._flush()
+        if self._writable and self.session.owes:
+            self._write(self.session.acknowledgement())
 
     def _flush(self) -> None:
-        while self._outbox and self._unsent is None and self.lost is None and not self._writing_failed:
-            self._write(self._protocol.envelope(self._take_batch()))
+        session = self.session
+        while (
+            self._writable and (self._outbox or self._outgoing.ready) and session.replay_bytes < REPLAY_BYTES
+        ):
+            self._write(session.envelope(self._take_batch()))
 
     def _take_batch(self) -> list[bytes]:
-        """Take as many frames out of the outbox as should leave together."""
+        """Take as many frames out of the outbox as should leave together, and one part of a large frame."""
         outbox = self._outbox
         if self._outbox_bytes <= BATCH_BYTES:
             self._outbox, self._outbox_bytes = [], 0
-            return outbox
-        size = count = 0
-        for packed in outbox:
-            if count and size + len(packed) > BATCH_BYTES:
-                break
-            size += len(packed)
-            count += 1
-        batch, self._outbox = outbox[:count], outbox[count:]
-        self._outbox_bytes -= size
+            self._messages_left = self.messages_sent
+            batch = outbox
+        else:
+            size = count = 0
+            for packed in outbox:
+                if count and size + len(packed) > BATCH_BYTES:
+                    break
+                size += len(packed)
+                count += 1
+            batch, self._outbox = outbox[:count], outbox[count:]
+            self._outbox_bytes -= size
+            self._messages_left = self.messages_sent
+        if self._outgoing.ready and not self._outbox:  # what announces it has left, then
+            batch.append(self._codec.encode(self._outgoing.next_part()))
         return batch
 
     def _write(self, data: bytes | memoryview) -> None:
+        assert self._transport is not None
         try:
-            sent = self._socket.send(data)
+            sent = self._transport.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             # Not under the feet of whoever is sending: it is about to register who hears the answer.
             self._writing_failed = True
-            self._run_callback(self._on_writing_failed, f"writing failed: {error.strerror or error}")
+            self._writable = False
+            self._call_soon(self._on_writing_failed, f"writing failed: {error.strerror or error}")
             return
         if sent < len(data):
             self._unsent = memoryview(data)[sent:]
-            self._write_watcher.start(self._on_writable)
+            self._writable = False
+            self._transport.wait_writable()
 
     def _on_writing_failed(self, reason: str) -> None:
+        if not self._writing_failed:
+            return  # another connection has taken its place
         # What arrived before may hold answers, and say why the peer ended.
-        while self.lost is None and self._read():
+        while self._transport is not None and self._writing_failed and self._read():
             pass
-        self.lose(reason)
+        if self._writing_failed:
+            self._cut(reason)
 
     def _on_writable(self) -> None:
-        assert self._unsent is not None
         rest, self._unsent = self._unsent, None
-        self._write_watcher.stop()
-        self._write(rest)
+        self._writable = self.peer is not None and self._recovery.deadline is None
+        if rest is not None:
+            self._write(rest)
         self._flush()
+        if self._writable and self.session.owes:
+            self._write(self.session.acknowledgement())
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -235,36 +312,278 @@ class Link:
             reactor._armed = self._end_of_turn_armed = False
             reactor.arm()
             self._arm_end_of_turn()
-            self._run_callback(_raise, error)
+            self._call_soon(_raise, error)
+
+    def _on_event(self) -> None:
+        """The same where there is no event loop to be spared."""
+        self._read()
+        self._arm_end_of_turn()
 
     def _read(self) -> bool:
         """Act on what has arrived; False when there was nothing."""
         handlers = self.node.handlers
         received = self.node.received
+        transport, protocol = self._transport, self._protocol
+        assert transport is not None
+        assert protocol is not None
         try:
-            size = self._socket.recv_into(received)
-        except BlockingIOError:
-            return False
+            size = transport.receive_into(received)
         except OSError as error:
-            self.lose(f"the connection broke: {error.strerror or error}")
+            self._cut(f"the connection broke: {error.strerror or error}")
+            return False
+        if size is None:
             return False
         if not size:
-            self.lose("its connection ended")
+            self._cut("its connection ended")
             return False
         try:
-            for frame in self.node.decode(self, self._protocol, received[:size]):
-                if self.lost is None:
-                    handlers[frame[0]](self, frame)
+            frames = self.node.decode(self, protocol, received[:size])
+            if protocol.sizes:
+                self._act_on_sizes(frames, protocol.sizes)
+            else:
+                for frame in frames:
+                    if self.lost is None:
+                        handlers[frame[0]](self, frame)
         except AuthenticationAsked as error:
             self.asked_for = error
             self.lose(str(error))
         except RemoteProtocolError as error:
             log.warning("%s broke the protocol, its connection is closed: %s", self.name, error)
+            self.refused = True
             self.lose(f"it broke the protocol: {error}")
         except Exception:  # a frame half acted on would leave somebody waiting for ever
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
             self.lose("a frame of it led to a fault here")
         return True
+
+    def _act_on_sizes(self, frames: list[wire.Frame], sizes: dict[int, int]) -> None:
+        for index, frame in enumerate(frames):
+            if self.lost is None:
+                self.act(frame, sizes.get(index, 0))
+
+    def act(self, frame: wire.Frame, size: int) -> None:
+        """Act on a frame of which it matters how large it is."""
+        self.frame_bytes = size
+        try:
+            self.node.handlers[frame[0]](self, frame)
+        finally:
+            self.frame_bytes = 0
+
+    # -- connections -----------------------------------------------------------------------------------------
+
+    def attach(self, transport: Transport) -> None:
+        """Go on over this connection."""
+        assert self._transport is None
+        hello = self._hello()
+        self._use(transport, Protocol(hello, self._codec, self.session if self.opens else None))
+        assert self._protocol is not None
+        # Who is connected to says at once what it speaks: one that speaks otherwise, or wants a secret, sees it.
+        self._write(self._protocol.opening() if self.opens else self._protocol.preface())
+
+    def _end_patience(self) -> None:
+        cancel, self._cancel_patience = self._cancel_patience, None
+        if cancel is not None:
+            cancel()
+
+    def _use(self, transport: Transport, protocol: Protocol) -> None:
+        self._transport, self._protocol = transport, protocol
+        self._unsent = None
+        self._writing_failed = False
+        transport.start(self._on_event if self.node.network else self._on_readable, self._on_writable)
+
+    def _hello(self) -> Hello:
+        return replace(
+            self.node.hello,
+            session=self.session.session_id,
+            resumes=self.peer is not None,
+            received=self.session.received,
+            patience_ms=int(self.patience * 1000),
+        )
+
+    def greet(self, peer: Hello) -> None:
+        """The peer has introduced itself. Raises RemoteProtocolError."""
+        if not self.opens:
+            self.node.welcome(self, peer)
+        elif self.peer is None:
+            if peer.session != self.session.session_id:
+                raise RemoteProtocolError("it answered with another session")
+            self._open(peer, peer.patience_ms / 1000)
+        elif peer.node_id != self.peer.node_id:
+            self.lose("another process is there now; was it started again?")
+        elif peer.session != self.session.session_id:
+            self.lose("it has given up the session")
+        else:
+            self._resume(peer)
+
+    def enter(self, peer: Hello, patience: float) -> None:
+        """Become the session that the peer opens."""
+        assert peer.session is not None
+        assert self._protocol is not None
+        self.session.session_id = peer.session
+        if peer.patience_ms:  # who asks for none cannot come back
+            self.patience = max(min(peer.patience_ms / 1000, PEER_PATIENCE), patience)
+        else:
+            self.patience = 0.0
+        self._write(self._protocol.join(self.session, self._hello()))
+        self._open(peer, self.patience)
+
+    def _open(self, peer: Hello, patience: float) -> None:
+        self._end_patience()
+        self.peer = peer
+        self.patience = self._recovery.patience = patience
+        self._outgoing.meet(peer.limits)
+        self._writable = self._unsent is None and not self._writing_failed
+        self.node.link_opened(self)
+        self._flush()
+
+    def take_over(self, fresh: Link, peer: Hello) -> None:
+        """The peer has connected again, and `fresh` is what accepted it. Raises RemoteProtocolError."""
+        self._drop_transport()
+        transport, protocol = fresh.give_up_transport()
+        self._use(transport, protocol)
+        self._write(protocol.join(self.session, self._hello()))
+        try:
+            self._resume(peer)
+        except RemoteProtocolError as error:
+            self.lose(f"it broke the protocol: {error}")
+            raise
+
+    def give_up_transport(self) -> tuple[Transport, Protocol]:
+        """Let another one have the connection; this link never was."""
+        transport, protocol = self._transport, self._protocol
+        assert transport is not None
+        assert protocol is not None
+        self._transport = None
+        self.lose("it was a connection for another session")
+        return transport, protocol
+
+    def refuse(self, reason: str) -> None:
+        """There is no such session: say so, and end the connection."""
+        assert self._protocol is not None
+        self._write(self._protocol.join(self.session, replace(self._hello(), session=None)))
+        self.lose(reason)
+
+    def _resume(self, peer: Hello) -> None:
+        batches = self.session.resume(peer.received)
+        self._recovery.mended()
+        self._end_patience()
+        log.info("%s: connected again, %d batches are sent again", self.name, len(tuple(batches)))
+        missing = b"".join(batches)
+        self._writable = self._unsent is None and not self._writing_failed
+        if self._unsent is not None:  # of our HELLO
+            self._unsent = memoryview(bytes(self._unsent) + missing)
+        elif missing and self._writable:
+            self._write(missing)
+        if self._reconnecting is not None:
+            self._reconnecting.wake()
+        self.node.plan_pulse(self)
+        self._arm_end_of_turn()
+
+    def _drop_transport(self) -> None:
+        transport, self._transport = self._transport, None
+        self._protocol = None
+        self._writable = False
+        self._unsent = None
+        self._writing_failed = False
+        if transport is not None:
+            transport.close()
+
+    # -- the pulse -------------------------------------------------------------------------------------------
+
+    def beat_over(self, sock: socket.socket) -> None:
+        """Let the pulse of this session beat over a connection from now on."""
+        self._end_pulse()
+        self._line = Line(self, sock)
+        pulse_thread.add(self._line)
+
+    def on_silence(self, line: Line, reason: str) -> None:
+        """The peer's process gives no sign of life: it is stopped, or the line is dead."""
+        if self._line is line:
+            self._line = None
+            self.cut(reason)
+
+    def on_pulse_ended(self, line: Line) -> None:
+        """Only the connection of the pulse broke. Who opened it opens another."""
+        if self._line is line:
+            self._line = None
+            self.stalled_for = 0.0
+            self.node.plan_pulse(self)
+
+    def _end_pulse(self) -> None:
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    # -- cuts ------------------------------------------------------------------------------------------------
+
+    def cut(self, reason: str) -> None:
+        """Give up the connection (its peer gives no sign of life), but not yet the session."""
+        if self.lost is None and self._transport is not None:
+            self._cut(reason)
+
+    def _cut(self, reason: str) -> None:
+        """The connection is over. If there is patience, the session is not."""
+        if self.lost is not None:
+            return
+        self._drop_transport()
+        self._end_pulse()
+        if self.peer is None or not self.patience:
+            self.lose(reason)
+            return
+        now = self.node.now()
+        fresh = self._recovery.deadline is None
+        self._recovery.cut(now)
+        if self._reconnecting is not None:
+            self._reconnecting.wake()
+        elif self.opens:
+            self._reconnecting = Wait(f"{self.name} to answer")
+            retry = tasklet(self._reconnect)(reason)
+            retry.name = f"reconnect to {self.where}"
+        elif fresh:
+            self._cancel_patience = self.node.reactor.call_later(self.patience, self._give_up, reason)
+        if fresh:
+            log.info("%s: %s; waiting %g s for another connection", self.name, reason, self.patience)
+
+    def _give_up(self, reason: str) -> None:
+        self._cancel_patience = None
+        self.lose(f"{reason}, and did not come back within {self.patience:g} s")
+
+    def _reconnect(self, reason: str) -> None:
+        """Connect again and again until it is mended or lost. Runs in a tasklet of its own."""
+        assert self.address is not None
+        why = ""
+        try:
+            while self.lost is None and self._recovery.deadline is not None:
+                pause = self._recovery.next_pause(self.node.now())
+                if pause is None:
+                    self._give_up(f"{reason}{why}")
+                    return
+                sleep(pause)
+                try:
+                    self._connect_once(self._recovery.deadline)
+                except (PeerUnreachable, NetError, OSError) as error:
+                    why = f" ({error})"
+        finally:
+            self._reconnecting = None
+            if self.lost is None and self._recovery.deadline is not None:  # somebody has killed this tasklet
+                self.lose(reason)
+
+    def _connect_once(self, deadline: float) -> None:
+        assert self.address is not None
+        with timeout(max(0.01, min(deadline - self.node.now(), ATTEMPT_SECONDS))):
+            transport, self.identity = self.node.connect_to(self.address, self.security)
+            if self.lost is not None or self._recovery.deadline is None:
+                transport.close()
+                return
+            self._drop_transport()
+            self._reconnecting = wait = Wait(f"{self.name} to answer")
+            self.attach(transport)
+            try:
+                wait.park()  # until it has answered, or this connection is cut, too
+            except BaseException:
+                if self._recovery.deadline is not None:
+                    self._drop_transport()
+                raise
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -273,13 +592,20 @@ class Link:
         assert self.lost is not None
         return PeerLost(f"{self.lost} (the message: {outcome})", peer=self.name, outcome=outcome)
 
+    def outcome_of(self, seqno: int) -> str:
+        """What became of a message for a channel of capacity 0, on which there was no verdict."""
+        assert self.lost is not None
+        return "not taken" if seqno > self._messages_left or self.lost.outcome == "not taken" else "unknown"
+
     def at_end(self, callback: Callable[[], object]) -> None:
         """Call something when the link is lost or closed."""
         self._end_callbacks.append(callback)
 
     def close(self, reason: str = "") -> None:
-        """Say goodbye and close. Never blocks: what the kernel does not take at once is not sent."""
+        """Say goodbye and close. Never blocks: what the transport does not take at once is not sent."""
         if self.lost is None:
+            if not self._writable and (ahead := sum(window.under_way for window in self.windows.values())):
+                log.warning("%s: %d messages that were sent ahead may not have reached it", self.name, ahead)
             self._send_room()
             self.notify((wire.GOODBYE, reason[: wire.MAX_TEXT_CHARS]))
             self._flush()
@@ -291,47 +617,73 @@ class Link:
         """
         self._send_room()
         ahead = any(window.under_way for window in self.windows.values())
-        if self.lost is not None or not (ahead or self.loans or self._outbox or self._unsent):
+        busy = ahead or self.loans or self._outbox or self._unsent or self._outgoing.pending
+        open_now = self._transport is not None and self.peer is not None and self._recovery.deadline is None
+        lingering = None
+        if self.lost is None and busy and open_now:
+            assert self._transport is not None
+            lingering = self._transport.linger(deadline)
+        if lingering is None:
             self.close()
             return
         self.notify((wire.GOODBYE, ""))
-        with contextlib.suppress(OSError):
-            if self._unsent is not None:
-                self._send_until(self._unsent, deadline)
-            self._send_until(self._protocol.envelope(self._outbox), deadline)
-            self._outbox = []
-            # To close with something unread would make the kernel throw away what the peer has not read yet.
-            self._socket.shutdown(socket.SHUT_WR)
-            while self._socket_before(deadline).recv_into(self.node.received):
-                pass
+        try:
+            self._say_last_words(lingering)
+        except (OSError, RemoteProtocolError) as error:
+            log.warning("%s: not everything that was sent has reached it: %s", self.name, error)
+        self._outbox = []
         self.lose("it was closed here")
 
-    def _send_until(self, data: bytes | memoryview, deadline: float) -> None:
-        self._socket_before(deadline).sendall(data)
+    def _say_last_words(self, lingering: Lingering) -> None:
+        """Send all that is queued, and wait until the peer has read it."""
+        if self._unsent is not None:
+            lingering.send_all(self._unsent)
+            self._unsent = None
+        goodbye = self._outbox.pop()
+        self._outbox_bytes -= len(goodbye)
+        while self._outbox or self._outgoing.pending:
+            while (self._outbox or self._outgoing.ready) and self.session.has_room:
+                lingering.send_all(self.session.envelope(self._take_batch()))
+            if self._outbox or self._outgoing.pending:
+                self._hear(lingering)
+        lingering.send_all(self.session.envelope([goodbye]))
+        lingering.end_sending()
+        with contextlib.suppress(OSError):  # it may be too busy to read; its system has what we sent
+            while lingering.receive_into(self.node.received):
+                pass
 
-    def _socket_before(self, deadline: float) -> socket.socket:
-        self._socket.settimeout(max(0.001, deadline - monotonic()))
-        return self._socket
+    def _hear(self, lingering: Lingering) -> None:
+        """Take in what gives leave to send more. Nobody will act on the rest any more."""
+        assert self._protocol is not None
+        size = lingering.receive_into(self.node.received)
+        if not size:
+            raise ConnectionError("its connection ended")
+        for frame in self.node.decode(self, self._protocol, self.node.received[:size]):
+            if frame[0] == wire.WINDOW:
+                self._outgoing.granted(frame[1])
 
-    def lose(self, reason: str) -> None:
-        """The connection is over: everything that waits for the peer fails."""
+    def lose(self, reason: str, outcome: str = "unknown") -> None:
+        """The session is over: everything that waits for the peer fails.
+
+        `outcome` is that of messages which left and on which no verdict came.
+        """
         if self.lost is not None:
             return
-        self.lost = PeerLost(f"{self.name} is gone: {reason}", peer=self.name)
-        for watcher in (self._read_watcher, self._write_watcher):
-            watcher.stop()
-            watcher.close()
-        self._socket.close()
-        self._unsent = None
+        self.lost = PeerLost(f"{self.name} is gone: {reason}", peer=self.name, outcome=outcome)
+        self._drop_transport()
+        self._end_pulse()
+        self._end_patience()
+        if self._reconnecting is not None:
+            self._reconnecting.wake()
         self._outbox = []
         self.node.link_lost(self)
         self.opened.fail(self.lost)
         operations, self.operations = self.operations, {}
         for operation in operations.values():
-            operation.fail(self.loss("unknown"))
+            operation.fail(self.loss(outcome))
         loans, self.loans = self.loans, {}
         for loan in loans.values():
-            loan.lost(self.loss("unknown"))
+            loan.lost(self.loss(outcome))
         for user in list(self.users):
             user.link_lost(self)
         for request in list(self.requests.values()):
@@ -340,6 +692,10 @@ class Link:
         for sender in list(self.unsettled.values()):
             sender.withdraw()
         self.unsettled.clear()
+        verdicts, self.verdicts = self.verdicts, {}
+        for verdict in verdicts.values():
+            verdict.wake(outcome)
+        self.node.offers.drop_all(self)
         self.grants.clear()
         self._roomy.clear()
         spawned, self.spawned = self.spawned, {}
@@ -350,5 +706,58 @@ class Link:
         self.node.scheduler.reconsider()
 
 
+def _subject_of(frame: wire.Frame) -> Any:
+    """What must not overtake a frame: what concerns the same channel, or the same spawned function."""
+    return frame[1] if frame[0] in (wire.SEND, wire.BOMB, wire.SPAWN) else None
+
+
 def _raise(error: BaseException) -> None:
     raise error
+
+
+# -- large frames ----------------------------------------------------------------------------------------------------
+
+
+def _on_large(link: Link, frame: wire.Frame) -> None:
+    _, stream, size, subject = frame
+    link.incoming.begin(stream, size, subject)
+    if subject.__class__ is bytes:  # a message: it has its number from here
+        link.messages_received += 1
+        begun = link.incoming.find(stream)
+        assert begun is not None
+        begun.seqno = link.messages_received
+
+
+def _on_part(link: Link, frame: wire.Frame) -> None:
+    _, stream, data = frame
+    begun = link.incoming.find(stream)
+    whole = link.incoming.part(stream, data)
+    room = link.incoming.take_room()
+    if room:
+        link.notify((wire.WINDOW, room))
+    if whole is None:
+        return
+    assert begun is not None
+    frames = link.node.decode_large(link, whole)
+    if len(frames) != 1 or frames[0][0] not in _MAY_BE_LARGE or _subject_of(frames[0]) != begun.subject:
+        raise RemoteProtocolError(f"LARGE {stream} is not the frame that was announced")
+    if begun.subject.__class__ is bytes:
+        act = partial(link.node.take_message, link, frames[0], begun.seqno, len(whole))
+    else:
+        act = partial(link.act, frames[0], len(whole))
+    link.incoming.complete(begun, act)
+
+
+def _on_window(link: Link, frame: wire.Frame) -> None:
+    link._outgoing.granted(frame[1])
+
+
+_MAY_BE_LARGE = frozenset(
+    {wire.SEND, wire.BOMB, wire.REJECT, wire.ITEM, wire.RAISE, wire.FOUND, wire.SPAWN, wire.EXITED}
+)
+
+HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {
+    wire.LARGE: _on_large,
+    wire.PART: _on_part,
+    wire.WINDOW: _on_window,
+}

@@ -102,7 +102,7 @@ def advise(asked: int) -> str:
 
 def _receive_banner(sock: socket.socket) -> Generator[int, None, bytes]:
     banner = b""
-    while len(banner) < BANNER.size:
+    while len(banner) < BANNER.size and banner[: len(PREFACE)] != PREFACE:
         more = yield from _receive(sock, BANNER.size - len(banner))
         if not more:
             raise HandshakeCut("the connection ended before anything was said")

@@ -57,6 +57,12 @@ def _on_found(link: Link, frame: wire.Frame) -> None:
         operation.answer(value)
 
 
+def _on_wanted(link: Link, frame: wire.Frame) -> None:
+    operation = _pop(link, frame[1], wire.WANTED)
+    if operation is not None:
+        operation.answer(None)
+
+
 def _on_started(link: Link, frame: wire.Frame) -> None:
     pass  # nobody waits for it: EXITED or RAISE tell how it ended
 
@@ -84,5 +90,6 @@ HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {
     wire.RAISE: _on_raise,
     wire.FOUND: _on_found,
     wire.STARTED: _on_started,
+    wire.WANTED: _on_wanted,
     wire.EXITED: _on_exited,
 }

@@ -1,14 +1,14 @@
-"""One end of a session as a state machine: bytes in, frames out. No socket, no clock, no tasklet.
+"""One connection of a session as a state machine: bytes in, frames out. No socket, no clock, no tasklet.
 
-    ours = Protocol(Hello(node_id), codec)
+    ours = Protocol(hello, codec, session)          # who opens; who accepts has no session yet
     transport.write(ours.opening())
-    frames = ours.receive(transport.read())  # first (HELLO, ...), which also fills ours.peer
-    transport.write(ours.envelope([ours.pack((SEND, channel_id, value))]))
+    frames = ours.receive(transport.read())         # first (HELLO, ...), which also fills ours.peer
 
-The order of frames matters from here on: what is packed is put into an envelope once, in that order.
+Who opens a connection introduces itself, and the other side answers in the same way. Then both send the session's
+batches (net._session); who accepted learns from the first HELLO which session it is, and enters it with `join`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -16,46 +16,46 @@ from typing import Any, Final
 
 from net._codec import Codec
 from net._handshake import check_not_asked
+from net._session import BULK_BYTES, MAX_MESSAGE_BYTES, Limits, Session
 from net._wire import (
     BATCH,
-    FRAMES,
     GOODBYE,
     HELLO,
     ID_BYTES,
     MAX_ADDRESSES,
     MAX_BATCH_BYTES,
-    MAX_FRAME_BYTES,
     MAX_HELLO_BYTES,
     MAX_TEXT_CHARS,
+    NUMBER_BYTES,
     PREFACE,
-    SEQ_BYTES,
     VERSION,
     Frame,
     shorten,
 )
 from net.errors import LocalProtocolError, RemoteProtocolError
-from tasklets import NotSendable
 
 SHORT_BYTES: Final = 4096  # up to here it pays to look whether one batch came by itself
 
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one side accepts; it tells the other side in its HELLO."""
-
-    max_frame_bytes: int = MAX_FRAME_BYTES
-    max_batch_bytes: int = MAX_BATCH_BYTES  # of all that follows a batch's first field
+# What a connection is for.
+TALK: Final = "session"
+PULSE: Final = "pulse"  # see net._pulse
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who a node is, as it tells another."""
+    """Who a node is, and which session it means, as it tells another."""
 
     node_id: bytes  # fresh whenever the process starts, so a restarted node is another one
     addresses: tuple[str, ...] = ()  # where it can be reached, if anywhere
     name: str = ""  # for people: program and process
     versions: tuple[int, int] = (VERSION, VERSION)
     limits: Limits = field(default_factory=Limits)
+    session: bytes | None = None  # drawn by who opened it; None in an answer: no such session here
+    resumes: bool = False  # it is a connection more of a session that was open before
+    received: int = 0  # the last batch of the session that arrived here
+    patience_ms: int = 0  # how long a session outlives its connection; the answer decides
+    silence_ms: int = 10_000  # after which its pulse is missed: within it there have to be three beats
+    purpose: str = TALK
 
     def features(self) -> dict[str, Any]:
         """Return the map that goes into the HELLO frame."""
@@ -64,7 +64,13 @@ class Hello:
             "addresses": self.addresses,
             "name": self.name,
             "versions": self.versions,
-            "limits": {"frame": self.limits.max_frame_bytes, "batch": self.limits.max_batch_bytes},
+            "limits": {"message": self.limits.max_message_bytes, "bulk": self.limits.bulk_bytes},
+            "session": self.session,
+            "resumes": self.resumes,
+            "received": self.received,
+            "patience": self.patience_ms,
+            "silence": self.silence_ms,
+            "purpose": self.purpose,
         }
 
     @classmethod
@@ -78,7 +84,13 @@ class Hello:
         name = features.get("name", "")
         versions = features.get("versions")
         limits = features.get("limits", MappingProxyType({}))
-        _expect(type(node_id) is bytes and len(node_id) == ID_BYTES, "node", f"{ID_BYTES} bytes", node_id)
+        session = features.get("session")
+        resumes = features.get("resumes", False)
+        received = features.get("received", 0)
+        patience = features.get("patience", 0)
+        silence = features.get("silence", 10_000)
+        purpose = features.get("purpose", TALK)
+        _expect(_is_id(node_id), "node", f"{ID_BYTES} bytes", node_id)
         _expect(
             type(addresses) is tuple and len(addresses) <= MAX_ADDRESSES and all(map(_is_text, addresses)),
             "addresses",
@@ -87,15 +99,39 @@ class Hello:
         )
         _expect(_is_text(name), "name", f"a text of at most {MAX_TEXT_CHARS} characters", name)
         _expect(
-            type(versions) is tuple and len(versions) == 2 and all(map(_is_size, versions)),
+            type(versions) is tuple and len(versions) == 2 and all(_is_count(each, 1) for each in versions),
             "versions",
             "the lowest and the highest version spoken",
             versions,
         )
         _expect(type(limits) is MappingProxyType, "limits", "a map", limits)
-        frame, batch = limits.get("frame", MAX_FRAME_BYTES), limits.get("batch", MAX_BATCH_BYTES)
-        _expect(_is_size(frame) and _is_size(batch), "limits", "sizes in bytes", limits)
-        return cls(node_id, addresses, name, versions, Limits(frame, batch))  # type: ignore[arg-type]  # just checked
+        message, bulk = limits.get("message", MAX_MESSAGE_BYTES), limits.get("bulk", BULK_BYTES)
+        least = MAX_BATCH_BYTES
+        _expect(
+            _is_count(message, least) and _is_count(bulk, least),
+            "limits",
+            f"sizes of {least} bytes or more",
+            limits,
+        )
+        _expect(session is None or _is_id(session), "session", f"{ID_BYTES} bytes or nil", session)
+        _expect(type(resumes) is bool, "resumes", "true or false", resumes)
+        _expect(_is_count(received), "received", "the number of a batch", received)
+        _expect(_is_count(patience), "patience", "milliseconds", patience)
+        _expect(_is_count(silence, 1), "silence", "milliseconds, 1 or more", silence)
+        _expect(purpose in (TALK, PULSE), "purpose", f"{TALK!r} or {PULSE!r}", purpose)
+        return cls(
+            node_id,  # type: ignore[arg-type]  # just checked
+            addresses,
+            name,
+            versions,  # type: ignore[arg-type]
+            Limits(message, bulk),
+            session,
+            resumes,
+            received,
+            patience,
+            silence,
+            purpose,
+        )
 
 
 class State(Enum):
@@ -103,7 +139,8 @@ class State(Enum):
 
     NEW = "new"  # no HELLO yet
     OPEN = "open"
-    CLOSED = "closed"  # the other side said goodbye or ended the stream
+    CLOSED = "closed"  # the other side said goodbye
+    CUT = "cut"  # the connection ended, the session perhaps not
     ERROR = "error"  # the other side broke the rules; nothing works any more
 
 
@@ -111,98 +148,63 @@ class State(Enum):
 TRANSITIONS: Final[Mapping[tuple[State, str], State]] = MappingProxyType(
     {
         (State.NEW, "hello"): State.OPEN,
-        (State.NEW, "end of stream"): State.CLOSED,
+        (State.NEW, "end of stream"): State.CUT,
         (State.OPEN, "frame"): State.OPEN,
         (State.OPEN, "goodbye"): State.CLOSED,
-        (State.OPEN, "end of stream"): State.CLOSED,
+        (State.OPEN, "end of stream"): State.CUT,
         (State.CLOSED, "end of stream"): State.CLOSED,
+        (State.CUT, "end of stream"): State.CUT,
     }
 )
 
 
 class Protocol:
-    """One end of a session.
+    """One end of one connection. After a RemoteProtocolError every call raises."""
 
-    `pack` and `envelope` for what goes out, `receive` for what comes in. After a RemoteProtocolError every
-    call raises.
-    """
-
-    def __init__(self, hello: Hello, codec: Codec, limits: Limits | None = None) -> None:
+    def __init__(self, hello: Hello, codec: Codec, session: Session | None = None) -> None:
         self.hello = hello
         self.peer: Hello | None = None  # filled by the first frame received
         self.state = State.NEW
+        self.session = session
+        self.sizes: dict[
+            int, int
+        ] = {}  # of what `receive` returned last: index -> bytes, of those that are not small
         self._codec = codec
-        self._limits = limits or hello.limits
-        self._short_bytes = min(SHORT_BYTES, self._limits.max_batch_bytes)
-        self._peer_limits = Limits()
-        self._next_sent = 1  # number of the next frame to go out
-        self._next_received = 1
+        self._preface_sent = False
+        self._opened = False
         self._preface_read = False
         self._buffer = bytearray()  # an incomplete preface or batch
 
     def __repr__(self) -> str:
         peer = f" with {self.peer.name or self.peer.node_id.hex()[:8]!r}" if self.peer else ""
-        counts = f"sent={self._next_sent - 1} received={self._next_received - 1}"
-        return f"<Protocol {self.state.value}{peer} {counts}>"
+        return f"<Protocol {self.state.value}{peer} {self.session or 'no session'}>"
 
     # ------------------------------------------------------------------------------------------- going out
 
+    def preface(self) -> bytes:
+        """Return what may be sent before anything is known of the other side: which protocol we speak."""
+        self._preface_sent = True
+        return PREFACE + bytes([VERSION])
+
     def opening(self) -> bytes:
-        """Return the first bytes to send: the preface, and a batch with our HELLO.
+        """Return the first bytes to send: the preface, if it was not sent before, and a batch with our HELLO.
 
-        Raises LocalProtocolError when it is not the first thing that is sent.
+        Raises LocalProtocolError when it was sent before.
         """
-        if self._next_sent != 1:
-            raise LocalProtocolError("opening() comes first and once; frames were put into envelopes already")
-        return PREFACE + bytes([VERSION]) + self.envelope([self.pack((HELLO, self.hello.features()))])
+        if self._opened:
+            raise LocalProtocolError("opening() comes first and once")
+        self._opened = True
+        preface = b"" if self._preface_sent else self.preface()
+        frame = self._codec.encode((HELLO, self.hello.features()))
+        return preface + BATCH.pack(NUMBER_BYTES + len(frame), 0, 0) + frame
 
-    def pack(self, frame: Frame) -> bytes:
-        """Return the bytes of one frame, to be put into an envelope.
-
-        Raises NotSendable, naming the part that cannot travel, or the size and the limit when it is too
-        large.
-        """
-        if self.state is State.ERROR:
-            raise LocalProtocolError(f"{self!r} failed before; open a new session")
-        data = self._codec.encode(frame)
-        if len(data) > self._peer_limits.max_frame_bytes:
-            name = FRAMES[frame[0]].fields[-1][0]
-            raise NotSendable(
-                f"{name}: a message of {len(data)} bytes is over the limit of "
-                f"{self._peer_limits.max_frame_bytes} bytes; send it in parts",
-                name,
-            )
-        return data
-
-    def envelope(self, packed: Sequence[bytes]) -> bytes:
-        """Return packed frames in as few batches as the limits allow, numbered.
-
-        Each packed frame goes into an envelope once, in the order in which they were packed.
-        """
-        if self.state is State.ERROR:
-            raise LocalProtocolError(f"{self!r} failed before; open a new session")
-        limit = self._peer_limits.max_batch_bytes
-        size = SEQ_BYTES + sum(map(len, packed))
-        if packed and size <= limit:
-            return b"".join((self._header(size, len(packed)), *packed))
-        parts = [b""]
-        header, count, size = 0, 0, SEQ_BYTES
-        for data in packed:
-            if count and size + len(data) > limit:
-                parts[header] = self._header(size, count)
-                parts.append(b"")
-                header, count, size = len(parts) - 1, 0, SEQ_BYTES
-            parts.append(data)
-            count += 1
-            size += len(data)
-        if count:
-            parts[header] = self._header(size, count)
-        return b"".join(parts)
-
-    def _header(self, size: int, count: int) -> bytes:
-        header = BATCH.pack(size, self._next_sent)
-        self._next_sent += count
-        return header
+    def join(self, session: Session, hello: Hello) -> bytes:
+        """Enter a session that the other side has named; return what answers it."""
+        self.session = session
+        self.hello = hello
+        if self.peer is not None:
+            session.peer_limits = self.peer.limits
+        return self.opening()
 
     # ------------------------------------------------------------------------------------------- coming in
 
@@ -210,11 +212,12 @@ class Protocol:
         """Take bytes as they come, and return the frames complete by now. `b""` is the end of the stream.
 
         The first frame of all is (HELLO, features), and fills `peer`. Frames before a fault are lost with it.
-        Raises RemoteProtocolError when the other side broke the rules, also by ending in the middle of
-        something.
+        Raises RemoteProtocolError when the other side broke the rules.
         """
         if self.state is State.ERROR:
             raise RemoteProtocolError(f"{self!r} failed before; open a new session")
+        if self.sizes:
+            self.sizes = {}
         try:
             return self._receive(data) if len(data) else self._receive_end()
         except RemoteProtocolError:
@@ -223,37 +226,44 @@ class Protocol:
             raise
 
     def _receive_end(self) -> list[Frame]:
-        if self._buffer or (self._preface_read and self.peer is None):
-            raise RemoteProtocolError(
-                f"the stream ended in the middle of {'a batch' if self._preface_read else 'the preface'}, "
-                f"{len(self._buffer)} bytes into it"
-            )
+        # Also in the middle of a batch: a cut asks nobody. The rest comes over the next connection.
+        self._buffer = bytearray()
         self._step("end of stream")
         return []
 
     def _receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        if self.state is State.CLOSED:
+        session = self.session
+        if self.state is State.OPEN:
+            if session is not None and not self._buffer and BATCH.size < len(data) <= SHORT_BYTES:
+                size, number, acknowledged = BATCH.unpack_from(data)
+                if size == len(data) - BATCH.size + NUMBER_BYTES and number == session.received + 1:
+                    # One small batch and nothing else, as most come: without the steps below it takes half the time.
+                    frames = self._take(number, size, acknowledged, data[BATCH.size :])
+                    if self._codec.sizes:
+                        self.sizes = self._codec.sizes
+                    return frames
+        elif self.state is not State.NEW:
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
-        if self.state is State.OPEN and not self._buffer and BATCH.size < len(data) <= self._short_bytes:
-            size, seq = BATCH.unpack_from(data)
-            if size == len(data) - BATCH.size + SEQ_BYTES and seq == self._next_received:
-                # One small batch and nothing else, as most come: without the steps below it takes half the time.
-                return self._take(self._codec.decode(data[BATCH.size :]))
         if self._buffer:
             self._buffer += data
             data = self._buffer
-        frames: list[Frame] = []
+        frames = []
         offset = self._read_preface(data)
         # Batches are read where they arrived; only what is incomplete is kept.
         with memoryview(data) as view:
             while len(view) - offset >= BATCH.size:
-                size, seq = BATCH.unpack_from(view, offset)
-                self._check_header(size, seq)
-                end = offset + BATCH.size - SEQ_BYTES + size
+                size, number, acknowledged = BATCH.unpack_from(view, offset)
+                self._check_size(size)
+                end = offset + BATCH.size - NUMBER_BYTES + size
                 if end > len(view):
                     break
                 with view[offset + BATCH.size : end] as batch:
-                    frames += self._take(self._codec.decode(batch))
+                    taken = self._take(number, size, acknowledged, batch)
+                if self._codec.sizes:
+                    self.sizes.update(
+                        (len(frames) + index, each) for index, each in self._codec.sizes.items()
+                    )
+                frames += taken
                 offset = end
         if data is self._buffer:
             del self._buffer[:offset]
@@ -282,42 +292,58 @@ class Protocol:
         self._preface_read = True
         return len(start)
 
-    def _check_header(self, size: int, seq: int) -> None:
+    def _check_size(self, size: int) -> None:
         """Check what a batch announces, before any of it is kept."""
-        limit = self._limits.max_batch_bytes if self.peer is not None else MAX_HELLO_BYTES
-        if not SEQ_BYTES < size <= limit:
-            raise RemoteProtocolError(f"a batch of {size} bytes; {SEQ_BYTES + 1} to {limit} are allowed")
-        if seq != self._next_received:
-            raise RemoteProtocolError(
-                f"a batch starts with frame {seq}, but frame {self._next_received} is due"
-            )
+        limit = MAX_BATCH_BYTES if self.peer is not None else MAX_HELLO_BYTES
+        if not NUMBER_BYTES <= size <= limit:
+            raise RemoteProtocolError(f"a batch of {size} bytes; {NUMBER_BYTES} to {limit} are allowed")
 
-    def _take(self, batch: list[Frame]) -> list[Frame]:
-        """Let a batch's frames change the state; return them."""
-        for frame in batch:
+    def _take(
+        self, number: int, size: int, acknowledged: int, batch: bytes | bytearray | memoryview
+    ) -> list[Frame]:
+        """Take a batch: of the session, or one of its own (number 0) that says hello or acknowledges."""
+        if self.state is State.NEW:
+            return self._take_hello(number, batch)
+        session = self.session
+        if session is None:
+            raise RemoteProtocolError("a batch before its HELLO was answered")
+        if self.state is not State.OPEN:
+            self._step("frame")
+        if number == 0:
+            if size != NUMBER_BYTES:
+                raise RemoteProtocolError("a batch with frames, but without a number")
+            session.acknowledge(acknowledged)
+            return []
+        session.take(number, size, acknowledged)
+        frames = self._codec.decode(batch)
+        if not frames:
+            raise RemoteProtocolError(f"batch {number} has no frames")
+        for frame in frames:
             kind = frame[0]
             if kind == HELLO:
                 self._step("hello")
-                self._meet(Hello.from_features(frame[1]))
             elif kind == GOODBYE:
                 self._step("goodbye")
             elif self.state is not State.OPEN:
                 self._step("frame")
-        self._next_received += len(batch)
-        return batch
+        return frames
 
-    def _meet(self, peer: Hello) -> None:
+    def _take_hello(self, number: int, batch: bytes | bytearray | memoryview) -> list[Frame]:
+        frames = self._codec.decode(batch)
+        if number or len(frames) != 1 or frames[0][0] != HELLO:
+            raise RemoteProtocolError("the first batch holds one frame, a HELLO, and has no number")
+        peer = Hello.from_features(frames[0][1])
         low, high = peer.versions
         if not low <= VERSION <= high:
             raise RemoteProtocolError(
                 f"the other side speaks versions {low} to {high} of the protocol, we speak {VERSION}; "
                 "run the same release on both sides"
             )
+        self._step("hello")
         self.peer = peer
-        self._peer_limits = Limits(
-            min(peer.limits.max_frame_bytes, MAX_FRAME_BYTES),
-            min(peer.limits.max_batch_bytes, MAX_BATCH_BYTES),
-        )
+        if self.session is not None:
+            self.session.peer_limits = peer.limits
+        return frames
 
     def _step(self, event: str) -> None:
         state = TRANSITIONS.get((self.state, event))
@@ -331,9 +357,13 @@ def _expect(right: bool, feature: str, rule: str, value: Any) -> None:
         raise RemoteProtocolError(f"HELLO: {feature!r} must be {rule}, not {shorten(value)}")
 
 
+def _is_id(value: Any) -> bool:
+    return type(value) is bytes and len(value) == ID_BYTES
+
+
 def _is_text(value: Any) -> bool:
     return type(value) is str and len(value) <= MAX_TEXT_CHARS
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 63
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value < 1 << 63

@@ -5,9 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from greenlet import GreenletExit
+
 from net import _wire as wire
 from net._failures import error_of, rebuild_exception
-from tasklets import ChannelClosed, channel
+from net._window import next_ticket
+from net.errors import NotAllowed, PeerLost
+from net.facets import refusal
+from tasklets import ChannelClosed, TaskletExit, channel, getcurrent
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
@@ -16,17 +21,22 @@ if TYPE_CHECKING:
     from net._link import Link
     from net._window import Window
     from net.node import Node
+    from tasklets import tasklet
 
 log = logging.getLogger("net")
+
+# How long a send that timed out waits to hear whether its message was taken. A home that hangs must not hold it up.
+VERDICT_SECONDS = 1.0
+_NO_TIME_LEFT = (TaskletExit, GreenletExit, KeyboardInterrupt, SystemExit)  # who is killed does not ask
 
 
 class RemoteChannel(channel):
     """A reference to a channel at home elsewhere.
 
     `send` on a channel of capacity 0 returns when a receiver has taken the message, one round trip later.
-    With capacity n it returns at once while fewer than min(n, 1024) messages of this node are under way: sent, and
-    not known here to have found room. Messages of one sender arrive in order. An operation on a channel whose home
-    is gone raises PeerLost. `balance` counts only what waits at this node.
+    With capacity n it returns at once while fewer than min(n, 1024) messages, and less than 1 MiB, of this node are
+    under way: sent, and not known here to have found room. Messages of one sender arrive in order. An operation on a
+    channel whose home is gone raises PeerLost. `balance` counts only what waits at this node.
     """
 
     __slots__ = (
@@ -37,9 +47,11 @@ class RemoteChannel(channel):
         "_late_error",  # why a message failed whose send had returned
         "_link",
         "_node",
-        "_receiving",  # operations that wait for a message here
+        "_offers",  # cases of selects that wait to send (a set)
+        "_receivers",  # the receives that wait here, in order (a dict)
+        "_rights",  # what it is good for
         "_unanswered",  # seqno -> the Wait of a rendezvous send
-        "_window",  # how far it may run ahead; None with capacity 0, and before it has a link
+        "_window",  # how much it may have under way; None before it has a link
     )
 
     def __init__(
@@ -50,6 +62,7 @@ class RemoteChannel(channel):
         capacity: int,
         name: str | None,
         addresses: tuple[str, ...],
+        rights: int,
     ) -> None:
         super().__init__(capacity, name)
         self._buffer = None
@@ -57,11 +70,13 @@ class RemoteChannel(channel):
         self._home = home
         self._id = channel_id
         self._addresses = addresses
+        self._rights = rights
+        self._offers: set[_CaseOffering] = set()
         self._link: Link | None = None
         self._introducers: dict[Link, int] = {}
         self._window: Window | None = None
-        self._unanswered: dict[int, _Sending] = {}
-        self._receiving = 0
+        self._unanswered: dict[int, _Sending | _CaseOffering] = {}
+        self._receivers: dict[_Receiving, None] = {}
         self._late_error: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -70,9 +85,13 @@ class RemoteChannel(channel):
         return f"<channel {label} at {where} {'closed' if self.closing else 'open'}>"
 
     def __del__(self) -> None:
-        user_of = self._link if self._window is not None else None
-        if self._introducers or user_of is not None:
-            self._node.drop(self._id, self._introducers, user_of)
+        if self._introducers or self._link is not None:
+            self._node.drop(self._id, self._introducers, self._link)
+
+    def _check(self, right: int) -> None:
+        """Raises NotAllowed when the reference is not good for that. (Its home would refuse it, too.)"""
+        if not self._rights & right:
+            raise NotAllowed(refusal(self, right))
 
     # -- the link --------------------------------------------------------------------------------------------
 
@@ -80,8 +99,7 @@ class RemoteChannel(channel):
         """Work over this link from now on."""
         self._link = link
         link.users.add(self)
-        if self.capacity:
-            self._window = link.windows.enter(self._id, self.capacity)
+        self._window = link.windows.enter(self._id, self.capacity)
 
     def _connected(self) -> Link:
         """The link to the home.
@@ -99,11 +117,19 @@ class RemoteChannel(channel):
 
     def link_lost(self, link: Link) -> None:
         """Fail what waits for the home."""
+        window = self._window
+        assert window is not None
+        if self.capacity and window.under_way and link.lost is not None and link.lost.outcome != "not taken":
+            self._late_error = PeerLost(
+                f"{link.lost}; of {window.under_way} messages sent ahead before it is not known whether they "
+                "found room",
+                peer=link.name,
+            )
         unanswered, self._unanswered = self._unanswered, {}
-        for wait in unanswered.values():
-            wait.fail(link.loss("unknown"))
-        if self._window is not None:
-            self._window.fail(lambda: link.loss("not taken"))
+        for seqno, wait in unanswered.items():
+            wait.fail(link.loss(link.outcome_of(seqno)))
+        window.fail(lambda: link.loss("not taken"))
+        self._node.channel_ended(self, str(link.lost))
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -113,6 +139,8 @@ class RemoteChannel(channel):
         if (
             window is None
             or not window.credit
+            or window.is_meeting
+            or not self._rights & wire.MAY_SEND
             or self.closing
             or self._late_error is not None
             or value.__class__ is bomb
@@ -122,43 +150,63 @@ class RemoteChannel(channel):
         window.credit -= 1
         link = self._link
         assert link is not None  # there is a window
+        link.messages_sent += 1
         try:
-            link.send((wire.SEND, self._id, value))
+            size = link.send((wire.SEND, self._id, value))
         except BaseException:
+            link.messages_sent -= 1
             window.give_back()
             raise
-        link.messages_sent += 1
+        if size > wire.SMALL_BYTES:
+            window.count(size)
 
     def _send(self, value: Any) -> None:
+        self._check(wire.MAY_SEND)
         link = self._connected()
         self._raise_late_error()
         if self.closing:
             raise ChannelClosed(self._closed_text("send to"))
-        if self._window is not None:
-            self._send_ahead(link, self._window, value)
-        else:
-            self._send_and_wait(link, value)
-
-    def _frame(self, value: Any) -> wire.Frame:
-        if value.__class__ is bomb:
-            return (wire.BOMB, self._id, error_of(value.value))
-        return (wire.SEND, self._id, value)
-
-    def _send_ahead(self, link: Link, window: Window, value: Any) -> None:
+        window = self._window
+        assert window is not None
         if window.credit:
             window.credit -= 1
         else:
             window.wait_for_credit(f"room in {self!r}")
+        self._send_on_credit(link, window, value)
+        if window.is_meeting:
+            self._wait_until_taken(link, link.messages_sent)
+
+    def _send_on_credit(self, link: Link, window: Window, value: Any) -> None:
+        """Let a message leave for which there is credit. Never blocks."""
+        if value.__class__ is bomb:
+            frame: wire.Frame = (wire.BOMB, self._id, error_of(value.value))
+        else:
+            frame = (wire.SEND, self._id, value)
         try:
-            link.send_message(self._frame(value))
+            size = link.send_message(frame)
         except BaseException:
             window.give_back()
             raise
+        if size > wire.SMALL_BYTES:
+            window.count(size, link.messages_sent if window.is_meeting else None)
 
-    def _send_and_wait(self, link: Link, value: Any) -> None:
-        seqno = link.send_message(self._frame(value))
+    def _wait_until_taken(self, link: Link, seqno: int) -> None:
         wait = self._unanswered[seqno] = _Sending(self, link, seqno)
-        wait.park()
+        try:
+            wait.park()
+        except BaseException as error:
+            if wait.verdict is None or isinstance(error, _NO_TIME_LEFT):
+                raise
+            outcome = wait.await_verdict()
+            if outcome == "taken":  # what has happened counts; the interruption comes at the next wait
+                me = getcurrent()
+                me._scheduler.alarm(me, error)
+                return
+            error.outcome = outcome  # type: ignore[attr-defined]
+            error.add_note(f"the message for {self!r}: {outcome}")
+            raise
+        finally:
+            link.verdicts.pop(seqno, None)
 
     def _raise_late_error(self) -> None:
         if self._late_error is not None:
@@ -175,7 +223,8 @@ class RemoteChannel(channel):
         """A message failed."""
         if self.capacity:
             log.warning("a message sent ahead to %r failed, the next send raises it: %s", self, error)
-            self._late_error = error
+            if self._late_error is None:
+                self._late_error = error
             return
         wait = self._unanswered.pop(seqno, None)
         if wait is not None:
@@ -186,10 +235,14 @@ class RemoteChannel(channel):
         self.closing = True
         if self._window is not None:
             self._window.fail(lambda: ChannelClosed(self._closed_text("send to")))
+        for offering in list(self._offers):
+            offering.fail(ChannelClosed(self._closed_text("send to")))
+        self._node.channel_ended(self, "it was closed")
 
     # -- receiving -------------------------------------------------------------------------------------------
 
     def receive(self) -> Any:
+        self._check(wire.MAY_RECEIVE)
         link = self._connected()
         return _Receiving(self, link).park()
 
@@ -203,14 +256,21 @@ class RemoteChannel(channel):
         return False  # only the home knows; a select asks it by waiting
 
     def _send_is_ready(self) -> bool:
-        return self.closing or self._window is None or self._window.credit > 0
+        # Whether somebody waits for it only the home knows; a select asks it by waiting.
+        return self.closing or (
+            self._window is not None and not self._window.is_meeting and self._window.credit > 0
+        )
 
     def _enter_case(self, case: Any) -> None:
-        if case.sending:
-            raise NotImplementedError(
-                f"select() cannot wait to send to a channel at another node ({self!r}); let a tasklet of its own send"
-            )
-        case.queued = _CaseReceiving(self, self._connected(), case)
+        self._check(wire.MAY_SEND if case.sending else wire.MAY_RECEIVE)
+        link = self._connected()
+        if not case.sending:
+            case.queued = _CaseReceiving(self, link, case)
+        elif self.capacity:
+            case.queued = _CaseSending(self, link, case)
+            case.queued.enter()
+        else:
+            case.queued = _CaseOffering(self, link, case)
 
     def _leave_case(self, case: Any) -> None:
         if case.queued:
@@ -221,6 +281,7 @@ class RemoteChannel(channel):
 
     def close(self) -> None:
         """Close the channel at its home, for everybody."""
+        self._check(wire.MAY_SEND)
         if not self.closing:
             self._connected().notify((wire.CLOSE, self._id))
             self.closed_at_home()
@@ -231,7 +292,17 @@ class RemoteChannel(channel):
     @property
     def balance(self) -> int:
         starved = len(self._window.starved) if self._window is not None else 0
-        return len(self._unanswered) + starved - self._receiving
+        return len(self._unanswered) + starved - len(self._receivers)
+
+    @property
+    def queue(self) -> tasklet | None:
+        """The first tasklet of this node that waits: to send, or to receive when none does."""
+        for wait in self._unanswered.values():
+            return wait.tasklet
+        for turn in self._window.starved if self._window is not None else ():
+            one: tasklet | None = turn.tasklet
+            return one
+        return next(iter(self._receivers)).tasklet if self._receivers else None
 
     @property
     def closed(self) -> bool:
@@ -250,12 +321,27 @@ class _Sending(Wait):
         self._where = where
         self._link = link
         self._seqno = seqno
+        self.verdict: Wait | None = None  # once it was interrupted
 
     def _interrupted(self) -> None:
         super()._interrupted()
-        # Whatever the verdict will be, nobody waits for it.
         if self._where._unanswered.pop(self._seqno, None) is not None:
+            self.verdict = self._link.verdicts[self._seqno] = Wait(
+                f"the verdict on a message for {self._where!r}"
+            )
             self._link.notify((wire.RETRACT, self._where._id, self._seqno))
+
+    def await_verdict(self) -> str:
+        """Whether the message, which is withdrawn, was taken before: "taken", "not taken", or "unknown" when the home
+        does not say so within VERDICT_SECONDS. Blocks.
+        """
+        assert self.verdict is not None
+        cancel = self._link.node.reactor.call_later(VERDICT_SECONDS, self.verdict.wake, "unknown")
+        try:
+            outcome: str = self.verdict.park()
+        finally:
+            cancel()
+        return outcome
 
 
 class _Receiving(Wait):
@@ -268,10 +354,10 @@ class _Receiving(Wait):
         self._where = where
         self._link = link
         self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
-        where._receiving += 1
+        where._receivers[self] = None
 
     def answer(self, value: Any) -> bool:
-        self._where._receiving -= 1
+        self._where._receivers.pop(self, None)
         self.wake(value)
         return True
 
@@ -280,8 +366,129 @@ class _Receiving(Wait):
 
     def _interrupted(self) -> None:
         super()._interrupted()
-        self._where._receiving -= 1
+        self._where._receivers.pop(self, None)
         _cancel(self._link, self._op)
+
+
+class _CaseSending:
+    """A case of a select waits for credit, to send ahead."""
+
+    def __init__(self, where: RemoteChannel, link: Link, case: Any) -> None:
+        assert where._window is not None
+        self._where = where
+        self._link = link
+        self._window = where._window
+        self._case = case
+        self.ticket = next_ticket()
+
+    def enter(self) -> None:
+        """Wait in line, or happen at once: there may be credit, now that the channel is connected."""
+        if self._window.credit:
+            self._window.credit -= 1
+            self.grant()
+        else:
+            self._window.starved.append(self)
+
+    def grant(self) -> None:
+        """There is credit: the case happens."""
+        case = self._case
+        case.queued = False
+        try:
+            self._where._send_on_credit(self._link, self._window, case.tempval)
+        except Exception as error:  # noqa: BLE001  it is whose select it is
+            _fail_case(case, error)
+        else:
+            case.take(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._case.queued = False
+        _fail_case(self._case, error)
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        one: tasklet | None = self._case.waiter
+        return one
+
+    def cancel(self) -> None:
+        if self in self._window.starved:
+            self._window.starved.remove(self)
+
+
+class _CaseOffering:
+    """A case of a select waits until somebody receives from a channel of capacity 0; then it sends, and has happened
+    when that is taken.
+    """
+
+    answered_by = wire.WANTED
+
+    def __init__(self, where: RemoteChannel, link: Link, case: Any) -> None:
+        self._where = where
+        self._link = link
+        self._case = case
+        self._seqno = 0  # of the message, when it has left
+        self.ticket = next_ticket()
+        where._offers.add(self)
+        self._op = link.ask(self, lambda op: (wire.OFFER, where._id, op))
+
+    @property
+    def tasklet(self) -> tasklet | None:
+        one: tasklet | None = self._case.waiter
+        return one
+
+    def answer(self, value: Any) -> bool:
+        """Somebody waits: from now on it is this case and no other."""
+        case, where = self._case, self._where
+        where._offers.discard(self)
+        if case.queued is not self:
+            return False
+        case.queued = False
+        case.selection._withdraw()
+        case.queued = self
+        window = where._window
+        assert window is not None
+        if window.credit:
+            window.credit -= 1
+            self.grant()
+        else:
+            window.starved.append(self)
+        return True
+
+    def grant(self) -> None:
+        window = self._where._window
+        assert window is not None
+        try:
+            self._where._send_on_credit(self._link, window, self._case.tempval)
+        except Exception as error:  # noqa: BLE001  it is whose select it is
+            self.fail(error)
+            return
+        self._seqno = self._link.messages_sent
+        self._where._unanswered[self._seqno] = self
+
+    def wake(self) -> None:
+        """The message was taken."""
+        self._case.queued = False
+        self._case.selection.waiting.wake((self._case.index, None))
+
+    def fail(self, error: BaseException) -> None:
+        self._where._offers.discard(self)
+        if self._case.queued is self:
+            self._case.queued = False
+            _fail_case(self._case, error)
+
+    def cancel(self) -> None:
+        where, link = self._where, self._link
+        where._offers.discard(self)
+        _cancel(link, self._op)
+        if where._window is not None and self in where._window.starved:
+            where._window.starved.remove(self)
+        if where._unanswered.pop(self._seqno, None) is not None:
+            link.notify((wire.RETRACT, where._id, self._seqno))
+
+
+def _fail_case(case: Any, error: BaseException) -> None:
+    """A case that wants to send fails: so does its select."""
+    case.selection._withdraw()
+    case.selection.waiting.fail(error)
 
 
 class _CaseReceiving:
@@ -325,23 +532,52 @@ def _find(link: Link, channel_id: bytes) -> RemoteChannel | None:
 
 def _on_ack(link: Link, frame: wire.Frame) -> None:
     _, channel_id, number = frame
-    if link.windows.acknowledge(channel_id, number):
+    window = link.windows.get(channel_id)
+    if window is None:
         return
-    reference = _find(link, channel_id)
-    if reference is not None:
-        reference.taken(number)
+    if window.is_meeting:
+        window.settle(number)
+        _decide(link, channel_id, number, "taken")
+    else:
+        window.acknowledge(number)
+    if window.is_idle:
+        link.windows.forget(channel_id, window)
+
+
+def _on_dropped(link: Link, frame: wire.Frame) -> None:
+    _, channel_id, seqno = frame
+    window = link.windows.get(channel_id)
+    if window is None:
+        return
+    window.settle(seqno)
+    _decide(link, channel_id, seqno, "not taken")
+    link.windows.forget(channel_id, window)
+
+
+def _decide(link: Link, channel_id: bytes, seqno: int, outcome: str) -> None:
+    """The home has decided about a message for a channel of capacity 0."""
+    verdict = link.verdicts.pop(seqno, None)
+    if verdict is not None:
+        verdict.wake(outcome)
+    elif outcome == "taken":
+        reference = _find(link, channel_id)
+        if reference is not None:
+            reference.taken(seqno)
 
 
 def _on_reject(link: Link, frame: wire.Frame) -> None:
     _, channel_id, seqno, error = frame
-    link.windows.acknowledge(channel_id, 1)
+    window = link.windows.get(channel_id)
+    if window is None:
+        return
+    window.settle(seqno)
+    verdict = link.verdicts.pop(seqno, None)
+    if verdict is not None:
+        verdict.wake("not taken")
     reference = _find(link, channel_id)
     if reference is not None:
         reference.rejected(seqno, rebuild_exception(*error))
-
-
-def _on_dropped(link: Link, frame: wire.Frame) -> None:
-    pass  # whoever withdrew a message does not wait for the verdict
+    link.windows.forget(channel_id, window)
 
 
 def _on_closed(link: Link, frame: wire.Frame) -> None:

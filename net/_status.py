@@ -121,7 +121,7 @@ def _session(link: Link) -> SessionStatus:
     identity = link.identity
     return SessionStatus(
         peer=link.name,
-        state="lost" if link.lost is not None else "open" if link.peer is not None else "opening",
+        state=link.state,
         proved_by=name_methods(identity.security.methods) if identity is not None else "",
         certificate=identity.name if identity is not None else "",
         messages_sent=link.messages_sent,

@@ -18,11 +18,12 @@ PREFACE: Final = b"TSKL"  # the first bytes each way, before the version: tells 
 VERSION: Final = 1
 ID_BYTES: Final = 16  # of a node or a channel: random: too many to guess, or to draw twice
 
-# One message. Larger ones would hold up everybody else on the connection, and take memory before anyone
-# agreed.
-MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
-# One batch: the largest frame still fits, together with what queued up behind small ones.
-MAX_BATCH_BYTES: Final = MAX_FRAME_BYTES + 64 * 1024
+# A frame up to here travels as one; a larger one in parts, between which others pass.
+MAX_FRAME_BYTES: Final = 128 * 1024
+PART_BYTES: Final = 64 * 1024
+# One batch: the largest frame still fits, together with what queued up behind small ones. It is all that a peer can
+# make us keep of what is not complete.
+MAX_BATCH_BYTES: Final = 256 * 1024
 # Before the HELLO nobody is known yet, so a stranger may occupy only this much.
 MAX_HELLO_BYTES: Final = 16 * 1024
 # Names of channels and functions, reasons: what a person would type or read in one line.
@@ -31,9 +32,17 @@ MAX_ADDRESSES: Final = 16  # a machine's interfaces, and each costs an attempt t
 
 # Messages of one node under way to one channel; measured: throughput levels off between 256 and 1024.
 MAX_WINDOW: Final = 1024
+# The same in bytes: a message may leave while those before it are fewer. Those of SMALL_BYTES and less are not counted:
+# the window in messages holds them within the same bound.
+WINDOW_BYTES: Final = 1024 * 1024
+SMALL_BYTES: Final = 1024
 
-BATCH: Final = struct.Struct(">IQ")  # bytes that follow the first field, number of the first frame
-SEQ_BYTES: Final = 8
+# What a reference is good for.
+MAY_SEND: Final = 1  # and close
+MAY_RECEIVE: Final = 2
+
+BATCH: Final = struct.Struct(">IQQ")  # bytes after the first field, number of the batch, last batch received
+NUMBER_BYTES: Final = 16  # of a batch's number and acknowledgement
 
 HELLO: Final = 0
 SEND: Final = 1
@@ -59,11 +68,19 @@ KILL: Final = 20
 GOODBYE: Final = 21
 CLOSED: Final = 22
 BOMB: Final = 23
+LARGE: Final = 24
+PART: Final = 25
+WINDOW: Final = 26
+OFFER: Final = 27
+WANTED: Final = 28
 
 
 def window_size(capacity: int) -> int:
-    """How many messages of one node may be under way to a channel of this capacity."""
-    return min(capacity, MAX_WINDOW)
+    """How many messages of one node may be under way to a channel of this capacity.
+
+    With capacity 0 each of them has a tasklet that waits until it is taken; those beyond wait at their own node.
+    """
+    return min(capacity or MAX_WINDOW, MAX_WINDOW)
 
 
 class FrameType(NamedTuple):
@@ -102,6 +119,11 @@ FRAMES: Final[dict[int, FrameType]] = {
     GOODBYE: _row("GOODBYE", reason="text"),
     CLOSED: _row("CLOSED", channel_id="id"),
     BOMB: _row("BOMB", channel_id="id", error="error"),
+    LARGE: _row("LARGE", stream="uint", size="count", subject="subject"),
+    PART: _row("PART", stream="uint", data="bytes"),
+    WINDOW: _row("WINDOW", count="count"),
+    OFFER: _row("OFFER", channel_id="id", op="uint"),
+    WANTED: _row("WANTED", op="uint"),
 }
 
 
@@ -148,6 +170,8 @@ KINDS: Final[dict[str, str]] = {
     "args": "an array",
     "kwargs": "a map with texts as keys",
     "map": "a map with texts as keys",
+    "bytes": f"1 to {PART_BYTES} bytes",
+    "subject": "a channel's id, an integer of 0 to 2**64-1, or nil",
 }
 
 
@@ -175,4 +199,10 @@ _CHECKS: Final[dict[str, Callable[[Any], bool]]] = {
     "args": lambda value: type(value) is tuple,
     "kwargs": _is_map,
     "map": _is_map,
+    "bytes": lambda value: type(value) is bytes and 0 < len(value) <= PART_BYTES,
+    "subject": lambda value: (
+        value is None
+        or (type(value) is bytes and len(value) == ID_BYTES)
+        or (type(value) is int and 0 <= value < 1 << 64)
+    ),
 }

@@ -53,6 +53,10 @@ class NameNotFound(NetError, LookupError):
     """The node that was asked publishes no channel of this name."""
 
 
+class NotAllowed(NetError, PermissionError):
+    """A reference is not good for what was to be done with it: it can only send, or only receive."""
+
+
 class NotImportable(NetError, ImportError):
     """A function cannot be named by an import, or cannot be imported on the other side."""
 

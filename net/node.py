@@ -8,44 +8,61 @@ through `serve`, `connect` and `open_place`; the command line makes one that als
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
+from contextvars import ContextVar, copy_context
+from dataclasses import replace
+from random import Random
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
-from net import _exports, _operations, _references, _spawning, _status, _wire as wire
+from net import _exports, _link, _operations, _references, _spawning, _status, _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._gate import Gate
 from net._link import Link
 from net._negotiation import Identity, advise
-from net._protocol import Hello
+from net._offers import Offers
+from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
+from net._session import Limits, Session
 from net._sockets import CONNECT_SECONDS, Listener, answering, open_connection
+from net._transport import SocketTransport
 from net.addresses import Address, parse_address
 from net.errors import (
     AuthenticationError,
     BadAddress,
     BadCredentials,
     NameNotFound,
+    NetError,
     PeerLost,
     PeerUnreachable,
+    RemoteProtocolError,
 )
+from net.facets import rights_of
 from net.security import Security, choose_security
-from tasklets import channel
+from net.settings import Settings
+from tasklets import channel, sleep
 from tasklets._core import Wait, get_scheduler
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
+    from weakref import ReferenceType
 
     from net._delivery import Delivered
-    from net._protocol import Protocol
     from net._status import NodeStatus
+    from net._transport import Transport
+    from net.testing import MemoryNetwork
+
+log = logging.getLogger("net")
 
 # One read: a burst of small messages, and no more than the kernel's buffer usually holds.
 READ_BYTES = 256 * 1024
+OPEN_ATTEMPTS = 3  # to be introduced, when the connection is made and ends at once
+OPEN_PAUSE = 0.05
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
@@ -53,9 +70,20 @@ class Node:
     """One process (strictly: one OS thread) in the network."""
 
     handlers: ClassVar[dict[int, Callable[[Link, wire.Frame], None]]]  # what to do about each type of frame
+    take_message = staticmethod(_exports.take_message)
 
-    def __init__(self, name: str = "", *, accepts_spawn: bool = False) -> None:
-        self.id = os.urandom(wire.ID_BYTES)
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        accepts_spawn: bool = False,
+        settings: Settings | None = None,
+        network: MemoryNetwork | None = None,
+    ) -> None:
+        self.network = network  # the memory network of a test that it is in; None: the real one
+        self.random = network.random if network is not None else Random()  # noqa: S311  only spreads attempts in time
+        self.settings = settings or Settings()
+        self.id = self.draw_id()
         self._thread_id = threading.get_ident()
         self.name = name or f"pid {os.getpid()}"
         self.accepts_spawn = accepts_spawn
@@ -64,14 +92,22 @@ class Node:
         self._on_drained: Callable[[], object] | None = None
         self.scheduler = get_scheduler()
         self.reactor = self.scheduler.get_reactor()
+        self.now: Callable[[], float] = self.reactor.monotonic
+        self.call_soon = self.reactor.call_soon if network is not None else self.reactor.loop.run_callback
         self.codec = Codec(self._export, self._resolve)
         self.names: dict[str, channel] = {}
         self.links: set[Link] = set()
         self.listeners: list[Listener] = []
-        self.gate = Gate(self.reactor.loop)  # through which strangers come in
+        self.gate = Gate(self.reactor.loop if network is None else None)  # through which strangers come in
         # address, and by what both ends proved who they are -> the link opened to it
         self._dialled: dict[tuple[str, Security | None], Link] = {}
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
+        self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
+        # channel -> the channels of those who want to hear of its end; it lives as long as one of these
+        self.monitors: dict[channel, set[ReferenceType[channel]]] = {}
+        self.offers = Offers(self)
+        self.dead_letters = 0  # messages that arrived and could be given to nobody
+        self.on_dead_letter: Callable[[Any, str], object] | None = None
         self._exports: WeakValueDictionary[bytes, channel] = WeakValueDictionary()
         self._references: WeakValueDictionary[bytes, RemoteChannel] = WeakValueDictionary()
         # What a link has read, until it is decoded. One for all: a fresh one for each read may cost the allocator four
@@ -79,8 +115,8 @@ class Node:
         self.received = memoryview(bytearray(READ_BYTES))
         self._decoding: Link | None = None  # whose bytes are being decoded
         self.scheduler.sources.append(self._may_wake_somebody)
-        # A send on a channel with room has returned before the message has left.
-        atexit.register(self.close)
+        if network is None:  # a send on a channel with room has returned before the message has left
+            atexit.register(self.close)
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.id.hex()[:8]} links={len(self.links)}>"
@@ -92,11 +128,30 @@ class Node:
 
     @property
     def hello(self) -> Hello:
-        return Hello(self.id, self.addresses[: wire.MAX_ADDRESSES], self.name[: wire.MAX_TEXT_CHARS])
+        addresses = self.addresses[: wire.MAX_ADDRESSES]
+        return Hello(
+            self.id,
+            addresses,
+            self.name[: wire.MAX_TEXT_CHARS],
+            limits=self.limits,
+            silence_ms=int(self.settings.silence * 1000),
+        )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.settings.max_message_bytes, self.settings.bulk_bytes)
+
+    def draw_id(self) -> bytes:
+        """An id that nobody has and nobody guesses. (In the memory network of a test: drawn by its seed.)"""
+        return self.random.randbytes(wire.ID_BYTES) if self.network is not None else os.urandom(wire.ID_BYTES)
 
     def _may_wake_somebody(self) -> bool:
         """True when others may still call on something here: run() goes on waiting then."""
         if self.listeners and self.names:
+            return True
+        if self.monitors and any(
+            is_awaited(told) for several in self.monitors.values() for one in several if (told := one())
+        ):
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
@@ -132,17 +187,158 @@ class Node:
 
         Raises BadAddress, AddressInUse.
         """
-        listener = Listener(self, address, security, insecure=insecure, background=background)
+        if self.network is not None:
+            listener: Any = self.network.listen(self, address)
+        else:
+            listener = Listener(self, address, security, insecure=insecure, background=background)
         self.listeners.append(listener)
-        return listener
+        return listener  # type: ignore[no-any-return]  # of the network it is another kind
 
-    def adopt(self, sock: socket.socket, where: str, identity: Identity | None = None) -> Link:
-        """Start a session over a connected socket; `identity` when the other end has proved who it is."""
-        link = Link(self, sock, where)
-        link.identity = identity
-        if link.lost is None:
-            self.links.add(link)
+    def adopt(
+        self, sock: socket.socket, where: str, identity: Identity | None = None, *, opens: bool = False
+    ) -> Link:
+        """Start a session over a connected socket, or go on with one that its other end names.
+
+        Who `opens` speaks first; the two ends of a connection must differ in that. A stage that comes before, such as
+        authentication, has had the socket before this, and gives the other end's `identity`. A session over a socket
+        that nobody can connect again (a socket pair) ends with it.
+        """
+        return self.adopt_transport(SocketTransport(self.reactor.loop, sock), where, identity, opens=opens)
+
+    def adopt_transport(
+        self,
+        transport: Transport,
+        where: str,
+        identity: Identity | None = None,
+        *,
+        opens: bool = False,
+        address: Address | None = None,
+        security: Security | None = None,
+    ) -> Link:
+        """The same for any transport. The session is resumed by connecting to `address`, if it has one."""
+        patience = 0.0
+        if address is not None:
+            patience = self.settings.patience_towards(address.is_loopback)
+        elif not opens:
+            patience = self.settings.patience or 0.0  # else what the other side asks for
+        link = Link(self, where, opens=opens, address=address, patience=patience)
+        link.identity, link.security = identity, security
+        self.links.add(link)
+        link.attach(transport)
         return link
+
+    def connect_to(
+        self, address: Address, security: Security | None = None
+    ) -> tuple[Transport, Identity | None]:
+        """A connection to an address, on which both ends have proved who they are where that is asked for. Blocks.
+
+        Raises PeerUnreachable, AuthenticationError.
+        """
+        if self.network is not None:
+            return self.network.connect(self, address), None
+        sock, identity = open_connection(self.reactor, address, security)
+        return SocketTransport(self.reactor.loop, sock), identity
+
+    def welcome(self, link: Link, peer: Hello) -> None:
+        """A peer has introduced itself over a connection that it made. Raises RemoteProtocolError."""
+        if peer.session is None:
+            raise RemoteProtocolError("its HELLO names no session")
+        known = self._sessions.get(peer.session)
+        if known is not None and (known.peer is None or known.peer.node_id != peer.node_id):
+            raise RemoteProtocolError("its HELLO names the session of another node")
+        if known is not None and not _is_same(known.identity, link.identity):
+            raise RemoteProtocolError(
+                "its HELLO names the session of a node that has proved to be another one"
+            )
+        if known is not None and peer.purpose == PULSE:
+            self._take_pulse(known, link)
+        elif known is not None:
+            known.take_over(link, peer)
+        elif peer.resumes or peer.purpose == PULSE:
+            link.refuse("it asks for a session that has ended here")
+        else:
+            self._sessions[peer.session] = link
+            link.enter(peer, link.patience)
+
+    # -- the pulse of sessions, see net._pulse ---------------------------------------------------------------
+
+    def plan_pulse(self, link: Link) -> None:
+        """Open a pulse for a session soon, if it is ours to do and there is where."""
+        if link.opens and self.network is None and link.lost is None:
+            timer = self.reactor.loop.timer(self.settings.heartbeat / 4, ref=False)  # nobody waits for it
+            timer.start(self._start_pulse, timer, link)
+
+    def _start_pulse(self, timer: Any, link: Link) -> None:
+        timer.stop()
+        timer.close()
+        if link.state in ("open", "stalled"):
+            import gevent
+
+            gevent.spawn(self._open_pulse, link)  # no tasklet: run() does not wait for it
+
+    def _open_pulse(self, link: Link) -> None:
+        assert link.peer is not None
+        addresses = [link.address] if link.address is not None else map(parse_address, link.peer.addresses)
+        for address in addresses:
+            try:
+                with answering(address, CONNECT_SECONDS):
+                    sock = self._greet_for_pulse(link, address)
+            except (NetError, OSError) as error:
+                log.info("%s: no pulse over %s: %s", link.name, address, error)
+                continue
+            if link.state in ("open", "stalled"):
+                link.beat_over(sock)
+            else:
+                sock.close()
+            return
+        self.plan_pulse(link)
+
+    def _greet_for_pulse(self, link: Link, address: Address) -> socket.socket:
+        """A connection to the peer on which both have said that it is for the pulse of a session. Blocks."""
+        assert link.peer is not None
+        session_id = link.session.session_id
+        protocol = Protocol(
+            replace(self.hello, session=session_id, purpose=PULSE),
+            self.codec,
+            Session(session_id, self.codec),
+        )
+        transport, _ = self.connect_to(address, link.security)
+        assert isinstance(transport, SocketTransport)
+        answered = Wait(f"{link.name} to answer for a pulse")
+        buffer = memoryview(bytearray(wire.MAX_HELLO_BYTES))
+
+        def read() -> None:
+            try:
+                size = transport.receive_into(buffer)
+                if size is None:
+                    return
+                protocol.receive(buffer[:size])
+                if protocol.peer is not None or not size:
+                    answered.wake()
+            except (OSError, RemoteProtocolError) as error:
+                answered.fail(error)
+
+        try:
+            transport.start(read, lambda: None)
+            transport.send(protocol.opening())
+            answered.park()
+            peer = protocol.peer
+            if peer is None or peer.session != session_id or peer.node_id != link.peer.node_id:
+                raise PeerUnreachable(f"what answers at {address} knows nothing of the session")
+            return transport.detach()
+        except BaseException:
+            transport.close()
+            raise
+
+    def _take_pulse(self, link: Link, fresh: Link) -> None:
+        """A peer has opened a connection for the pulse of a session."""
+        transport, protocol = fresh.give_up_transport()
+        hello = replace(self.hello, session=link.session.session_id, purpose=PULSE)
+        transport.send(protocol.join(Session(link.session.session_id, self.codec), hello))
+        assert isinstance(transport, SocketTransport)
+        link.beat_over(transport.detach())
+
+    # -- finding others --------------------------------------------------------------------------------------
 
     def dial(self, address: Address, security: Security | None = None) -> Link:
         """Open a session of its own with the node at an address. Blocks.
@@ -181,22 +377,29 @@ class Node:
         return link, False
 
     def _open(self, address: Address, security: Security | None) -> Link:
-        sock, identity = open_connection(self.reactor, address, security)
-        link = self.adopt(sock, str(address), identity)
-        try:
-            link.opened.park()
-        except PeerLost as error:
-            if link.asked_for is not None:
-                raise AuthenticationError(
-                    f"no session with the node at {address}: {link.asked_for}; {advise(link.asked_for.methods)}"
+        for attempt in range(OPEN_ATTEMPTS):
+            transport, identity = self.connect_to(address, security)
+            link = self.adopt_transport(
+                transport, str(address), identity, opens=True, address=address, security=security
+            )
+            try:
+                link.opened.park()
+            except PeerLost as error:
+                if link.asked_for is not None:
+                    raise AuthenticationError(
+                        f"no session with the node at {address}: {link.asked_for}; {advise(link.asked_for.methods)}"
+                    ) from None
+                if attempt + 1 < OPEN_ATTEMPTS and not link.refused:
+                    sleep(OPEN_PAUSE)  # the connection may have been cut just then
+                    continue
+                raise PeerUnreachable(
+                    f"what answers at {address} is no node of ours ({error}); is the port right?"
                 ) from None
-            raise PeerUnreachable(
-                f"what answers at {address} is no node of ours ({error}); is the port right?"
-            ) from None
-        except BaseException:
-            link.lose("it did not introduce itself")
-            raise
-        return link
+            except BaseException:
+                link.lose("it did not introduce itself")
+                raise
+            return link
+        raise AssertionError
 
     def link_to(
         self, home: bytes, addresses: tuple[str, ...], label: str, introducers: Iterable[Link] = ()
@@ -238,6 +441,7 @@ class Node:
         assert link.peer is not None
         self._by_peer.setdefault(link.peer.node_id, link)
         link.opened.wake()
+        self.plan_pulse(link)
 
     def link_lost(self, link: Link) -> None:
         """Use the link for nothing new."""
@@ -247,6 +451,8 @@ class Node:
         key = link.where, link.identity.security if link.identity is not None else None
         if self._dialled.get(key) is link:
             del self._dialled[key]
+        if self._sessions.get(link.session.session_id) is link:
+            del self._sessions[link.session.session_id]
 
     def close(self) -> None:
         """Stop listening, and say goodbye to every peer. Sends what is queued for them; blocks the process for
@@ -257,6 +463,9 @@ class Node:
             listener.stop()
         for link in list(self.links):
             link.finish(deadline)
+        if self._may_wake_somebody in self.scheduler.sources:
+            self.scheduler.sources.remove(self._may_wake_somebody)
+        atexit.unregister(self.close)
 
     # -- channels as values ----------------------------------------------------------------------------------
 
@@ -267,20 +476,26 @@ class Node:
         if isinstance(one, RemoteChannel):
             return one._id
         if one._observer is None:
-            channel_id = os.urandom(wire.ID_BYTES)
-            one._observer = _exports.Export(channel_id, self.links)
+            channel_id = self.draw_id()
+            one._observer = _exports.Export(channel_id, self, one)
             self._exports[channel_id] = one
         export = one._observer
         assert isinstance(export, _exports.Export)
+        if export.node is not self:
+            raise NetError(
+                f"{one!r} lives at the node {export.node.name}, and {self.name} was not given it over the network; "
+                "nodes in one process must meet over the network, too"
+            )
         return export.channel_id
 
     def _export(self, one: channel) -> Description:
         if isinstance(one, RemoteChannel):
-            return (one._home, one._id, one.capacity, one.name, one._addresses)
-        return (self.id, self.id_of(one), one.capacity, one.name, self.addresses[: wire.MAX_ADDRESSES])
+            return (one._home, one._id, one.capacity, one.name, one._addresses, one._rights)
+        addresses = self.addresses[: wire.MAX_ADDRESSES]
+        return (self.id, self.id_of(one), one.capacity, one.name, addresses, rights_of(one))
 
     def _resolve(self, description: Description) -> channel:
-        home, channel_id, capacity, name, addresses = description
+        home, channel_id, capacity, name, addresses, rights = description
         if home == self.id:
             own = self._exports.get(channel_id)
             if own is None:
@@ -296,7 +511,7 @@ class Node:
         if reference is None or (reference._link is not None and reference._link.lost is not None):
             if link.peer.node_id == home and not addresses:
                 addresses = link.peer.addresses
-            reference = RemoteChannel(self, home, channel_id, capacity, name, addresses)
+            reference = RemoteChannel(self, home, channel_id, capacity, name, addresses, rights)
             self._references[channel_id] = reference
         if reference._link is None and link.peer.node_id == home:
             reference.bind(link)
@@ -342,6 +557,27 @@ class Node:
         self._decoding = link
         return protocol.receive(data)
 
+    def decode_large(self, link: Link, data: bytes) -> list[wire.Frame]:
+        """The same for a frame that came in parts."""
+        self._decoding = link
+        return self.codec.decode(data)
+
+    def channel_ended(self, one: channel, reason: str) -> None:
+        """A channel was closed, or its node is gone: tell those who monitor it."""
+        if one in self.monitors:
+            from net.watching import tell_monitors
+
+            tell_monitors(self, one, reason)
+
+    def count_dead_letter(self, link: Link, value: Any, reason: str) -> None:
+        """A peer's message cannot be given to anybody. Its sender is told; so is who asked to be."""
+        self.dead_letters += 1
+        if self.on_dead_letter is not None:
+            try:
+                self.on_dead_letter(value, f"from {link.name}: {reason}")
+            except Exception:  # a hook's fault is not the peer's
+                log.exception("the hook for dead letters failed")
+
     # -- names -----------------------------------------------------------------------------------------------
 
     def _lookup(self, link: Link, name: str) -> channel:
@@ -366,13 +602,21 @@ class _Lookup:
         self.wait.fail(error)
 
 
+def _is_same(known: Identity | None, fresh: Identity | None) -> bool:
+    """Has who resumes a session proved to be who opened it?"""
+    if known is None or fresh is None:
+        return known is fresh
+    return (known.security, known.name) == (fresh.security, fresh.name)
+
+
 def _on_hello(link: Link, frame: wire.Frame) -> None:
-    link.node.link_opened(link)
+    link.greet(Hello.from_features(frame[1]))
 
 
 def _on_goodbye(link: Link, frame: wire.Frame) -> None:
     reason = frame[1]
-    link.lose(f"it ended: {reason}" if reason else "it ended")
+    # What it took it said before. So what it did not say it did not take.
+    link.lose(f"it ended: {reason}" if reason else "it ended", "not taken")
 
 
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
@@ -389,14 +633,26 @@ def _on_lookup(link: Link, frame: wire.Frame) -> None:
     )
 
 
+def _on_spawn(link: Link, frame: wire.Frame) -> None:
+    if link.node.network is None:
+        _spawning.HANDLERS[wire.SPAWN](link, frame)
+    else:  # of several nodes in this thread it belongs to this one
+        context = copy_context()
+        context.run(_here.set, link.node)
+        context.run(_spawning.HANDLERS[wire.SPAWN], link, frame)
+
+
 Node.handlers = {
     wire.HELLO: _on_hello,
     wire.GOODBYE: _on_goodbye,
     wire.LOOKUP: _on_lookup,
     **_operations.HANDLERS,
+    **_link.HANDLERS,
     **_exports.HANDLERS,
     **_references.HANDLERS,
     **_spawning.HANDLERS,
+    wire.SPAWN: _on_spawn,
+    wire.KILL: _exports.in_turn(_spawning.HANDLERS[wire.KILL]),
 }
 
 
@@ -406,11 +662,13 @@ def status() -> NodeStatus:
 
 
 _local = threading.local()
+# In the memory network of a test several nodes share an OS thread: which one a tasklet belongs to is in its context.
+_here: ContextVar[Node | None] = ContextVar("node", default=None)
 
 
 def get_node() -> Node:
     """The node of the calling OS thread, made when it is first asked for."""
-    node: Node | None = getattr(_local, "node", None)
+    node: Node | None = _here.get() or getattr(_local, "node", None)
     if node is None:
         node = _local.node = Node()
     return node

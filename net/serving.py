@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from net._sockets import CONNECT_SECONDS
 from net.addresses import parse_address, parse_url
 from net.errors import NetError
 from net.node import get_node
 from net.security import SecretSource, Security, Tls, choose_security
+from net.settings import Settings, change
 from tasklets import channel
 
 if TYPE_CHECKING:
@@ -104,3 +105,15 @@ def connect(
     """
     address, name = parse_url(url)
     return get_node().find(address, name, timeout, choose_security(secret, tls, insecure=insecure))
+
+
+def configure(**changes: Any) -> Settings:
+    """Change settings of this process's network, as far as they are named; return them all. See net.settings.
+
+    They hold for what is opened from then on: `configure(patience=60, max_message_bytes=1 << 30)`.
+
+    Raises TypeError for a setting that there is not, ValueError for a value that makes no sense.
+    """
+    node = get_node()
+    node.settings = change(node.settings, changes)
+    return node.settings

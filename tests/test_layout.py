@@ -18,7 +18,19 @@ PACKAGES = ("tasklets", "net")
 PROGRAMS = {"examples", "tests", "benchmarks"}
 
 # The state machines: style.md, "Protocol code". What they may share of their own package has no I/O either.
-SANS_IO = {"net._codec", "net._extensions", "net._handshake", "net._wire", "net._protocol"}
+SANS_IO = {
+    f"net.{name}"
+    for name in (
+        "_bulk",
+        "_codec",
+        "_extensions",
+        "_handshake",
+        "_protocol",
+        "_recovery",
+        "_session",
+        "_wire",
+    )
+}
 SANS_IO_MAY_IMPORT = SANS_IO | {"net.errors", "net._messages"}
 
 

@@ -12,8 +12,10 @@ from gevent import socket
 
 import net
 from net import _sockets, _wire as wire
+from net._bulk import Incoming
 from net._codec import Codec
 from net._protocol import Hello, Protocol
+from net._session import Limits, Session
 from net.node import get_node
 from tasklets import channel
 from tests.net.peers import PATIENCE, until
@@ -41,11 +43,13 @@ class Stranger:
         host, port = server.address.removeprefix("tcp://").split(":")
         self.socket = socket.create_connection((host, int(port)))
         self.socket.settimeout(PATIENCE)
-        codec = Codec(self._export, lambda description: channel())
-        self.protocol = Protocol(Hello(FOREIGN_ID, name="stranger"), codec)
+        self.codec = Codec(self._export, lambda description: channel())
+        self.session = Session(os.urandom(16), self.codec)
+        hello = Hello(FOREIGN_ID, name="stranger", session=self.session.session_id)
+        self.protocol = Protocol(hello, self.codec, self.session)
 
     def _export(self, one: channel) -> Any:
-        return (FOREIGN_ID, os.urandom(16), 0, None, ())
+        return (FOREIGN_ID, os.urandom(16), 0, None, (), 3)
 
     def __enter__(self) -> "Stranger":
         return self
@@ -59,7 +63,7 @@ class Stranger:
             self.protocol.receive(self.socket.recv(4096))
 
     def send(self, *frames: tuple[Any, ...]) -> None:
-        self.socket.sendall(self.protocol.envelope([self.protocol.pack(frame) for frame in frames]))
+        self.socket.sendall(self.session.envelope([self.session.pack(frame) for frame in frames]))
 
     def receive(self) -> tuple[Any, ...]:
         while True:
@@ -83,12 +87,12 @@ GARBAGE = {
     "a web browser": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "zero bytes": bytes(100),
     "the version after ours": b"TSKL\x02",
-    "a batch that never ends": b"TSKL\x01" + wire.BATCH.pack(0xFFFFFFFF, 1),
-    "an empty batch": b"TSKL\x01" + wire.BATCH.pack(8, 1),
-    "no msgpack": b"TSKL\x01" + wire.BATCH.pack(9, 1) + b"\xc1",
-    "a number": b"TSKL\x01" + wire.BATCH.pack(9, 1) + b"\x07",
-    "a greeting without content": b"TSKL\x01" + wire.BATCH.pack(11, 1) + b"\x92\x00\x80",
-    "no greeting first": b"TSKL\x01" + wire.BATCH.pack(12, 1) + b"\x92\x15\xa1x",
+    "a batch that never ends": b"TSKL\x01" + wire.BATCH.pack(0xFFFFFFFF, 0, 0),
+    "an empty batch": b"TSKL\x01" + wire.BATCH.pack(16, 0, 0),
+    "no msgpack": b"TSKL\x01" + wire.BATCH.pack(17, 0, 0) + b"\xc1",
+    "a number": b"TSKL\x01" + wire.BATCH.pack(17, 0, 0) + b"\x07",
+    "a greeting without content": b"TSKL\x01" + wire.BATCH.pack(19, 0, 0) + b"\x92\x00\x80",
+    "no greeting first": b"TSKL\x01" + wire.BATCH.pack(20, 0, 0) + b"\x92\x15\xa1x",
 }
 
 
@@ -107,7 +111,7 @@ def test_garbage_gets_one_line_and_a_closed_connection(
     until(lambda: not get_node().links)
 
 
-BATCH = wire.BATCH.pack(8 + 2, 2)  # its header: two bytes are to follow
+BATCH = wire.BATCH.pack(16 + 2, 1, 0)  # its header: two bytes are to follow
 FRAMES: dict[str, tuple[tuple[Any, ...], ...]] = {
     "an item nobody asked for is refused": ((wire.ITEM, 7, "gift"), (wire.LOOKUP, 1, "inbox")),
     "verdicts on nothing are ignored": (
@@ -171,10 +175,10 @@ def test_a_message_that_means_nothing_here_is_rejected_and_the_next_is_taken(
         stranger.introduce()
         stranger.lookup("inbox")
         inbox_id = get_node().id_of(inbox)
-        good = stranger.protocol.pack((wire.SEND, inbox_id, "good"))
+        good = stranger.session.pack((wire.SEND, inbox_id, "good"))
         # A map whose one key is the extension "message of class x", and its fields.
         bad = good.replace(b"\xa4good", b"\x81\xd4\x10x\x90")
-        stranger.socket.sendall(stranger.protocol.envelope([bad, good]))
+        stranger.socket.sendall(stranger.session.envelope([bad, good]))
         kind, _, seqno, error = stranger.receive()
         assert (kind, seqno, error[0]) == (wire.REJECT, 1, "NotSendable")
         assert "no message class is registered as 'x' here" in error[1]
@@ -195,8 +199,8 @@ def test_a_channel_is_not_used_by_way_of_a_node_that_handed_it_on(server: net.Se
     with Stranger(server) as home, Stranger(server) as user:
         home.introduce()
         home.lookup("inbox")
-        described = (FOREIGN_ID, bytes(16), 0, None, ())
-        home.protocol._codec._export = lambda one: described  # type: ignore[method-assign]
+        described = (FOREIGN_ID, bytes(16), 0, None, (), 3)
+        home.codec._export = lambda one: described  # type: ignore[method-assign]
         home.send((wire.SEND, get_node().id_of(inbox), channel()))
         reference = inbox.receive()
         user.introduce()
@@ -237,8 +241,8 @@ def test_who_breaks_the_rules_of_the_answers_is_closed(
         elif kind == "more than the window":
             stranger.send(*[(wire.SEND, get_node().id_of(inbox), "flood")] * (2 * inbox.capacity + 1))
         else:
-            described = (FOREIGN_ID, bytes(16), 9, None, ())
-            stranger.protocol._codec._export = lambda one: described  # type: ignore[method-assign]
+            described = (FOREIGN_ID, bytes(16), 9, None, (), 3)
+            stranger.codec._export = lambda one: described  # type: ignore[method-assign]
             stranger.send((wire.SEND, get_node().id_of(inbox), channel(9)))
             reference = inbox.receive()
             stranger.send((wire.ACK, bytes(16), 1 << 62))
@@ -320,8 +324,16 @@ def test_a_slow_reader_holds_up_nobody_and_gets_everything(
         for _ in range(100):
             assert quick.lookup("inbox")[0] == wire.FOUND
         items: list[Any] = []
+        parts = Incoming(Limits())
         while len(items) < 3:
-            items += slow.protocol.receive(slow.socket.recv(10_000))
+            for frame in slow.protocol.receive(slow.socket.recv(10_000)):
+                if frame[0] == wire.LARGE:
+                    parts.begin(*frame[1:])
+                else:
+                    whole = parts.part(*frame[1:])
+                    if room := parts.take_room():
+                        slow.send((wire.WINDOW, room))
+                    items += slow.codec.decode(whole) if whole is not None else []
         assert all(frame[0] == wire.ITEM and frame[2] == big for frame in items)
 
 

@@ -25,6 +25,7 @@ from net._handshake import (
     derive_key,
 )
 from net._protocol import Hello, Protocol
+from net._session import Session
 from net.errors import RemoteProtocolError
 
 AT_ONCE = 400
@@ -131,16 +132,16 @@ def replay(port: int, folder: str) -> str:
 def guessed_ids(port: int, folder: str) -> str:
     """A peer that knows the secret, and none of the channels."""
     sock, _, _ = shaken(port, RIGHT)
-    protocol = Protocol(
-        Hello(os.urandom(16), name="guesser"), Codec(lambda one: (b"", b"", 0, None, ()), lambda d: None)
-    )  # type: ignore[arg-type, return-value]
+    codec = Codec(lambda one: (b"", b"", 0, None, (), 3), lambda d: None)  # type: ignore[arg-type, return-value]
+    session = Session(os.urandom(16), codec)
+    protocol = Protocol(Hello(os.urandom(16), name="guesser", session=session.session_id), codec, session)
     sock.sendall(protocol.opening())
     frames: list[tuple[object, ...]] = []
     while protocol.peer is None:
         frames += protocol.receive(sock.recv(65536))
     guesses = [(wire.SEND, os.urandom(16), "gift") for _ in range(50)]
     guesses += [(wire.CLOSE, os.urandom(16)) for _ in range(50)]
-    sock.sendall(protocol.envelope([protocol.pack(guess) for guess in guesses]))
+    sock.sendall(session.envelope([session.pack(guess) for guess in guesses]))
     rejected = 0
     while rejected < 50:
         rejected += sum(frame[0] == wire.REJECT for frame in protocol.receive(sock.recv(65536)))

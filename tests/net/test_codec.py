@@ -67,7 +67,7 @@ class Node:
     def export(self, chan: channel) -> Description:
         channel_id = len(self.channels).to_bytes(16, "big")
         self.channels[channel_id] = chan
-        return (b"n" * 16, channel_id, chan.capacity, chan.name, ("tcp://127.0.0.1:1",))
+        return (b"n" * 16, channel_id, chan.capacity, chan.name, ("tcp://127.0.0.1:1",), 3)
 
     def resolve(self, description: Description) -> channel:
         try:
@@ -321,7 +321,7 @@ def tagged(code: int, name: bytes, parts: Any) -> Any:
         (tagged(16, b"test_codec.Whole", ["bad"]), "refuses its fields: ValueError: a bad part"),
         (msgpack.ExtType(8, b"test_codec.Colour\0BLUE"), "has no member 'BLUE'"),
         (msgpack.ExtType(8, b"test_codec.Flags\0x"), "has no member 'x'"),
-        (tagged(20, b"", [b"n" * 16, b"?" * 16, 0, None, []]), "NameNotFound: no such channel"),
+        (tagged(20, b"", [b"n" * 16, b"?" * 16, 0, None, [], 3]), "NameNotFound: no such channel"),
         (
             msgpack.ExtType(4, b"\x07\xe8\x01\x01\0\0\0\0\0\0\0\0ZNowhere/Land"),
             "time zone 'Nowhere/Land' is not known here",
@@ -424,7 +424,7 @@ BAD_VALUES: dict[str, Any] = {
     "payload where none belongs": tagged(17, b"x", []),
     "unhashable part": tagged(17, b"", [{}]),
     "remote error": tagged(19, b"", ["kind", 1, "trace"]),
-    "channel": tagged(20, b"", [b"n" * 16, b"short", 0, None, []]),
+    "channel": tagged(20, b"", [b"n" * 16, b"short", 0, None, [], 3]),
     "channel fields": tagged(20, b"", []),
     "channel addresses": tagged(20, b"", [CID, CID, 0, None, ["x"] * 17]),
 }

@@ -41,7 +41,7 @@ class Wire:
         if self.to_home:
             self.to_home -= 1
             self.seqno += 1
-            accept(self.grant, self.seqno, self.seqno)
+            accept(self.grant, self.seqno, self.seqno, 0)
 
     def end_turn(self) -> None:
         if self.roomy:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from net import _wire
-from net._wire import FRAMES, KINDS, MAX_TEXT_CHARS, check_frame
+from net._wire import FRAMES, KINDS, MAX_TEXT_CHARS, PART_BYTES, check_frame
 from net.errors import RemoteProtocolError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "wire.md"
@@ -25,6 +25,8 @@ GOOD: dict[str, list[Any]] = {
     "args": [(), (1, 2)],
     "kwargs": [MAP],
     "map": [MAP],
+    "bytes": [b"x", bytes(PART_BYTES)],
+    "subject": [None, ID, 0, 2**64 - 1],
 }
 BAD: dict[str, list[Any]] = {
     "id": [ID[1:], "0123456789abcdef", None],
@@ -37,6 +39,8 @@ BAD: dict[str, list[Any]] = {
     "args": [MAP, None, "ab"],
     "kwargs": [(), MappingProxyType({1: 2}), None],
     "map": [(), MappingProxyType({b"a": 2})],
+    "bytes": [b"", "x", None, bytes(PART_BYTES + 1)],
+    "subject": [ID[1:], -1, 2**64, True, "x"],
 }
 
 
@@ -76,7 +80,7 @@ def test_every_type_constant_is_in_the_table_under_its_name() -> None:
     assert {getattr(_wire, row.name): row.name for row in FRAMES.values()} == {
         number: row.name for number, row in FRAMES.items()
     }
-    assert list(FRAMES) == list(range(24))
+    assert list(FRAMES) == list(range(29))
     assert {kind for row in FRAMES.values() for _, kind in row.fields} == set(KINDS) == set(GOOD) == set(BAD)
 
 

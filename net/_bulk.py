@@ -1,0 +1,191 @@
+"""Frames that are too large to travel as one: cut into parts, between which others pass.
+
+The sender announces such a frame where it would have stood (LARGE), and its parts follow as far as the receiver's
+window allows (PART, WINDOW). So a small message waits for 256 KiB at most, and not for 64 MiB. What concerns the same
+channel waits behind at the receiver, so that order holds. State machines: no socket, no clock, no tasklet.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from net._wire import LARGE, PART, PART_BYTES, Frame
+from net.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from net._session import Limits
+
+MAX_STREAMS: Final = 65536  # announced and not complete: each takes a hundred bytes at the receiver
+
+
+class Outgoing:
+    """The sender's side."""
+
+    def __init__(self) -> None:
+        self.limits: Limits | None = None  # the peer's; known when the session opens
+        self._streams: deque[tuple[int, memoryview]] = (
+            deque()
+        )  # in the order in which they began: number, the rest
+        self._waiting: deque[tuple[int, memoryview]] = deque()  # announced, and nothing of them has left
+        self._active_bytes = 0  # whole sizes of those that began
+        self._sizes: dict[int, int] = {}
+        self._next = 0
+        self._credit = 0
+        self.pending_bytes = 0  # still to be sent
+
+    def meet(self, limits: Limits) -> None:
+        """The session opens."""
+        self.limits = limits
+        self._credit = limits.bulk_bytes
+
+    @property
+    def pending(self) -> bool:
+        """True while something is left to be sent."""
+        return bool(self._streams or self._waiting)
+
+    @property
+    def ready(self) -> bool:
+        """True when a part may leave now."""
+        return self._credit > 0 and bool(self._streams or self._waiting)
+
+    def add(self, data: bytes, subject: bytes | int | None) -> Frame:
+        """Take a packed frame; returns the frame that announces it."""
+        stream, self._next = self._next, self._next + 1
+        self._waiting.append((stream, memoryview(data)))
+        self._sizes[stream] = len(data)
+        self.pending_bytes += len(data)
+        return (LARGE, stream, len(data), subject)
+
+    def granted(self, count: int) -> None:
+        """The receiver makes room for more bytes. Raises RemoteProtocolError when they were not sent."""
+        assert self.limits is not None
+        self._credit += count
+        if self._credit > self.limits.bulk_bytes:
+            raise RemoteProtocolError(
+                f"WINDOW of {count} bytes, {self._credit} of {self.limits.bulk_bytes} would be free"
+            )
+
+    def next_part(self) -> Frame:
+        """The next part, of the frames under way in turn. Only while `ready`."""
+        self._begin_more()
+        stream, rest = self._streams.popleft()
+        size = min(PART_BYTES, self._credit, len(rest))
+        self._credit -= size
+        self.pending_bytes -= size
+        if size < len(rest):
+            self._streams.append((stream, rest[size:]))
+        else:
+            self._active_bytes -= self._sizes.pop(stream)
+        return (PART, stream, bytes(rest[:size]))
+
+    def _begin_more(self) -> None:
+        """The receiver puts together so many bytes at once as one message may have; one frame always may begin."""
+        assert self.limits is not None
+        while self._waiting:
+            size = len(self._waiting[0][1])
+            if self._streams and self._active_bytes + size > self.limits.max_message_bytes:
+                return
+            self._active_bytes += size
+            self._streams.append(self._waiting.popleft())
+
+
+class _Stream:
+    """A frame that is being put together, or (`act`) something that waits behind one."""
+
+    __slots__ = ("act", "parts", "received", "seqno", "size", "subject")
+
+    def __init__(self, size: int, subject: bytes | int | None) -> None:
+        self.size = size
+        self.subject = subject
+        self.seqno = 0  # of the message
+        self.received = 0
+        self.parts: list[bytes] = []
+        self.act: Callable[[], object] | None = None
+
+
+class Incoming:
+    """The receiver's side."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._streams: dict[int, _Stream] = {}
+        # subject -> frames that must be acted on in this order; the first is not complete
+        self._lines: dict[bytes | int, deque[_Stream]] = {}
+        self._next = 0
+        self._held_bytes = 0
+        self._owed = 0  # taken in since we last made room
+
+    @property
+    def in_line(self) -> dict[bytes | int, deque[_Stream]]:
+        """By subject, what waits for a frame to be complete."""
+        return self._lines
+
+    def begin(self, stream: int, size: int, subject: bytes | int | None) -> None:
+        """A frame is announced. Raises RemoteProtocolError."""
+        if stream != self._next:
+            raise RemoteProtocolError(f"LARGE {stream} came, but {self._next} is due")
+        if size > self._limits.max_message_bytes:
+            raise RemoteProtocolError(
+                f"a frame of {size} bytes; {self._limits.max_message_bytes} are allowed"
+            )
+        if len(self._streams) >= MAX_STREAMS:
+            raise RemoteProtocolError(f"more than {MAX_STREAMS} large frames at once")
+        self._next += 1
+        begun = self._streams[stream] = _Stream(size, subject)
+        if subject is not None:
+            self._lines.setdefault(subject, deque()).append(begun)
+
+    def defer(self, subject: bytes | int, act: Callable[[], object]) -> None:
+        """Something else about a subject in line has arrived: it is to be done in its turn."""
+        behind = _Stream(0, subject)
+        behind.act = act
+        self._lines[subject].append(behind)
+
+    def part(self, stream: int, data: bytes) -> bytes | None:
+        """A part has arrived; returns the frame's bytes when it is complete. Raises RemoteProtocolError."""
+        begun = self._streams.get(stream)
+        if begun is None:
+            raise RemoteProtocolError(f"PART of {stream}, which was not announced or is complete")
+        begun.parts.append(data)
+        begun.received += len(data)
+        self._held_bytes += len(data)
+        self._owed += len(data)
+        if begun.received > begun.size:
+            raise RemoteProtocolError(f"{begun.received} bytes of a frame of {begun.size}")
+        if self._held_bytes > self._limits.max_message_bytes or self._owed > self._limits.bulk_bytes:
+            raise RemoteProtocolError(
+                f"{self._held_bytes} bytes of unfinished frames, or more than WINDOW allowed"
+            )
+        if begun.received < begun.size:
+            return None
+        del self._streams[stream]
+        self._held_bytes -= begun.size
+        return b"".join(begun.parts)
+
+    def complete(self, stream: _Stream, act: Callable[[], object]) -> None:
+        """The frame was read: act on it in its turn, and on what waited behind it."""
+        subject = stream.subject
+        stream.parts = []
+        stream.act = act
+        if subject is None:
+            act()
+            return
+        line = self._lines[subject]
+        while line and (first := line[0].act) is not None:
+            line.popleft()
+            first()
+        if not line:
+            self._lines.pop(subject, None)
+
+    def find(self, stream: int) -> _Stream | None:
+        return self._streams.get(stream)
+
+    def take_room(self) -> int:
+        """How many bytes to make room for now; 0 when it can wait."""
+        if self._owed < self._limits.bulk_bytes // 4:
+            return 0
+        owed, self._owed = self._owed, 0
+        return owed
