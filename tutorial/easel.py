@@ -2,6 +2,7 @@
 
     table(["players", "seconds"], [[10, 0.2]])
     chart("cost", {"threads": {10: 0.2, 100: 2.1}}, x="players", y="seconds")
+    gantt("the workshop", {"saw": [(0, 5), (5, 10)]})
     waves({"a": [0, 1, 1], "sum": [0, 0, 1]})
     circuit(gates, levels)
     movie(frames, 400, 300)
@@ -153,6 +154,27 @@ def bars(title: str, values: Mapping[str, float], unit: str) -> Picture:
             f'<text x="{left + length + 7:.1f}" y="{y + 14}">{_cell(float(value))} {escape(unit)}</text>'
         )
     return Picture(left + 460, 40 + 26 * len(values), "".join(parts), title)
+
+
+def gantt(title: str, rows: Mapping[str, Sequence[tuple[float, float]]]) -> Picture:
+    """Who was busy, from when to when."""
+    left, end = 20 + 7.2 * max(map(len, rows)), max(to for spans in rows.values() for _, to in spans)
+    scale = 560 / end
+    parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200) if end / step <= 14)
+    for moment in range(0, int(end) + 1, step):
+        x = left + moment * scale
+        parts.append(f'<path d="M{x:.1f} 34v{26 * len(rows)}" stroke="{GREY}" stroke-opacity=".35"/>')
+        parts.append(f'<text x="{x:.1f}" y="{52 + 26 * len(rows)}" text-anchor="middle">{moment}</text>')
+    for row, (name, spans) in enumerate(rows.items()):
+        y = 37 + 26 * row
+        parts.append(f'<text x="{left - 8:g}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        parts += [
+            f'<rect x="{left + since * scale + 1:.1f}" y="{y}" width="{max(1.0, (to - since) * scale - 2):.1f}" '
+            f'height="19" rx="3" fill="{COLOURS[row % len(COLOURS)]}"/>'
+            for since, to in spans
+        ]
+    return Picture(left + 590, 62 + 26 * len(rows), "".join(parts), title)
 
 
 # -- circuits ------------------------------------------------------------------------------------------------
