@@ -238,7 +238,7 @@ def circuit(gates: Sequence[Gate], history: Sequence[Mapping[str, int]]) -> Pict
             start = from_x + (6 if wire in outside else 26)
             end_y = y + 16 * (index - (len(gate.inputs) - 1) / 2)
             path = f"M{start:g} {from_y:.1f}C{start + 45:g} {from_y:.1f} {x - 66:g} {end_y:.1f} {x - 26:g} {end_y:.1f}"
-            parts.append(_wire(path, [moment[wire] for moment in history]))
+            parts.append(_wire(path, [moment.get(wire, 0) for moment in history]))
     for gate in gates:
         x, y = place[gate.output]
         parts.append(
@@ -247,7 +247,7 @@ def circuit(gates: Sequence[Gate], history: Sequence[Mapping[str, int]]) -> Pict
             f'font-weight="600">{escape(gate.kind)}</text>'
         )
         if gate.output not in used:
-            parts.append(_wire(f"M{x + 26:g} {y:.1f}h34", [moment[gate.output] for moment in history]))
+            parts.append(_wire(f"M{x + 26:g} {y:.1f}h34", [moment.get(gate.output, 0) for moment in history]))
             parts.append(f'<text x="{x + 64:g}" y="{y + 4:.1f}">{escape(gate.output)}</text>')
     for wire in outside:
         x, y = place[wire]
