@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -39,6 +40,10 @@ class Picture:
 
     def __repr__(self) -> str:
         return f"<Picture: {self.title}>"
+
+    def save(self, path: str) -> None:
+        """Write it to an .svg file."""
+        Path(path).write_text(self._svg + "\n", encoding="utf-8")
 
     def _repr_html_(self) -> str:
         return f'<div style="overflow-x:auto">{self._svg}</div>'
@@ -303,26 +308,58 @@ def movie(
             first.setdefault(name, sprite)
     parts = [f'<rect width="{width:g}" height="{height:g}" rx="10" fill="{GREY}" fill-opacity=".16"/>']
     for name, sprite in first.items():
+        seen = [name in frame for frame in frames]
         track, last = [], sprite
         for frame in frames:
             last = frame.get(name, last)
-            track.append((last, name in frame))
-        timing = f'dur="{seconds:g}s" repeatCount="indefinite"'
-        moves = ";".join(f"{at.x:.0f} {at.y:.0f}" for at, _ in track)
-        turns = ";".join(f"{at.angle:.0f}" for at, _ in track)
-        fades = ";".join(f"{0.25 + 0.75 * at.life:.2f}" if seen else "0" for at, seen in track)
+            track.append(last)
+        moves = _smooth([(at.x, at.y) for at in track], seconds)
+        turns = _jumps(
+            [f"{at.angle:.0f}" for at in track], seconds, 'Transform attributeName="transform" type="rotate"'
+        )
+        lives = [
+            f"{0.25 + 0.75 * at.life:.2f}" if there else "0" for at, there in zip(track, seen, strict=True)
+        ]
+        fades = _jumps(lives, seconds, ' attributeName="opacity"')
+        label = f'<text y="-20" text-anchor="middle">{escape(name)}</text>' if sprite.shape == "robot" else ""
         parts.append(
-            f'<g transform="translate({sprite.x:.0f} {sprite.y:.0f})" opacity="{int(name in frames[0])}">'
-            f"<title>{escape(name)}</title>"
-            f'<animateTransform attributeName="transform" type="translate" {timing} values="{moves}"/>'
-            f'<animate attributeName="opacity" calcMode="discrete" {timing} values="{fades}"/>'
-            f'<g transform="rotate({sprite.angle:.0f})">'
-            f'<animateTransform attributeName="transform" type="rotate" calcMode="discrete" {timing} values="{turns}"/>'
-            f"{SHAPES[sprite.shape].replace('{c}', sprite.colour)}</g>"
-            + (f'<text y="-20" text-anchor="middle">{escape(name)}</text>' if sprite.shape == "robot" else "")
-            + "</g>"
+            f'<g transform="translate({sprite.x:.0f} {sprite.y:.0f})" opacity="{lives[0]}">'
+            f"<title>{escape(name)}</title>{moves}{fades}"
+            f'<g transform="rotate({sprite.angle:.0f})">{turns}{SHAPES[sprite.shape].replace("{c}", sprite.colour)}</g>'
+            f"{label}</g>"
         )
     return Picture(width, height, "".join(parts), title)
+
+
+def _smooth(points: Sequence[tuple[float, float]], seconds: float) -> str:
+    """Move along points; of a straight way only the ends are written down."""
+    kept = [
+        index
+        for index, (x, y) in enumerate(points)
+        if index in (0, len(points) - 1)
+        or abs(points[index - 1][0] + points[index + 1][0] - 2 * x) > 0.05
+        or abs(points[index - 1][1] + points[index + 1][1] - 2 * y) > 0.05
+    ]
+    if len(set(points)) == 1:
+        return ""
+    values = ";".join(f"{points[index][0]:.0f} {points[index][1]:.0f}" for index in kept)
+    times = ";".join(f"{index / (len(points) - 1):.4g}" for index in kept)
+    return (
+        f'<animateTransform attributeName="transform" type="translate" dur="{seconds:g}s" repeatCount="indefinite" '
+        f'values="{values}" keyTimes="{times}"/>'
+    )
+
+
+def _jumps(values: Sequence[str], seconds: float, what: str) -> str:
+    """Let something be as `values` say; what stays is not written down again."""
+    kept = [index for index, value in enumerate(values) if index == 0 or value != values[index - 1]]
+    if len(kept) == 1:
+        return ""
+    times = ";".join(f"{index / len(values):.4g}" for index in kept)
+    return (
+        f'<animate{what} calcMode="discrete" dur="{seconds:g}s" repeatCount="indefinite" '
+        f'values="{";".join(values[index] for index in kept)}" keyTimes="{times}"/>'
+    )
 
 
 # -- who talks to whom ---------------------------------------------------------------------------------------

@@ -83,7 +83,9 @@ def without_clock(outputs: list[Any]) -> str:
     kept = copy.deepcopy(outputs)
     for output in kept:
         output.pop("execution_count", None)
-    return PLACE.sub("#", PROCESS.sub("#", CLOCK.sub("#", json.dumps(kept, sort_keys=True, ensure_ascii=False))))
+    return PLACE.sub(
+        "#", PROCESS.sub("#", CLOCK.sub("#", json.dumps(kept, sort_keys=True, ensure_ascii=False)))
+    )
 
 
 def update(path: Path, *, measure: bool) -> bool:
