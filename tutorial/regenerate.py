@@ -37,8 +37,8 @@ def notebooks() -> list[Path]:
 def execute(path: Path) -> nbformat.NotebookNode:
     """Run a notebook in a kernel of its own. Raises CellExecutionError for the first cell that fails."""
     notebook = nbformat.read(path, as_version=4)
-    # Solutions too use what lies beside the chapters; and kernels shall not write compiled files there.
-    environment = os.environ | {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Kernels and their children shall not write compiled files beside the notebooks.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     client = NotebookClient(
         notebook,
         timeout=SECONDS_PER_CELL,
