@@ -10,7 +10,9 @@ import pytest
 
 TUTORIAL = Path(__file__).parents[2] / "tutorial"
 ROW = re.compile(r"^\| ([\w -]+) \| \[(\d+)\]\(([\w.]+)\) \| (.+) \|$", re.M)
-TERMS = {term: (int(number), file) for term, number, file, _ in ROW.findall((TUTORIAL / "terms.md").read_text())}
+TERMS = {
+    term: (int(number), file) for term, number, file, _ in ROW.findall((TUTORIAL / "terms.md").read_text())
+}
 # What a heading, a link's text and code say is no use of a word: the first two announce it, the last one shows it.
 NOT_PROSE = re.compile(r"```[\s\S]*?```|`[^`]*`|^#.*$|\[[^\]]*\]\([^)]*\)|^    .*$", re.M)
 
@@ -50,5 +52,7 @@ def test_every_word_in_bold_that_names_a_thing_is_in_the_list() -> None:
         for match in re.finditer(r"(?:\b[Aa]n? |called |called an? |are |is )\*\*([a-z][\w -]+)\*\*", text)
     }
 
-    assert not {term for term in explained if not {term, term.removesuffix("s"), term.removesuffix("es")} & set(TERMS)}
+    assert not {
+        term for term in explained if not {term, term.removesuffix("s"), term.removesuffix("es")} & set(TERMS)
+    }
     assert len(TERMS) > 50
