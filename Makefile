@@ -134,4 +134,5 @@ $(VENV)/.tutorial: $(STAMP)
 	  tail -n 20 "$(VENV)/install.log" >&2; \
 	  echo "make: the installation failed; all of pip's words are in $(VENV)/install.log." >&2; \
 	  exit 1; }
+	@"$(BIN)/jupyter" labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
 	@touch "$@"

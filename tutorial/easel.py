@@ -367,8 +367,8 @@ def _jumps(values: Sequence[str], seconds: float, what: str) -> str:
 
 def network(centre: str, around: Mapping[str, str], counts: Mapping[str, int], title: str = "") -> Picture:
     """One in the middle, the others around; `around` says how each is: "idle", "busy" or "lost"."""
-    width, height = 560.0, 290.0
-    middle_x, middle_y = width / 2, height / 2 + 8
+    width, height = 560.0, 300.0
+    middle_x, middle_y = width / 2, height / 2 + 14
     parts = [f'<text x="10" y="18" font-weight="600">{escape(title)}</text>']
     most = max([1, *counts.values()])
     for index, (name, state) in enumerate(around.items()):
@@ -378,12 +378,13 @@ def network(centre: str, around: Mapping[str, str], counts: Mapping[str, int], t
         count = counts.get(name, 0)
         dash = ' stroke-dasharray="3 5"' if state == "lost" else ""
         label = f"{name}: lost" if state == "lost" else name
+        label_y = y + 40 if y > middle_y - 20 else y - 32
         parts.append(
             f'<path d="M{middle_x:g} {middle_y:g}L{x:.1f} {y:.1f}" stroke="{colour}" stroke-opacity=".75" '
             f'stroke-width="{1.5 + 6 * count / most:.1f}"{dash}/>'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="25" fill="{colour}"/>'
             f'<text x="{x:.1f}" y="{y + 5:.1f}" text-anchor="middle" fill="#fff" font-weight="600">{count}</text>'
-            f'<text x="{x:.1f}" y="{y + 40:.1f}" text-anchor="middle">{escape(label)}</text>'
+            f'<text x="{x:.1f}" y="{label_y:.1f}" text-anchor="middle">{escape(label)}</text>'
         )
         if state == "lost":
             parts.append(
