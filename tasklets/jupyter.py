@@ -110,7 +110,7 @@ def alive() -> list[tasklet]:
         for found in gc.get_objects()
         if issubclass(type(found), tasklet)
         and found._scheduler is mine
-        and found._hook is None  # a gevent greenlet that used a channel is gevent's
+        and not found._special  # a gevent greenlet that used a channel is gevent's
         and found.alive
         and not found.is_main
     ]
