@@ -2,11 +2,12 @@
 
     table(["players", "seconds"], [[10, 0.2]])
     chart("cost", {"threads": {10: 0.2, 100: 2.1}}, x="players", y="seconds")
+    bars("one step", {"a call": 0.1, "a message": 1.2}, "microseconds")
     gantt("the workshop", {"saw": [(0, 5), (5, 10)]})
     waves({"a": [0, 1, 1], "sum": [0, 0, 1]})
-    circuit(gates, levels)
-    movie(frames, 400, 300)
-    network(...)   Live()
+    circuit([Gate("XOR", ("a", "b"), "sum")], [{"a": 1, "b": 0, "sum": 1}])
+    movie([{"Ada": Sprite(10, 10)}, {"Ada": Sprite(14, 10)}], 400, 300, seconds=2)
+    Live().show(network("master", {"Ann": "busy", "Bob": "lost"}, {"Ann": 17}))
 
 A moving picture moves by itself, in the file (SMIL): it needs no kernel, and where nothing can move it stands
 still. Text and lines are drawn in the page's own colour, so that light and dark pages suit.
