@@ -39,7 +39,7 @@ def work_badly(joins: channel) -> None:
     chunks, results = channel(name="chunks"), channel(name="results")
     joins.send(Join(os.getpid(), chunks, results))
     for low, high in chunks:
-        time.sleep(0.3)
+        time.sleep(1)
         results.send(primes_in(low, high))
 
 
