@@ -54,11 +54,11 @@ bench: $(CORE) ## the measurements in benchmarks/, one after the other
 	  PYTHONPATH="$(CURDIR)" $(RUN) "$$script" $(ARGS) || exit 1; \
 	done
 
-tutorial: $(VENV)/.tutorial ## the tutorial, in JupyterLab, in your browser
+tutorial: $(VENV)/.tutorial $(CORE) ## the tutorial, in JupyterLab, in your browser
 	@$(BIN)/jupyter trust tutorial/*.ipynb tutorial/solutions/*.ipynb >/dev/null  # else their pictures are hidden
 	@$(BIN)/jupyter lab --ServerApp.root_dir=tutorial --LabApp.default_url=/lab/tree/00_start_here.ipynb $(ARGS)
 
-notebooks: $(STAMP) ## run the notebooks of the tutorial and keep what they show; new figures: ARGS=--measure
+notebooks: $(CORE) ## run the notebooks of the tutorial and keep what they show; new figures: ARGS=--measure
 	@$(RUN) -W ignore tutorial/regenerate.py $(ARGS)
 
 format: $(STAMP) ## put the code into the common form and mend what can be mended by machine
@@ -130,7 +130,7 @@ $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd
 
 $(VENV)/.tutorial: $(STAMP)
 	@echo "installing JupyterLab into $(VENV) (a minute, once)"
-	@"$(RUN)" -m pip install --quiet --disable-pip-version-check --no-input -e '.[tutorial]' >>"$(VENV)/install.log" 2>&1 </dev/null || { \
+	@TASKLETS_BUILD=off "$(RUN)" -m pip install --quiet --disable-pip-version-check --no-input -e '.[tutorial]' >>"$(VENV)/install.log" 2>&1 </dev/null || { \
 	  tail -n 20 "$(VENV)/install.log" >&2; \
 	  echo "make: the installation failed; all of pip's words are in $(VENV)/install.log." >&2; \
 	  exit 1; }
