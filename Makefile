@@ -18,12 +18,12 @@ TASKLETS_BUILD ?= auto
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test compiled check bench format clean find-python
+.PHONY: help demo test compiled check bench tutorial notebooks format clean find-python
 
 help: ## this list
 	@echo 'usage: make TARGET [PYTHON=python3.12] [ARGS="more arguments"]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo 'Each target first makes $(VENV), when it is missing or older than pyproject.toml. New here? Start with: make demo'
 
@@ -53,6 +53,13 @@ bench: $(CORE) ## the measurements in benchmarks/, one after the other
 	  echo "== $$script"; \
 	  PYTHONPATH="$(CURDIR)" $(RUN) "$$script" $(ARGS) || exit 1; \
 	done
+
+tutorial: $(VENV)/.tutorial $(CORE) ## the tutorial, in JupyterLab, in your browser
+	@$(BIN)/jupyter trust tutorial/*.ipynb tutorial/solutions/*.ipynb >/dev/null  # else their pictures are hidden
+	@$(BIN)/jupyter lab --ServerApp.root_dir=tutorial --LabApp.default_url=/lab/tree/00_start_here.ipynb $(ARGS)
+
+notebooks: $(CORE) ## run the notebooks of the tutorial and keep what they show; new figures: ARGS=--measure
+	@$(RUN) -W ignore tutorial/regenerate.py $(ARGS)
 
 format: $(STAMP) ## put the code into the common form and mend what can be mended by machine
 	@$(RUN) -m ruff format .
@@ -119,4 +126,13 @@ $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_s
 	  echo "make: the core could not be compiled; all of the compiler's words are in $(VENV)/core.log" >&2; \
 	  exit 1; }
 	@$(RUN) -c 'import warnings; warnings.simplefilter("ignore"); import tasklets._which_core as which; print("the core is compiled" if which.is_compiled() else "no compiled core (see $(VENV)/core.log); going on without")'
+	@touch "$@"
+
+$(VENV)/.tutorial: $(STAMP)
+	@echo "installing JupyterLab into $(VENV) (a minute, once)"
+	@TASKLETS_BUILD=off "$(RUN)" -m pip install --quiet --disable-pip-version-check --no-input -e '.[tutorial]' >>"$(VENV)/install.log" 2>&1 </dev/null || { \
+	  tail -n 20 "$(VENV)/install.log" >&2; \
+	  echo "make: the installation failed; all of pip's words are in $(VENV)/install.log." >&2; \
+	  exit 1; }
+	@"$(BIN)/jupyter" labextension disable --level=sys_prefix @jupyterlab/apputils-extension:announcements >/dev/null 2>&1
 	@touch "$@"

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 from tasklets._core import get_scheduler, tasklet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 MAX_LINES = 20  # of a report; a thousand blocked tasklets are mostly the same story
+
+# How a file is named in reports; tasklets.jupyter names cells.
+label_file: Callable[[str], str] = str
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -36,7 +40,9 @@ def where(one: tasklet) -> str:
     while frame is not None and os.path.abspath(frame.f_code.co_filename).startswith(_HERE):
         frame = frame.f_back
     return (
-        f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" if frame is not None else ""
+        f"{label_file(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}"
+        if frame is not None
+        else ""
     )
 
 

@@ -26,6 +26,7 @@ from random import Random
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from tasklets import debug
 from tasklets._core import CURRENT, Scheduler
 from tasklets._errors import DeadlockError, TaskletExit
 from tasklets.testing._clock import VirtualReactor
@@ -139,7 +140,7 @@ class _Step:
             code, line = self.place, ""
         else:
             code = linecache.getline(*self.place).strip()
-            line = f"{os.path.basename(self.place[0])}:{self.place[1]}"
+            line = f"{os.path.basename(debug.label_file(self.place[0]))}:{self.place[1]}"
         onward = "goes on" if self.chosen == self.who else f"-> {self.chosen}"
         return self.who, code, line, onward + (f" (of {self.options})" if self.options > 1 else "")
 
