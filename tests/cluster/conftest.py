@@ -1,0 +1,54 @@
+"""Stores for the tests of `cluster`: files of their own, and one Redis server for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.stores import Store, open_store
+from tests.cluster.redis_server import RedisServer
+
+_servers: list[RedisServer] = []
+
+
+def shared_redis() -> RedisServer:
+    """The server that all tests share which do not hurt it."""
+    return _servers[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_redis() -> Iterator[None]:
+    _servers.append(RedisServer())
+    yield
+    _servers.pop().close()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server that may be hurt."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The url of an empty store, for each engine that serves many processes."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/work.db"
+        return
+    server = shared_redis()
+    yield server.url
+    for group in open_store(server.url).groups():
+        store = open_store(server.url, group)
+        store.wipe()
+        store.close()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    handle = open_store(url)
+    yield handle
+    handle.close()
