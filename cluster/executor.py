@@ -160,6 +160,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole foreground group; the agent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.setblocking(True)  # gevent made it otherwise
     lifeline = int(sys.argv[2])
     threading.Thread(target=_hold, args=(lifeline,), name="lifeline", daemon=True).start()
     link = _Link(connection)

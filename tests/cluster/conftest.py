@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cluster import Client
 from cluster.stores import Store, open_store
+from cluster.testing import FAST, Nodes
 from tests.cluster.redis_server import RedisServer
 
 _servers: list[RedisServer] = []
@@ -52,3 +54,30 @@ def store(url: str) -> Iterator[Store]:
     handle = open_store(url)
     yield handle
     handle.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that the operations of `tests.cluster.ops` write to."""
+    path = tmp_path / "journal"
+    path.touch()
+    monkeypatch.setenv("JOURNAL", str(path))
+    return path
+
+
+@pytest.fixture
+def nodes(url: str, journal: Path) -> Iterator[Nodes]:
+    with Nodes(url, imports=["tests.cluster.ops"]) as started:
+        yield started
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url, settings=FAST) as made:
+        yield made
+
+
+def lines(journal: Path, word: str) -> list[list[str]]:
+    """The journal's lines of a kind: time, pid, kind, and what was written."""
+    rows = (line.split(" ") for line in journal.read_text(encoding="utf-8").splitlines())
+    return [row for row in rows if row[2] == word]
