@@ -186,3 +186,10 @@ def new_name() -> str:
 @operation
 def told(ctx: Any) -> dict[str, Any]:
     return {"task_id": ctx.task_id, "fence": ctx.fence, "attempt": ctx.attempt, "meta": ctx.meta, "worker": ctx.worker}
+
+
+@operation
+def obeys_cooperatively(ctx: Any) -> None:
+    """The same for workers in one process: `ctx.cancelled` lets the others run."""
+    while True:
+        ctx.check()
