@@ -58,6 +58,7 @@ from cluster.stores.base import Listener
 _SCRIPT: Final = (files("cluster.stores") / "redis.lua").read_text(encoding="utf-8")
 _GROUPS: Final = "tk:groups"
 _SCHEMA: Final = "tk:schema"
+_GROWING: Final = frozenset({"submit", "put", "configure_queue"})
 _CALL_SECONDS: Final = 2.0  # for one answer; a server that froze for longer is asked again on a new connection
 _LISTEN_SECONDS: Final = 30.0
 
@@ -103,7 +104,8 @@ class RedisStore:
         except ValueError as error:
             raise BadStoreUrl(f"{self.url!r}: {error}; write redis://HOST:PORT/DB") from error
         self._redis = redis.Redis(connection_pool=pool)
-        self._sha = ""
+        self._scripts = (_SCRIPT, _SCRIPT)  # for calls that store more, and for those that let work end
+        self._shas: dict[str, str] = {}
         self._offset = 0.0
         try:
             version = int(self._command("GET", _SCHEMA) or 0)
@@ -115,6 +117,9 @@ class RedisStore:
                     f"{self.url} has schema {version}, and this release reads {SCHEMA}; "
                     f"{'upgrade this node' if version > SCHEMA else 'finish its work with the older release first'}"
                 )
+            if int(str(self._redis.info("server")["redis_version"]).split(".")[0]) >= 7:
+                # A server without memory refuses what would take more, but work that is there can end.
+                self._scripts = (_SCRIPT, f"#!lua flags=allow-oom\n{_SCRIPT}")
             self.now_exactly()
         except BaseException:
             self.close()
@@ -156,12 +161,14 @@ class RedisStore:
         return answer
 
     def _evaluate(self, name: str, packed: bytes) -> bytes:
-        if not self._sha:
-            self._sha = self._command("SCRIPT LOAD", _SCRIPT)
+        script = self._scripts[name not in _GROWING]
+        sha = self._shas.get(script)
+        if sha is None:
+            sha = self._shas[script] = self._command("SCRIPT LOAD", script)
         try:
-            return self._command("EVALSHA", self._sha, 1, self._prefix, name, packed)  # type: ignore[no-any-return]
+            return self._command("EVALSHA", sha, 1, self._prefix, name, packed)  # type: ignore[no-any-return]
         except redis.exceptions.NoScriptError:  # the server was restarted, or its scripts flushed
-            return self._command("EVAL", _SCRIPT, 1, self._prefix, name, packed)  # type: ignore[no-any-return]
+            return self._command("EVAL", script, 1, self._prefix, name, packed)  # type: ignore[no-any-return]
 
     def _refusal(self, kind: bytes, *values: Any) -> Exception:
         values = tuple(value.decode() if isinstance(value, bytes) else value for value in values)
@@ -182,7 +189,7 @@ class RedisStore:
 
     def _translated(self, error: redis.ResponseError) -> StoreError:
         text = str(error)
-        if "OOM" in text or "MISCONF" in text:
+        if "maxmemory" in text or "MISCONF" in text:
             return StoreFull(f"{self.url} has no room: {text}; nothing was written. Give it memory or disk, then repeat")
         if "READONLY" in text:
             return StoreUnavailable(f"{self.url} is a replica: {text}; use the primary's address")

@@ -43,7 +43,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     server = shared_redis()
     yield server.url
-    for group in open_store(server.url).groups():
+    probe = open_store(server.url)
+    groups = {*probe.groups(), "default"}  # which need not be declared
+    probe.close()
+    for group in groups:
         store = open_store(server.url, group)
         store.wipe()
         store.close()
