@@ -55,14 +55,32 @@ class System:
             from cluster import Client
             from cluster.operations import make_task
 
-            url = self.server.url if "redis" in self.name else f"sqlite:///{self.folder}/{self.name}-{time.time()}.db"
+            url = (
+                self.server.url
+                if "redis" in self.name
+                else f"sqlite:///{self.folder}/{self.name}-{time.time()}.db"
+            )
             self.client = Client(url, f"bench-{os.urandom(3).hex()}")
             self.client.store.declare_group()
-            self.submit: Callable[[str], object] = lambda name: self.client.submit_all([make_task(name, (), {})])
+            self.submit: Callable[[str], object] = lambda name: self.client.submit_all(
+                [make_task(name, (), {})]
+            )
             options = ["--prefetch", "8"] if self.name.endswith("prefetch") else []
             group = ["--store", url, "--group", self.client.store.group]
             self._start(
-                [python, "-m", "cluster", "worker", *group, "--slots", "2", "--import", "cluster_systems", "--no-heal", *options]
+                [
+                    python,
+                    "-m",
+                    "cluster",
+                    "worker",
+                    *group,
+                    "--slots",
+                    "2",
+                    "--import",
+                    "cluster_systems",
+                    "--no-heal",
+                    *options,
+                ]
             )
             self._start([python, "-m", "cluster", "coordinator", *group])
             return
@@ -71,14 +89,23 @@ class System:
         except ImportError as error:
             raise Missing(str(error)) from None
         if self.name == "rq":
-            from rq import Queue
-
             import cluster_systems
+            from rq import Queue
 
             queue = Queue(connection=redis.Redis.from_url(cluster_systems.URL))
             self.submit = lambda name: queue.enqueue(getattr(cluster_systems, name))
             for _ in range(2):
-                self._start([python, "-m", "rq.cli", "worker", "--url", f"redis://127.0.0.1:{self.server.port}/1", "--quiet"])
+                self._start(
+                    [
+                        python,
+                        "-m",
+                        "rq.cli",
+                        "worker",
+                        "--url",
+                        f"redis://127.0.0.1:{self.server.port}/1",
+                        "--quiet",
+                    ]
+                )
             return
         sys.modules.pop("cluster_systems", None)
         import cluster_systems
@@ -220,7 +247,9 @@ def measure_claims(server: RedisServer, folder: str, sizes: list[int]) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--idle-seconds", type=float, default=3.0)
@@ -272,9 +301,14 @@ def main() -> None:
             targets.append(Target(f"{ours}: idle latency against {peer}", wait, 1.0, at_least=False))
     for ours in ("cluster-sqlite", "cluster-redis"):
         idle = values(ours, "idle CPU %")
-        targets.append(Target(f"{ours}: idle CPU %", statistics.median(idle) if idle else None, 2.0, at_least=False))
+        targets.append(
+            Target(f"{ours}: idle CPU %", statistics.median(idle) if idle else None, 2.0, at_least=False)
+        )
     for engine, by_size in claims.items():
-        small, large = by_size["1000"]["us per claim and end"], by_size[str(sizes[-1])]["us per claim and end"]
+        small, large = (
+            by_size["1000"]["us per claim and end"],
+            by_size[str(sizes[-1])]["us per claim and end"],
+        )
         text = f"{engine}: a claim with {sizes[-1]} waiting against 1000"
         targets.append(Target(text, large / small, 2.0 if not options.full else 2.5, at_least=False))
     show_targets(targets)

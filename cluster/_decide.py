@@ -63,10 +63,8 @@ def repairs(survey: Survey, unknown_error: bytes, deadline_error: bytes) -> list
     Each repair is right by itself, so they may be carried out in any number, again, and cut off anywhere.
     """
     decided: list[Repair] = []
-    orphaned = {(row.task_id, row.node, row.fence) for row in survey.orphans}
-    for row in survey.orphans:
-        decided.append(Repair("revoke", row.task_id, row.node, row.fence, reason="its task has ended"))
-    revoked = set(orphaned)
+    revoked = {(row.task_id, row.node, row.fence) for row in survey.orphans}
+    decided.extend(Repair("revoke", *key, reason="its task has ended") for key in sorted(revoked))
     for row in survey.expired:
         key = (row.task_id, row.node, row.fence)
         if key not in revoked:
@@ -75,11 +73,15 @@ def repairs(survey: Survey, unknown_error: bytes, deadline_error: bytes) -> list
     for rows in survey.duplicates:
         left = [row for row in rows if (row.task_id, row.node, row.fence) not in revoked]
         keeper = winner(left) if left else None
-        for row in left:
-            if row is not keeper:
-                decided.append(Repair("revoke", row.task_id, row.node, row.fence, reason="duplicate"))
+        decided.extend(
+            Repair("revoke", row.task_id, row.node, row.fence, reason="duplicate")
+            for row in left
+            if row is not keeper
+        )
     decided.extend(Repair("requeue", task_id) for task_id in survey.unassigned)
-    decided.extend(Repair("kill", task_id, reason="deadline", payload=deadline_error) for task_id in survey.overdue)
+    decided.extend(
+        Repair("kill", task_id, reason="deadline", payload=deadline_error) for task_id in survey.overdue
+    )
     overdue = set(survey.overdue)
     decided.extend(
         Repair("kill", task_id, reason="unknown operation", payload=unknown_error)
@@ -126,7 +128,9 @@ def plan_workers(
     wanted = desired_workers(bounds, waiting, sum(m.running for m in workers))
     if len(workers) < wanted:
         return Plan(spawn=wanted - len(workers))
-    idle = [m for m in workers if m.state == "up" and m.running == 0 and 0 < m.idle_since <= now - idle_retire]
+    idle = [
+        m for m in workers if m.state == "up" and m.running == 0 and 0 < m.idle_since <= now - idle_retire
+    ]
     surplus = len(workers) - wanted
     youngest_first = sorted(idle, key=lambda m: (-m.joined, m.node))
     return Plan(retire=tuple(m.node for m in youngest_first[:surplus]))
@@ -197,7 +201,9 @@ class Turns:
         """Note that a task of this queue was taken."""
         total = sum(self.weights.values())
         for other, its in self.weights.items():
-            self._credit[other] = min(self._credit[other] + its, 4 * total)  # a queue without work saves up no claim
+            self._credit[other] = min(
+                self._credit[other] + its, 4 * total
+            )  # a queue without work saves up no claim
         self._credit[name] -= total
 
 
@@ -227,7 +233,10 @@ def why_waiting(
     if not serving:
         return f"no worker serves queue {task.queue!r}; start one with: tasklets cluster worker --queue {task.queue}"
     if not knowing:
-        return f"no worker knows operation {task.op!r}; start one that imports its module: tasklets cluster worker --import ..."
+        return (
+            f"no worker knows operation {task.op!r}; start one that imports its module: "
+            "tasklets cluster worker --import ..."
+        )
     busy = sum(m.running for m in knowing)
     slots = sum(m.slots for m in knowing)
     if busy >= slots:

@@ -1,10 +1,10 @@
 """What an agent and its executors say to each other: msgpack arrays over a socket pair, and nothing else.
 
-    agent      -> executor   run, task id, operation, args, more, {what Context shows}, time limit
-                             cancel, task id
-    executor   -> agent      hello, {operation: policy}
-                             ended, task id, kind, {details}
-                             progress, task id, done, total
+agent      -> executor   run, task id, operation, args, more, {what Context shows}, time limit
+                         cancel, task id
+executor   -> agent      hello, {operation: policy}
+                         ended, task id, kind, {details}
+                         progress, task id, done, total
 """
 
 from __future__ import annotations

@@ -22,14 +22,19 @@ if TYPE_CHECKING:
 LOST = "lost"  # its process died
 OVERRAN = "overran"  # its process was killed, for it had passed its hard limit
 DROPPED = "dropped"  # its process was killed, for it did not obey a cancellation
-Report = Callable[["Slot", Claim, str, dict[str, Any]], None]
+Report = Callable[[Any, Claim, str, dict[str, Any]], None]  # the slot first
 
 
 class Slot:
     """One executor process at a time, and the task it runs."""
 
     def __init__(
-        self, number: int, imports: Sequence[str], settings: Settings, report: Report, changed: Callable[[], None]
+        self,
+        number: int,
+        imports: Sequence[str],
+        settings: Settings,
+        report: Report,
+        changed: Callable[[], None],
     ) -> None:
         self.number = number
         self.claim: Claim | None = None
@@ -79,10 +84,21 @@ class Slot:
         alive, lifeline = os.pipe()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cluster.executor", str(theirs.fileno()), str(alive), *self._imports],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "cluster.executor",
+                    str(theirs.fileno()),
+                    str(alive),
+                    *self._imports,
+                ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), alive],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path)},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
+                },
             )
         os.close(alive)
         self._lifeline = lifeline
@@ -227,10 +243,16 @@ class InlineSlot:
 
         task = claim.task
         kind, details = execute(
-            task.op, task.args, list(task.more), told, self._link, None, self._settings.max_payload  # type: ignore[arg-type]
+            task.op,
+            task.args,
+            list(task.more),
+            told,
+            self._link,
+            None,
+            self._settings.max_payload,
         )
         self.claim = None
-        self._report(self, claim, kind, details)  # type: ignore[arg-type]
+        self._report(self, claim, kind, details)
 
     def cancel(self) -> None:
         self._link.cancelled = True

@@ -60,15 +60,28 @@ _store = click.option(
     help='Where the group\'s state is: "sqlite:///FILE" or "redis://HOST:PORT/DB". Also CLUSTER_STORE.',
 )
 _group = click.option(
-    "--group", envvar="CLUSTER_GROUP", default="default", show_default=True, help="Which group. Also CLUSTER_GROUP."
+    "--group",
+    envvar="CLUSTER_GROUP",
+    default="default",
+    show_default=True,
+    help="Which group. Also CLUSTER_GROUP.",
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 _debug = click.option("--debug", is_flag=True, help="Show tracebacks and what goes on inside.")
 _watch = click.option(
-    "--watch", type=float, is_flag=False, flag_value=1.0, metavar="SECONDS", help="Show it again every second, or so."
+    "--watch",
+    type=float,
+    is_flag=False,
+    flag_value=1.0,
+    metavar="SECONDS",
+    help="Show it again every second, or so.",
 )
 _set = click.option(
-    "--set", "sets", multiple=True, metavar="NAME=VALUE", help="A setting, such as heartbeat=0.5; see: tasklets cluster config."
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting, such as heartbeat=0.5; see: tasklets cluster config.",
 )
 
 
@@ -141,22 +154,39 @@ def cluster() -> None:
 
 # ------------------------------------------------------------------------------------------------ nodes
 
-_imports = click.option("--import", "imports", multiple=True, metavar="MODULE", help="A module with operations.")
-_queues = click.option(
-    "--queue", "queues", multiple=True, default=("default",), metavar="NAME[=WEIGHT]", help="A queue to serve; several may be."
+_imports = click.option(
+    "--import", "imports", multiple=True, metavar="MODULE", help="A module with operations."
 )
-_slots = click.option("--slots", type=click.IntRange(1), help="Tasks at a time; the number of cores if not said.")
+_queues = click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    default=("default",),
+    metavar="NAME[=WEIGHT]",
+    help="A queue to serve; several may be.",
+)
+_slots = click.option(
+    "--slots", type=click.IntRange(1), help="Tasks at a time; the number of cores if not said."
+)
 
 
 @cluster.command()
 @_store
-@click.option("--group", "groups", multiple=True, envvar="CLUSTER_GROUP", help="A group to join; several may be.")
+@click.option(
+    "--group", "groups", multiple=True, envvar="CLUSTER_GROUP", help="A group to join; several may be."
+)
 @_imports
 @_queues
 @_slots
 @click.option("--label", "labels", multiple=True, help="Something to be known by.")
 @click.option("--name", help="How it is called in the group.")
-@click.option("--prefetch", type=click.IntRange(0), default=0, show_default=True, help="Tasks claimed beyond the free slots.")
+@click.option(
+    "--prefetch",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Tasks claimed beyond the free slots.",
+)
 @click.option("--spawn-id", default="", hidden=True)
 @click.option("--heal/--no-heal", default=True, help="Start a coordinator when there is none.")
 @_set
@@ -209,12 +239,16 @@ def worker(
 
 @cluster.command()
 @_store
-@click.option("--group", "groups", multiple=True, envvar="CLUSTER_GROUP", help="A group to look after; several may be.")
+@click.option(
+    "--group", "groups", multiple=True, envvar="CLUSTER_GROUP", help="A group to look after; several may be."
+)
 @click.option("--name", help="How it is called in the group.")
 @click.option("--spawn-id", default="", hidden=True)
 @_set
 @_debug
-def coordinator(store: str, groups: tuple[str, ...], name: str | None, spawn_id: str, sets: tuple[str, ...]) -> None:
+def coordinator(
+    store: str, groups: tuple[str, ...], name: str | None, spawn_id: str, sets: tuple[str, ...]
+) -> None:
     """Run a coordinator until SIGTERM or Ctrl-C. Any number may run; one leads each group, the others stand by."""
     import gevent
 
@@ -222,10 +256,16 @@ def coordinator(store: str, groups: tuple[str, ...], name: str | None, spawn_id:
 
     settings = _settings(sets)
     nodes = [
-        Coordinator(store, group, name=name, spawn_id=spawn_id, settings=settings) for group in groups or ("default",)
+        Coordinator(store, group, name=name, spawn_id=spawn_id, settings=settings)
+        for group in groups or ("default",)
     ]
+
+    def stop() -> None:
+        for node in nodes:
+            node.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        gevent.signal_handler(number, lambda: [node.stop() for node in nodes])
+        gevent.signal_handler(number, stop)
     gevent.joinall([gevent.spawn(node.run) for node in nodes], raise_error=True)
 
 
@@ -234,12 +274,18 @@ def coordinator(store: str, groups: tuple[str, ...], name: str | None, spawn_id:
 @_imports
 @_queues
 @_slots
-@click.option("--min", "least", type=click.IntRange(0), default=1, show_default=True, help="Workers at least.")
-@click.option("--max", "most", type=click.IntRange(1), help="Workers at most; as many as at least if not said.")
+@click.option(
+    "--min", "least", type=click.IntRange(0), default=1, show_default=True, help="Workers at least."
+)
+@click.option(
+    "--max", "most", type=click.IntRange(1), help="Workers at most; as many as at least if not said."
+)
 @click.option("--host", default="", help="Start the workers there, by ssh; this machine if not said.")
 @click.option("--dispatch", type=click.Choice(["pull", "assign"]), default="pull", show_default=True,
               help="Whether workers take tasks or the coordinator deals them.")  # fmt: skip
-@click.option("--wait", type=float, default=20.0, show_default=True, help="Seconds to wait until they are there.")
+@click.option(
+    "--wait", type=float, default=20.0, show_default=True, help="Seconds to wait until they are there."
+)
 @_set
 def up(
     store: str,
@@ -264,7 +310,11 @@ def up(
     from cluster.provision import NodeTemplate
 
     settings = _settings(sets)
-    environ = {key: value for key, value in os.environ.items() if key.startswith("CLUSTER_") and key != "CLUSTER_FAIL"}
+    environ = {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith("CLUSTER_") and key != "CLUSTER_FAIL"
+    }
     shared = [word for one in sets for word in ("--set", one)]
     options = [*shared]
     for word, many in (("--import", imports), ("--queue", queues)):
@@ -273,9 +323,13 @@ def up(
     options.extend(["--slots", str(count)])
     with _client(store, group) as client:
         where = _absolute(store)
-        common = {"store": where, "group": group, "folder": os.getcwd(), "environ": environ}
-        client.store.put("template:worker", NodeTemplate("worker", options=tuple(options), host=host, **common).dumps())
-        client.store.put("template:coordinator", NodeTemplate("coordinator", options=tuple(shared), **common).dumps())
+        common: dict[str, Any] = {"store": where, "group": group, "folder": os.getcwd(), "environ": environ}
+        client.store.put(
+            "template:worker", NodeTemplate("worker", options=tuple(options), host=host, **common).dumps()
+        )
+        client.store.put(
+            "template:coordinator", NodeTemplate("coordinator", options=tuple(shared), **common).dumps()
+        )
         client.store.put("dispatch", dispatch)
         write_bounds(client.store, Bounds(least, max(least, most or least), count))
         healer = Healer(client.store, settings, f"cluster up on {socket.gethostname()}")
@@ -287,7 +341,9 @@ def up(
             workers = [m for m in members if m.role == "worker" and m.state == "up"]
             leads = any(m.role == "coordinator" and m.state == "up" for m in members)
             if leads and len(workers) >= least:
-                click.echo(f"group {group!r} is up: {len(workers)} workers with {sum(m.slots for m in workers)} slots")
+                click.echo(
+                    f"group {group!r} is up: {len(workers)} workers with {sum(m.slots for m in workers)} slots"
+                )
                 return
             if time.monotonic() > deadline:
                 failures = [event for event in client.events(limit=100_000) if event.kind == "spawn-failed"]
@@ -304,7 +360,9 @@ def _absolute(store: str) -> str:
 
 @cluster.command()
 @_common
-@click.option("--wait", type=float, default=30.0, show_default=True, help="Seconds to wait until all are gone.")
+@click.option(
+    "--wait", type=float, default=30.0, show_default=True, help="Seconds to wait until all are gone."
+)
 def down(store: str, group: str, wait: float) -> None:
     """Let all nodes of the group finish what they run, and leave. Waiting tasks stay in the store."""
     with _client(store, group) as client:
@@ -439,11 +497,13 @@ def members(store: str, group: str, as_json: bool, watch: float | None) -> None:
             _print_json([asdict(m) for m in rows])
             return
         now = client.store.now()
-        table = _table("node", "role", "state", "slots", "running", "queues", "host", "pid", "version", "lease")
+        table = _table(
+            "node", "role", "state", "slots", "running", "queues", "host", "pid", "version", "lease"
+        )
         for m in rows:
             table.add_row(
-                m.node, m.role, m.state, str(m.slots), str(m.running), " ".join(m.queues), m.host, str(m.pid), m.version,
-                f"{m.lease_until - now:.1f} s",
+                m.node, m.role, m.state, str(m.slots), str(m.running), " ".join(m.queues), m.host, str(m.pid),
+                m.version, f"{m.lease_until - now:.1f} s",
             )  # fmt: skip
         _show(table)
 
@@ -481,13 +541,25 @@ def _task_row(client: Any, task: Any) -> dict[str, Any]:
 @_json
 @_watch
 def tasks(
-    store: str, group: str, state: str | None, queue: str | None, limit: int, after: str, as_json: bool, watch: float | None
+    store: str,
+    group: str,
+    state: str | None,
+    queue: str | None,
+    limit: int,
+    after: str,
+    as_json: bool,
+    watch: float | None,
 ) -> None:
     """List tasks, by id, which is by age."""
 
     def show() -> None:
-        rows = [_task_row(client, t) for t in client.store.tasks(state=state, queue=queue, limit=limit, after=after)]
-        _rows(rows, as_json, ("task", "operation", "queue", "state", "priority", "attempts", "worker", "error"))
+        rows = [
+            _task_row(client, t)
+            for t in client.store.tasks(state=state, queue=queue, limit=limit, after=after)
+        ]
+        _rows(
+            rows, as_json, ("task", "operation", "queue", "state", "priority", "attempts", "worker", "error")
+        )
 
     with _client(store, group) as client:
         _again(watch, show)
@@ -547,7 +619,14 @@ def replay(task_ids: tuple[str, ...], store: str, group: str, everything: bool) 
 @click.option("--priority", type=int, default=0)
 @click.option("--delay", type=float, default=0.0, help="Seconds until it may start.")
 @click.option("--id", "task_id", help="Submitting the same id again changes nothing.")
-@click.option("--wait", is_flag=False, flag_value=60.0, type=float, metavar="SECONDS", help="Wait for the result and print it.")
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=60.0,
+    type=float,
+    metavar="SECONDS",
+    help="Wait for the result and print it.",
+)
 @_json
 def submit(
     operation: str,
@@ -591,7 +670,12 @@ def _argument(text: str) -> Any:
 @cluster.command()
 @_common
 @click.option("--follow", is_flag=True, help="Go on as they happen.")
-@click.option("--kind", "kinds", multiple=True, help="Only these: join leave expire spawn lock assign revoke done dead ...")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    help="Only these: join leave expire spawn lock assign revoke done dead ...",
+)
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="The newest so many.")
 @_json
 def events(store: str, group: str, follow: bool, kinds: tuple[str, ...], limit: int, as_json: bool) -> None:
@@ -620,14 +704,18 @@ def _print_event(event: Any, as_json: bool) -> None:
         _print_json(asdict(event))
     else:
         moment = time.strftime("%H:%M:%S", time.localtime(event.at)) + f"{event.at % 1:.3f}"[1:]
-        click.echo(f"{moment} {event.kind:12} {event.subject} {event.by and 'by ' + event.by} {event.detail}".rstrip())
+        click.echo(
+            f"{moment} {event.kind:12} {event.subject} {event.by and 'by ' + event.by} {event.detail}".rstrip()
+        )
 
 
 @cluster.command()
 @_common
 @click.option("--pause", metavar="QUEUE", help="Start no more tasks of this queue.")
 @click.option("--resume", metavar="QUEUE", help="Go on with it.")
-@click.option("--max-waiting", metavar="QUEUE=N", help="Let submitters wait while so many tasks wait; 0 is no limit.")
+@click.option(
+    "--max-waiting", metavar="QUEUE=N", help="Let submitters wait while so many tasks wait; 0 is no limit."
+)
 @_set
 @_json
 def config(
@@ -653,7 +741,9 @@ def config(
                     raise click.UsageError("write --max-waiting QUEUE=N")
                 client.store.configure_queue(queue, max_waiting=int(number))
             for name, values_of in client.store.queues().items():
-                click.echo(f"queue {name!r}: " + ", ".join(f"{key}={value}" for key, value in values_of.items()))
+                click.echo(
+                    f"queue {name!r}: " + ", ".join(f"{key}={value}" for key, value in values_of.items())
+                )
         return
     found = explain_settings(pairs)
     if as_json:

@@ -1,7 +1,7 @@
 """The client: submits tasks, waits for their results, looks after a group.
 
-    client = Client("sqlite:///work.db")
-    print(client.submit(fib, 30).result(timeout=5))
+client = Client("sqlite:///work.db")
+print(client.submit(fib, 30).result(timeout=5))
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class TaskHandle:
         if task.state == TaskState.CANCELLED:
             raise TaskCancelled(f"task {self.task_id} ({task.op}) was cancelled")
         failure = dict(values.loads(task.error)) if task.error else {}
-        raise make_operation_error({"task_id": task.task_id, "operation": task.op, "attempts": task.attempts, **failure})
+        raise make_operation_error(
+            {"task_id": task.task_id, "operation": task.op, "attempts": task.attempts, **failure}
+        )
 
     def wait(self, timeout: float | None = None) -> Task:
         """Wait until the task has ended, and return its record. Blocks. Raises ResultTimeout, TaskNotFound."""
@@ -88,7 +90,9 @@ class TaskHandle:
         while task.state == TaskState.MERGED:
             absorber = self._client.store.task(task.merged_into)
             if absorber is None:
-                raise TaskNotFound(f"task {task.merged_into}, which absorbed {self.task_id}, was forgotten already")
+                raise TaskNotFound(
+                    f"task {task.merged_into}, which absorbed {self.task_id}, was forgotten already"
+                )
             task = absorber
         return task if task.ended is not None else None
 
@@ -143,7 +147,9 @@ class Client:
     ) -> None:
         self.settings = settings or Settings()
         url = f"memory:{os.urandom(6).hex()}" if store == "memory:" else store
-        self.store = open_store(url, group, patience=self.settings.store_patience) if isinstance(url, str) else url
+        self.store = (
+            open_store(url, group, patience=self.settings.store_patience) if isinstance(url, str) else url
+        )
         self._known = group == "default"
         self._running: list[Any] = []
         self._inline: list[Any] = []
@@ -161,7 +167,8 @@ class Client:
 
         group = self.store.group
         self._inline = [
-            Worker(store, group, slots=1, inline=True, name=f"inline-{n}", settings=self.settings) for n in range(count)
+            Worker(store, group, slots=1, inline=True, name=f"inline-{n}", settings=self.settings)
+            for n in range(count)
         ]
         self._inline.append(Coordinator(store, group, settings=self.settings))
         self._running = [gevent.spawn(node.run) for node in self._inline]
@@ -193,7 +200,9 @@ class Client:
         """Store a task for an operation, and return at once. `op` is an operation or the name of one."""
         return self.with_options().submit(op, *args, **kwargs)
 
-    def with_options(self, *, timeout: float | None = None, guard: Guard | None = None, **options: Any) -> Submitter:
+    def with_options(
+        self, *, timeout: float | None = None, guard: Guard | None = None, **options: Any
+    ) -> Submitter:
         """Say more about the tasks that follow: `client.with_options(priority=5).submit(op, 1)`.
 
         - `id`: submitting the same id again changes nothing and succeeds
@@ -304,7 +313,9 @@ class Client:
                 if lock.holder == holder:
                     break
                 if deadline is not None and monotonic() >= deadline:
-                    raise ResultTimeout(f"the lock {name!r} was not free within {timeout:g} s; {lock.holder} holds it")
+                    raise ResultTimeout(
+                        f"the lock {name!r} was not free within {timeout:g} s; {lock.holder} holds it"
+                    )
                 wait = max(0.01, lock.lease_until - self.store.now())
                 listener.wait(min(wait, 1.0) if deadline is None else min(wait, 1.0, deadline - monotonic()))
         finally:
@@ -318,7 +329,9 @@ class Client:
 class Submitter:
     """A client with options for the tasks that are submitted through it."""
 
-    def __init__(self, client: Client, options: dict[str, Any], timeout: float | None, guard: Guard | None) -> None:
+    def __init__(
+        self, client: Client, options: dict[str, Any], timeout: float | None, guard: Guard | None
+    ) -> None:
         self._client = client
         self._options = options
         self._timeout = timeout

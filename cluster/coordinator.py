@@ -34,9 +34,15 @@ LOCK = "coordinator"
 PURGE_EVERY = 20  # scans
 
 _UNKNOWN = values.dumps(
-    {"kind": "UnknownOperation", "message": "no member of the group knew its operation for too long", "traceback": ""}
+    {
+        "kind": "UnknownOperation",
+        "message": "no member of the group knew its operation for too long",
+        "traceback": "",
+    }
 )
-_OVERDUE = values.dumps({"kind": "DeadlineExceeded", "message": "it had not ended by its deadline", "traceback": ""})
+_OVERDUE = values.dumps(
+    {"kind": "DeadlineExceeded", "message": "it had not ended by its deadline", "traceback": ""}
+)
 
 
 class Coordinator:
@@ -53,7 +59,11 @@ class Coordinator:
         healer: Healer | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.store = open_store(store, group, patience=self.settings.store_patience) if isinstance(store, str) else store
+        self.store = (
+            open_store(store, group, patience=self.settings.store_patience)
+            if isinstance(store, str)
+            else store
+        )
         self.name = name or f"coordinator-{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
         self._member = Member(
             self.name,
@@ -148,7 +158,7 @@ class Coordinator:
             lock = self.store.acquire(LOCK, f"{self.name}#{self._member.incarnation}", lease)
             if lock.holder != f"{self.name}#{self._member.incarnation}":
                 left = max(0.0, lock.lease_until - self.store.now())
-                return left + 0.05 * lease * random.random()  # noqa: S311  not all standbys at once
+                return left + 0.05 * lease * random.random()
             self._guard = Guard(LOCK, lock.fence)
             self._held_until = asked + lease
             log.info("%s leads with fence %d", self.name, lock.fence)

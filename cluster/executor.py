@@ -16,7 +16,7 @@ import threading
 import traceback
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from cluster import _frames as frames
 from cluster.errors import InvalidArguments, UnknownOperation
@@ -46,7 +46,7 @@ class Context:
     that this one stands for.
     """
 
-    def __init__(self, told: dict[str, Any], batch: tuple[tuple[Any, ...], ...], link: _Link | None) -> None:
+    def __init__(self, told: dict[str, Any], batch: tuple[tuple[Any, ...], ...], link: Link | None) -> None:
         self.task_id: str = told["task_id"]
         self.fence: int = told["fence"]
         self.attempt: int = told["attempt"]
@@ -64,7 +64,16 @@ class Context:
     @classmethod
     def local(cls) -> Context:
         """The context of a plain call."""
-        told = {"task_id": "", "fence": 0, "attempt": 1, "step": "", "job_id": "", "meta": b"", "worker": "", "data": b""}
+        told = {
+            "task_id": "",
+            "fence": 0,
+            "attempt": 1,
+            "step": "",
+            "job_id": "",
+            "meta": b"",
+            "worker": "",
+            "data": b"",
+        }
         return cls(told, (), None)
 
     def submit(self, op: Any, /, *args: Any, id: str | None = None, **kwargs: Any) -> str:
@@ -93,6 +102,16 @@ class Context:
         """Say how far it is; `cluster tasks` shows it."""
         if self._link is not None:
             self._link.send(frames.PROGRESS, self.task_id, done, total)
+
+
+class Link(Protocol):
+    """Where a context asks and tells: the agent's socket, or its stand-in within one process."""
+
+    def send(self, *frame: Any) -> None:
+        """Tell the agent something."""
+
+    def is_cancelled(self, task_id: str) -> bool:
+        """Whether the execution should stop."""
 
 
 class _Submitter:
@@ -157,7 +176,9 @@ class _Link:
 
 def main() -> None:
     """Serve one agent until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole foreground group; the agent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the whole foreground group; the agent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.setblocking(True)  # gevent made it otherwise
@@ -196,7 +217,7 @@ def execute(
     args: bytes,
     more: list[bytes],
     told: dict[str, Any],
-    link: _Link | None = None,
+    link: Link | None = None,
     limit: float | None = None,
     max_payload: int = 1 << 20,
 ) -> tuple[str, dict[str, Any]]:
@@ -224,7 +245,9 @@ def execute(
             return frames.CONTINUES, details
         payload = values.dumps(result)
         if len(payload) > max_payload:
-            raise Fatal(f"its result has {len(payload)} bytes, and {max_payload} are allowed; store it, return where")
+            raise Fatal(
+                f"its result has {len(payload)} bytes, and {max_payload} are allowed; store it, return where"
+            )
         return frames.RETURNED, {"payload": payload, "children": children}
     except Cancelled:
         return frames.STOPPED, {}
@@ -251,7 +274,7 @@ def _described(error: BaseException, operation: Operation[..., Any] | None) -> d
 def _is_transient(error: BaseException, operation: Operation[..., Any] | None) -> bool:
     if isinstance(error, Transient | TimeLimit | MemoryError | InvalidArguments):
         return True  # of arguments: another worker may run another release
-    if operation is None or isinstance(error, Fatal | NotSendable | UnknownOperation) or isinstance(error, operation.fatal):
+    if operation is None or isinstance(error, (Fatal, NotSendable, UnknownOperation, *operation.fatal)):
         return False
     return isinstance(error, operation.transient)
 

@@ -1,7 +1,7 @@
 """Membership for programs that are no workers: who is there, and which part of a work is mine.
 
-    with Membership("sqlite:///work.db", "indexers") as me:
-        for number in me.my_share(1000): ...
+with Membership("sqlite:///work.db", "indexers") as me:
+    for number in me.my_share(1000): ...
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import replace
+from typing import Any
 
 import gevent
 
@@ -24,15 +25,29 @@ class Membership:
     """A process's place in a group, renewed while tasklets run and with each call."""
 
     def __init__(
-        self, store: str | Store, group: str = "default", *, name: str | None = None, settings: Settings | None = None
+        self,
+        store: str | Store,
+        group: str = "default",
+        *,
+        name: str | None = None,
+        settings: Settings | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.store = open_store(store, group, patience=self.settings.store_patience) if isinstance(store, str) else store
+        self.store = (
+            open_store(store, group, patience=self.settings.store_patience)
+            if isinstance(store, str)
+            else store
+        )
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
         self._member = Member(
-            self.name, os.urandom(8).hex(), "member", host=socket.gethostname(), pid=os.getpid(), version=release()
+            self.name,
+            os.urandom(8).hex(),
+            "member",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=release(),
         )
-        self._beats: gevent.Greenlet | None = None
+        self._beats: Any = None
 
     def __enter__(self) -> Membership:
         self.store.join(self._member, self.settings.member_ttl)

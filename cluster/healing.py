@@ -42,7 +42,9 @@ def read_bounds(store: Store) -> Bounds | None:
 def write_bounds(store: Store, bounds: Bounds) -> None:
     """Say how many workers the group is to have."""
     if not 0 <= bounds.least <= bounds.most:
-        raise ClusterError(f"at least {bounds.least} and at most {bounds.most} workers cannot be; give least <= most")
+        raise ClusterError(
+            f"at least {bounds.least} and at most {bounds.most} workers cannot be; give least <= most"
+        )
     store.put("bounds", json.dumps(asdict(bounds)))
 
 
@@ -76,7 +78,7 @@ class Healer:
         now = monotonic()
         if self._missing_since is None:
             self._missing_since = now
-            jitter = self.settings.coordinator_jitter * random.random()  # noqa: S311  so that not all act at once
+            jitter = self.settings.coordinator_jitter * random.random()
             self._patience = self.settings.coordinator_missing + jitter
         elif now - self._missing_since >= self._patience:
             self._missing_since = None
@@ -94,7 +96,9 @@ class Healer:
         node = node or f"{role}-{spawn_id}"
         grace = self.settings.spawn_grace
         host = template.host or socket.gethostname()
-        if not self.store.reserve(node, role, spawn_id=spawn_id, grace=grace, limit=limit, by=self.by, host=host):
+        if not self.store.reserve(
+            node, role, spawn_id=spawn_id, grace=grace, limit=limit, by=self.by, host=host
+        ):
             return False
         try:
             started = self._find_provisioner(template).start(template, node, spawn_id)
@@ -118,7 +122,9 @@ class Healer:
                 if code is None:
                     left.append(spawn)
             elif code is not None:
-                self._failed(spawn.node, spawn.role, f"it ended with exit code {code}: {spawn.started.tail()}")
+                self._failed(
+                    spawn.node, spawn.role, f"it ended with exit code {code}: {spawn.started.tail()}"
+                )
             elif monotonic() > spawn.deadline:
                 spawn.started.stop()
                 text = f"it did not join within {self.settings.spawn_grace:g} s: {spawn.started.tail()}"

@@ -145,7 +145,9 @@ class Operation(Generic[P, R]):
             args = (Context.local(), *args)
         return self.function(*args, **kwargs)
 
-    def make_task(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], instance: Any = None, **fields: Any) -> NewTask:
+    def make_task(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], instance: Any = None, **fields: Any
+    ) -> NewTask:
         """Return the task of one call. Raises InvalidArguments, NotSendable; see `Client.submit` for the fields."""
         try:
             self._accepted.bind(*args, **kwargs)
@@ -203,7 +205,7 @@ def operation(
     *,
     name: str | None = None,
     queue: str = "default",
-    retry: Retry = Retry(),  # noqa: B008  frozen
+    retry: Retry = Retry(),
     transient: tuple[type[BaseException], ...] = (Exception,),
     fatal: tuple[type[BaseException], ...] = (),
     time_limit: float | None = None,
@@ -231,14 +233,18 @@ def operation(
 
     def decorate(function: Callable[..., Any]) -> Operation[..., Any]:
         if inspect.isclass(function) and not is_dataclass(function):
-            raise ClusterError(f"{function.__qualname__} is no dataclass; its values could not be stored: @dataclass")
+            raise ClusterError(
+                f"{function.__qualname__} is no dataclass; its values could not be stored: @dataclass"
+            )
         chosen = name or name_of(function)
         if "\x1f" in chosen or not chosen.isprintable():
             raise ClusterError(f"an operation's name is printable text, and not {chosen!r}")
         known = _registry.get(chosen)
         code = getattr(function, "__code__", None)
         if known is not None and code is not None and _place(known.function) != _place(function):
-            raise ClusterError(f"two functions are operation {chosen!r}: {_place(known.function)} and {_place(function)}")
+            raise ClusterError(
+                f"two functions are operation {chosen!r}: {_place(known.function)} and {_place(function)}"
+            )
         policy = Policy(queue, retry, time_limit, hard_limit, max_losses, coalesce)
         made: Operation[..., Any] = Operation(
             function, chosen, policy, transient=transient, fatal=fatal, validate=validate, tolerant=tolerant
@@ -259,7 +265,11 @@ def name_of(function: Callable[..., Any]) -> str:
     if module == "__main__":  # workers import the file, and know it by its name
         main = sys.modules["__main__"]
         spec = getattr(main, "__spec__", None)
-        module = spec.name if spec else os.path.splitext(os.path.basename(getattr(main, "__file__", "__main__")))[0]
+        module = (
+            spec.name
+            if spec
+            else os.path.splitext(os.path.basename(getattr(main, "__file__", "__main__")))[0]
+        )
     return f"{module}:{function.__qualname__}"
 
 
@@ -285,7 +295,11 @@ def constructed_with(instance: Any) -> dict[str, Any]:
 
 
 def make_task(
-    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], made_with: Mapping[str, Any] | None = None, **fields: Any
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    made_with: Mapping[str, Any] | None = None,
+    **fields: Any,
 ) -> NewTask:
     """Return the task of a call of an operation that need not be known here."""
     try:

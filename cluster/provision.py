@@ -89,7 +89,9 @@ class LocalProvisioner:
         environ["PYTHONPATH"] = os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])])
         return self._launch(template.command(node, spawn_id), node, environ, template.folder or None)
 
-    def _launch(self, command: list[str], node: str, environ: Mapping[str, str], folder: str | None) -> Started:
+    def _launch(
+        self, command: list[str], node: str, environ: Mapping[str, str], folder: str | None
+    ) -> Started:
         os.makedirs(self.log_folder, mode=0o700, exist_ok=True)
         log = os.path.join(self.log_folder, f"{node}.log")
         try:
@@ -104,7 +106,9 @@ class LocalProvisioner:
                     start_new_session=True,  # it outlives us, and Ctrl-C here is not its business
                 )
         except OSError as error:
-            raise SpawnFailed(f"{node} could not be started: {error}; the command was {shlex.join(command)}") from error
+            raise SpawnFailed(
+                f"{node} could not be started: {error}; the command was {shlex.join(command)}"
+            ) from error
         return _StartedProcess(process, log)
 
 

@@ -43,17 +43,24 @@ class Settings:
 
 
 def read_settings(
-    arguments: Mapping[str, Any] | None = None, *, file: str | None = None, environ: Mapping[str, str] = os.environ
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Return the settings of this process: arguments over `CLUSTER_*` over the file's `[cluster]` table.
 
     Raises ClusterError for a name that is no setting or a value that is no number.
     """
-    return replace(Settings(), **{name: value for name, (value, _) in explain_settings(arguments, file, environ).items()})
+    return replace(
+        Settings(), **{name: value for name, (value, _) in explain_settings(arguments, file, environ).items()}
+    )
 
 
 def explain_settings(
-    arguments: Mapping[str, Any] | None = None, file: str | None = None, environ: Mapping[str, str] = os.environ
+    arguments: Mapping[str, Any] | None = None,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> dict[str, tuple[Any, str]]:
     """Return for each setting its value and where that came from."""
     file = file or environ.get("CLUSTER_CONFIG")
@@ -78,7 +85,7 @@ def explain_settings(
             value, source = table[name], str(file)
         else:
             value, source = one.default, "default"
-        kind = type(one.default)
+        kind: Any = type(one.default)
         try:
             found[name] = (kind(value), source)
         except (TypeError, ValueError):

@@ -94,7 +94,7 @@ class NodeProcess:
     def name(self) -> str:
         """How it is called in its group."""
         words = self.process.args
-        return str(words[list(words).index("--name") + 1])  # type: ignore[arg-type, call-overload, index]
+        return str(words[list(words).index("--name") + 1])  # type: ignore[arg-type, index]
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
@@ -155,7 +155,17 @@ class Nodes:
         words = list(options)
         if "--name" not in words:
             words.extend(["--name", f"{role}-{self._count}"])
-        command = [sys.executable, "-m", "cluster", role, "--store", self.store, "--group", self.group, *words]
+        command = [
+            sys.executable,
+            "-m",
+            "cluster",
+            role,
+            "--store",
+            self.store,
+            "--group",
+            self.group,
+            *words,
+        ]
         path = os.pathsep.join(filter(None, [self.folder, *map(os.path.abspath, sys.path)]))
         variables = {**os.environ, **environ_of(self.settings), "PYTHONPATH": path, **environ}
         variables.pop("CLUSTER_FAIL", None)
@@ -207,7 +217,9 @@ def check_journal(events: Iterable[Event], *, task_ids: Iterable[str] = ()) -> d
     for event in events_in_order(events):
         if event.kind in ("done", "dead"):
             ends[event.subject] = ends.get(event.subject, 0) + 1
-            assert event.kind == "dead" or event.subject in assigned, f"{event.subject} ended and was never assigned"
+            assert event.kind == "dead" or event.subject in assigned, (
+                f"{event.subject} ended and was never assigned"
+            )
         elif event.kind == "replay":
             ends.pop(event.subject, None)
         elif event.kind == "assign":

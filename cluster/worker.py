@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cluster")
 
-UNHEARD = 2  # heartbeats that a row must be ours without our knowing it, before we say that the claim was lost
+UNHEARD = (
+    2  # heartbeats that a row must be ours without our knowing it, before we say that the claim was lost
+)
 
 
 def release() -> str:
@@ -68,7 +70,11 @@ class Worker:
         healer: Healer | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.store = open_store(store, group, patience=self.settings.store_patience) if isinstance(store, str) else store
+        self.store = (
+            open_store(store, group, patience=self.settings.store_patience)
+            if isinstance(store, str)
+            else store
+        )
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
         weights = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, 1)
         self._turns = _decide.Turns(weights)
@@ -180,7 +186,7 @@ class Worker:
 
     def _beat_loop(self) -> None:
         while True:
-            gevent.sleep(self.settings.heartbeat * (0.9 + 0.2 * random.random()))  # noqa: S311  jitter
+            gevent.sleep(self.settings.heartbeat * (0.9 + 0.2 * random.random()))
             try:
                 self._beat()
             except LeaseLost:
@@ -208,7 +214,9 @@ class Worker:
         self._compare(beat.held)
         members = self.store.members()
         self._nodes = tuple(
-            m.node for m in members if m.role == "worker" and m.state == "up" and set(m.queues) & set(self._turns.weights)
+            m.node
+            for m in members
+            if m.role == "worker" and m.state == "up" and set(m.queues) & set(self._turns.weights)
         )
         if self._healer is not None and not self._draining:
             self._healer.look_for_coordinator(members)
@@ -316,7 +324,11 @@ class Worker:
         ops = {name for slot in self._slots for name in slot.policies}
         if not ops:
             return 0
-        buckets = _decide.buckets_of(self.name, self._nodes) if self.name in self._nodes and len(self._nodes) > 1 else None
+        buckets = (
+            _decide.buckets_of(self.name, self._nodes)
+            if self.name in self._nodes and len(self._nodes) > 1
+            else None
+        )
         claims, self._next_due = self.store.claim(
             self.name,
             self._member.incarnation,
@@ -383,10 +395,16 @@ class Worker:
             log.warning("task %s (%s) on %s: %s", task.task_id, task.op, self.name, details["why"])
             return Finish(task.task_id, fence, Ending.LOST)
         if kind == _slots.OVERRAN:
-            failure = _decide.Failure("TimeLimit", f"it passed its hard limit and was killed: {details['why']}")
+            failure = _decide.Failure(
+                "TimeLimit", f"it passed its hard limit and was killed: {details['why']}"
+            )
         else:
             failure = _decide.Failure(
-                details["kind"], details["message"], details["traceback"], details["transient"], details["after"]
+                details["kind"],
+                details["message"],
+                details["traceback"],
+                details["transient"],
+                details["after"],
             )
         error = _decide.failure_bytes(failure, task, self.name)
         delay = _decide.delay_after(failure, policy, task.attempts, random.random)
@@ -403,10 +421,15 @@ class Worker:
         for slot in self._slots:
             if slot.claim is not None:
                 self._ends.append(
-                    (self._member.incarnation, Finish(slot.claim.task.task_id, slot.claim.fence, Ending.RELEASED))
+                    (
+                        self._member.incarnation,
+                        Finish(slot.claim.task.task_id, slot.claim.fence, Ending.RELEASED),
+                    )
                 )
         for claim in self._held:
-            self._ends.append((self._member.incarnation, Finish(claim.task.task_id, claim.fence, Ending.RELEASED)))
+            self._ends.append(
+                (self._member.incarnation, Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
+            )
 
 
 def run_workers(workers: Sequence[Worker], *, signals: bool = True) -> None:

@@ -22,7 +22,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--chaos-seconds", default="6", help="how long nodes are killed at random (full size: 60)")
+    parser.addoption(
+        "--chaos-seconds", default="6", help="how long nodes are killed at random (full size: 60)"
+    )
 
 
 def pytest_report_collectionfinish() -> str:  # pytest_report_header would be hidden by -q

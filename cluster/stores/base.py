@@ -134,7 +134,9 @@ class Store(Protocol):
     def statistics(self) -> Statistics:
         """Read the counts. Costs no more with more tasks."""
 
-    def configure_queue(self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None) -> None:
+    def configure_queue(
+        self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
+    ) -> None:
         """Set a queue's limit (0: none), or pause it; what is None stays as it is."""
 
     def queues(self) -> dict[str, dict[str, int]]:

@@ -95,12 +95,25 @@ class StoreContract:
 
     def test_a_submitted_task_is_read_back_as_it_was(self) -> None:
         new = NewTask(
-            OP, b"\x00\xff", queue="q", priority=3, partition_key="pä", job_id="j", meta=b"\x80m", max_losses=7
+            OP,
+            b"\x00\xff",
+            queue="q",
+            priority=3,
+            partition_key="pä",
+            job_id="j",
+            meta=b"\x80m",
+            max_losses=7,
         )
         assert self.store.submit([new]) == ["new"]
         task = self.store.task(new.task_id)
         assert task is not None
-        assert (task.op, task.args, task.queue, task.priority, task.partition_key) == (OP, b"\x00\xff", "q", 3, "pä")
+        assert (task.op, task.args, task.queue, task.priority, task.partition_key) == (
+            OP,
+            b"\x00\xff",
+            "q",
+            3,
+            "pä",
+        )
         assert (task.job_id, task.meta, task.max_losses, task.state) == ("j", b"\x80m", 7, TaskState.READY)
         assert (task.attempts, task.losses, task.ended, task.result, task.error) == (0, 0, None, None, None)
 
@@ -461,16 +474,11 @@ class StoreContract:
                 won.append(number)
             store.close()
 
-        if self.store.url.startswith("memory:"):
-            for number in range(8):
-                if self.store.reserve(f"c{number}", "coordinator", spawn_id=f"s{number}", grace=30, limit=1):
-                    won.append(number)
-        else:
-            threads = [threading.Thread(target=reserve, args=(n,)) for n in range(8)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+        threads = [threading.Thread(target=reserve, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         assert len(won) == 1
 
     # -- locks
@@ -539,7 +547,9 @@ class StoreContract:
         survey = self.store.survey(100, unknown_after=60)
         assert [m.node for m in survey.expired_members] == ["w3"]
         assert sorted(row.task_id for row in survey.expired) == ids
-        repairs = [Repair("revoke", r.task_id, r.node, r.fence, loss=True, reason="gone") for r in survey.expired]
+        repairs = [
+            Repair("revoke", r.task_id, r.node, r.fence, loss=True, reason="gone") for r in survey.expired
+        ]
         repairs.append(Repair("expire", node="w3", reason="w3-1"))
         assert self.store.repair(repairs) == 3
         assert self.store.repair(repairs) == 0
@@ -633,14 +643,18 @@ class StoreContract:
     def test_counts_agree_with_what_happened(self) -> None:
         ids = self.submit(6)
         claims = self.claim(5)
-        for claim, ending in zip(claims, (Ending.DONE, Ending.DEAD, Ending.AGAIN, Ending.RELEASED), strict=False):
+        for claim, ending in zip(
+            claims, (Ending.DONE, Ending.DEAD, Ending.AGAIN, Ending.RELEASED), strict=False
+        ):
             self.finish(claim, ending, failed=ending == Ending.AGAIN, after=30.0)
         self.store.cancel(ids[5])
         found = self.store.statistics()
         assert found.tasks == {
             "default": {"done": 1, "dead": 1, "scheduled": 1, "ready": 1, "assigned": 1, "cancelled": 1}
         }
-        counted = {name: found.counters[name] for name in ("submitted", "claimed", "completed", "dead", "failed")}
+        counted = {
+            name: found.counters[name] for name in ("submitted", "claimed", "completed", "dead", "failed")
+        }
         assert counted == {"submitted": 6, "claimed": 5, "completed": 1, "dead": 1, "failed": 1}
 
     def test_the_journal_keeps_the_newest_in_order(self) -> None:  # G-33
@@ -688,5 +702,7 @@ def remove_assignments(store: Store, task_id: str) -> None:
 
 def _engine(store: Any) -> Any:
     if not hasattr(store, "plant"):
-        raise TypeError("an engine under test has two more methods: plant(task, node, incarnation) and unassign(task)")
+        raise TypeError(
+            "an engine under test has two more methods: plant(task, node, incarnation) and unassign(task)"
+        )
     return store

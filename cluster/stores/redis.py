@@ -59,7 +59,9 @@ _SCRIPT: Final = (files("cluster.stores") / "redis.lua").read_text(encoding="utf
 _GROUPS: Final = "tk:groups"
 _SCHEMA: Final = "tk:schema"
 _GROWING: Final = frozenset({"submit", "put", "configure_queue"})
-_CALL_SECONDS: Final = 2.0  # for one answer; a server that froze for longer is asked again on a new connection
+_CALL_SECONDS: Final = (
+    2.0  # for one answer; a server that froze for longer is asked again on a new connection
+)
 _LISTEN_SECONDS: Final = 30.0
 
 
@@ -107,6 +109,7 @@ class RedisStore:
         self._scripts = (_SCRIPT, _SCRIPT)  # for calls that store more, and for those that let work end
         self._shas: dict[str, str] = {}
         self._offset = 0.0
+        self._declared = False
         try:
             version = int(self._command("GET", _SCHEMA) or 0)
             if version == 0:
@@ -136,14 +139,19 @@ class RedisStore:
         pause = 0.02
         while True:
             try:
-                return self._redis.execute_command(*words)
-            except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.BusyLoadingError, OSError) as error:
+                return self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+            except (
+                redis.ConnectionError,
+                redis.TimeoutError,
+                redis.exceptions.BusyLoadingError,
+                OSError,
+            ) as error:
                 if time.monotonic() > deadline:
                     raise StoreUnavailable(
                         f"{self.url} did not answer for {self._patience:g} s: {type(error).__name__}: {error}; "
                         "is the server running? Whether the call took effect is not known"
                     ) from error
-            gevent.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311  jitter
+            gevent.sleep(pause * (0.5 + random.random() / 2))
             pause = min(0.5, pause * 2)
 
     def _call(self, call: str, /, **arguments: Any) -> Any:
@@ -190,7 +198,9 @@ class RedisStore:
     def _translated(self, error: redis.ResponseError) -> StoreError:
         text = str(error)
         if "maxmemory" in text or "MISCONF" in text:
-            return StoreFull(f"{self.url} has no room: {text}; nothing was written. Give it memory or disk, then repeat")
+            return StoreFull(
+                f"{self.url} has no room: {text}; nothing was written. Give it memory or disk, then repeat"
+            )
         if "READONLY" in text:
             return StoreUnavailable(f"{self.url} is a replica: {text}; use the primary's address")
         return StoreError(f"{self.url}: {text}")
@@ -212,7 +222,19 @@ class RedisStore:
         return tuple(sorted(name.decode() for name in self._command("SMEMBERS", _GROUPS)))
 
     def declare_group(self) -> None:
-        self._command("SADD", _GROUPS, self.group)
+        try:
+            self._command("SADD", _GROUPS, self.group)
+        except redis.ResponseError as error:
+            raise self._translated(error) from error
+        self._declared = True
+
+    def _declare_if_there_is_room(self) -> None:
+        """The list of groups is outside the group's slot, so a command of its own; a full server refuses it."""
+        if not self._declared:
+            try:
+                self.declare_group()
+            except StoreFull:
+                pass  # the next heartbeat tries again
 
     def wipe(self) -> None:
         cursor = 0
@@ -231,7 +253,7 @@ class RedisStore:
 
     def ring(self, topic: str) -> None:
         try:
-            self._redis.execute_command("PUBLISH", self._prefix + topic, "!")
+            self._redis.execute_command("PUBLISH", self._prefix + topic, "!")  # type: ignore[no-untyped-call]
         except (redis.RedisError, OSError):
             pass  # a hint
 
@@ -302,7 +324,10 @@ class RedisStore:
     def tasks(
         self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
     ) -> list[Task]:
-        return [_task(row) for row in self._call("tasks", state=state, queue=queue, limit=limit, after=after) or ()]
+        return [
+            _task(row)
+            for row in self._call("tasks", state=state, queue=queue, limit=limit, after=after) or ()
+        ]
 
     def assignments(self, node: str | None = None) -> list[Assignment]:
         return [_assignment(row) for row in self._call("assignments", node=node) or ()]
@@ -320,7 +345,9 @@ class RedisStore:
             oldest[queue] = max(oldest.get(queue, 0.0), float(age))
         return Statistics(tasks, {name: int(value) for name, value in _pairs(counters).items()}, oldest)
 
-    def configure_queue(self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None) -> None:
+    def configure_queue(
+        self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
+    ) -> None:
         self.declare_group()
         self._call("configure_queue", queue=queue, max_waiting=max_waiting, paused=paused)
 
@@ -340,12 +367,13 @@ class RedisStore:
         return bool(self._call("reserve", member=member, spawn_id=spawn_id, grace=grace, limit=limit, by=by))
 
     def join(self, member: Member, ttl: float) -> None:
-        self.declare_group()
+        self._declare_if_there_is_room()
         self._call("join", member=_member_row(member), ttl=ttl)
 
     def renew(self, member: Member, ttl: float, lease: float, running: Sequence[str] = ()) -> Beat:
         now, held, state = self._call("renew", member=_member_row(member), ttl=ttl, lease=lease)
         self._offset = now - time.monotonic()
+        self._declare_if_there_is_room()
         return Beat(now, tuple((i.decode(), fence, bool(on)) for i, fence, on in held or ()), state.decode())
 
     def leave(self, node: str, incarnation: str, reason: str = "") -> None:
@@ -379,7 +407,9 @@ class RedisStore:
         return int(self._call("promote", limit=limit, guard=guard))
 
     def survey(self, limit: int, *, unknown_after: float) -> Survey:
-        rows = {k.decode(): v for k, v in self._call("survey", limit=limit, unknown_after=unknown_after).items()}
+        rows = {
+            k.decode(): v for k, v in self._call("survey", limit=limit, unknown_after=unknown_after).items()
+        }
         return Survey(
             rows["now"],
             tuple(_member(row) for row in rows["expired_members"]),
@@ -441,7 +471,7 @@ class _RedisListener:
     """A subscription on a connection of its own; after a reconnect it says that a hint came, for some were lost."""
 
     def __init__(self, client: redis.Redis, channels: list[str]) -> None:
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._channels = channels
         self._subscribed = False
 
@@ -556,14 +586,18 @@ def _member_row(member: Member) -> dict[str, Any]:
 
 
 def _member(row: dict[bytes, Any]) -> Member:
-    f = {key.decode(): value.decode() if isinstance(value, bytes) else value for key, value in row.items()}
+    f: dict[str, Any] = {
+        key.decode(): value.decode() if isinstance(value, bytes) else value for key, value in row.items()
+    }
     for name in ("ops", "queues", "labels"):
         f[name] = tuple(f[name].split("\n")) if f[name] else ()
     return Member(**f)
 
 
 def _lock(row: dict[bytes, Any]) -> Lock:
-    f = {key.decode(): value.decode() if isinstance(value, bytes) else value for key, value in row.items()}
+    f: dict[str, Any] = {
+        key.decode(): value.decode() if isinstance(value, bytes) else value for key, value in row.items()
+    }
     return Lock(f["name"], f["holder"], f["fence"], f["lease_until"])
 
 

@@ -8,13 +8,12 @@ Not for network file systems: SQLite's locks do not hold there.
 
 from __future__ import annotations
 
-import heapq
 import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
 from gevent import sleep
 from gevent.event import Event as Flag
@@ -23,18 +22,13 @@ from gevent.threadpool import ThreadPool
 from cluster._failpoints import fail_point
 from cluster.errors import (
     BadStoreUrl,
-    LeaseLost,
     NameTaken,
-    QueueFull,
     SchemaMismatch,
     StoreError,
     StoreFull,
     StoreUnavailable,
 )
 from cluster.records import (
-    BUCKETS as BUCKETS,
-    MAX_PRIORITY,
-    PRIORITY_STEP,
     SCHEMA,
     Assignment,
     Beat,
@@ -53,22 +47,12 @@ from cluster.records import (
     TaskState,
 )
 from cluster.stores._bells import Bells
-from cluster.stores._keys import bucket_of, lane_of, split_lane, worker_lost
+from cluster.stores._keys import split_lane
 from cluster.stores._schema import TABLES
+from cluster.stores._turn import TASK, Turn, task_of
 from cluster.stores.base import Listener
 
 T = TypeVar("T")
-
-_TASK: Final = (
-    "id, queue, op, args, state, priority, created, due, attempts, losses, max_losses, step, data, partition_key, "
-    "ordering_key, coalesce_key, deadline, job, meta, merged_into, ended, result, error, worker"
-)
-_ASSIGNMENT: Final = "task_id, node, incarnation, fence, attempt, since, lease_until, running, by"
-_MEMBER: Final = (
-    "node, incarnation, role, state, slots, running, host, pid, version, ops, queues, labels, spawn_id, joined, "
-    "lease_until, idle_since"
-)
-_LIVE: Final = "('scheduled', 'blocked', 'ready', 'assigned')"
 
 
 class SqliteStore:
@@ -90,7 +74,9 @@ class SqliteStore:
             self._memory = _Memory.named(memory)
         else:
             if not Path(path).absolute().parent.is_dir():
-                raise BadStoreUrl(f"{url!r}: there is no folder {Path(path).absolute().parent}; make it first")
+                raise BadStoreUrl(
+                    f"{url!r}: there is no folder {Path(path).absolute().parent}; make it first"
+                )
             self._pool = ThreadPool(1)  # one connection, used by one thread
             self._bells = Bells(path, group)
             try:
@@ -127,10 +113,10 @@ class SqliteStore:
                     raise _translated(self.url, error) from error
             except sqlite3.Error as error:
                 raise _translated(self.url, error) from error
-            time.sleep(pause * random.random())  # noqa: S311  jitter
+            time.sleep(pause * random.random())
             pause = min(0.01, pause * 1.5)
 
-    def _call(self, function: Callable[[_Turn], T], *, writes: bool = True) -> T:
+    def _call(self, function: Callable[[Turn], T], *, writes: bool = True) -> T:
         if self._memory is not None:
             return _transact(self._memory.db, self.group, 0.0, function, writes)
         pool = self._pool
@@ -138,7 +124,7 @@ class SqliteStore:
             raise StoreError(f"{self.url} was closed; open it again with open_store()")
         return pool.apply(self._transact_in_thread, (function, writes))  # type: ignore[no-any-return]
 
-    def _transact_in_thread(self, function: Callable[[_Turn], T], writes: bool) -> T:
+    def _transact_in_thread(self, function: Callable[[Turn], T], writes: bool) -> T:
         db = self._db
         assert db is not None
         return self._patiently(lambda: _transact(db, self.group, self._offset, function, writes))
@@ -157,15 +143,26 @@ class SqliteStore:
 
     def groups(self) -> tuple[str, ...]:
         return self._call(
-            lambda t: tuple(name for (name,) in t.db.execute("SELECT name FROM grp ORDER BY name")), writes=False
+            lambda t: tuple(name for (name,) in t.db.execute("SELECT name FROM grp ORDER BY name")),
+            writes=False,
         )
 
     def declare_group(self) -> None:
         self._call(lambda t: t.declare())
 
     def wipe(self) -> None:
-        def wipe(t: _Turn) -> None:
-            for table in ("task", "assignment", "absorbed", "member", "lock", "queue", "event", "counter", "config"):
+        def wipe(t: Turn) -> None:
+            for table in (
+                "task",
+                "assignment",
+                "absorbed",
+                "member",
+                "lock",
+                "queue",
+                "event",
+                "counter",
+                "config",
+            ):
                 t.db.execute(f"DELETE FROM {table} WHERE grp = ?", (t.grp,))  # noqa: S608  a name of ours
             t.db.execute("DELETE FROM grp WHERE name = ?", (t.grp,))
 
@@ -190,7 +187,7 @@ class SqliteStore:
     # -- tasks ---------------------------------------------------------------------------------------------
 
     def submit(self, tasks: Sequence[NewTask], *, guard: Guard | None = None) -> list[str]:
-        def submit(t: _Turn) -> list[str]:
+        def submit(t: Turn) -> list[str]:
             t.check(guard)
             t.check_room(tasks)
             outcomes = []
@@ -222,7 +219,7 @@ class SqliteStore:
         known = frozenset(ops)
         ours = None if buckets is None else frozenset(map(str, buckets))
 
-        def claim(t: _Turn) -> tuple[list[Claim], float | None]:
+        def claim(t: Turn) -> tuple[list[Claim], float | None]:
             t.check(guard)
             t.check_member(node, incarnation)
             t.promote(100)
@@ -230,8 +227,8 @@ class SqliteStore:
             for queue in queues:
                 if len(claims) == count:
                     break
-                for task_id in t.heads(queue, known, ours, count - len(claims)):
-                    claims.append(t.give(task_id, node, incarnation, lease, by))
+                heads = t.heads(queue, known, ours, count - len(claims))
+                claims.extend(t.give(task_id, node, incarnation, lease, by) for task_id in heads)
             return claims, t.next_due()
 
         claims, due = self._call(claim)
@@ -240,10 +237,11 @@ class SqliteStore:
         return claims, due
 
     def assigned(self, node: str, incarnation: str) -> list[Claim]:
-        def assigned(t: _Turn) -> list[Claim]:
+        def assigned(t: Turn) -> list[Claim]:
             t.check_member(node, incarnation)
             rows = t.db.execute(
-                "SELECT task_id, fence FROM assignment WHERE grp = ? AND node = ? AND running = 0", (t.grp, node)
+                "SELECT task_id, fence FROM assignment WHERE grp = ? AND node = ? AND running = 0",
+                (t.grp, node),
             ).fetchall()
             t.db.execute("UPDATE assignment SET running = 1 WHERE grp = ? AND node = ?", (t.grp, node))
             found = ((t.task(task_id), fence) for task_id, fence in rows)
@@ -262,12 +260,15 @@ class SqliteStore:
         return outcomes
 
     def cancel(self, task_id: str) -> bool:
-        def cancel(t: _Turn) -> list[str] | None:
+        def cancel(t: Turn) -> list[str] | None:
             row = t.db.execute("SELECT state FROM task WHERE grp = ? AND id = ?", (t.grp, task_id)).fetchone()
             if row is None or row[0] not in ("scheduled", "blocked", "ready", "assigned"):
                 return None
             nodes = [
-                n for (n,) in t.db.execute("SELECT node FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id))
+                n
+                for (n,) in t.db.execute(
+                    "SELECT node FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id)
+                )
             ]
             t.end(task_id, TaskState.CANCELLED)
             t.note("cancel", task_id)
@@ -281,7 +282,7 @@ class SqliteStore:
         return nodes is not None
 
     def replay(self, task_ids: Sequence[str]) -> int:
-        def replay(t: _Turn) -> int:
+        def replay(t: Turn) -> int:
             replayed = 0
             for task_id in task_ids:
                 task = t.task(task_id)
@@ -308,7 +309,7 @@ class SqliteStore:
     def tasks(
         self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
     ) -> list[Task]:
-        def tasks(t: _Turn) -> list[Task]:
+        def tasks(t: Turn) -> list[Task]:
             where, values = "grp = ? AND id > ?", [t.grp, after]
             if state == TaskState.DEAD:
                 where += " AND state = 'dead'"  # as a literal, so that SQLite takes the index of the dead
@@ -317,9 +318,9 @@ class SqliteStore:
             if queue is not None:
                 where, values = f"{where} AND queue = ?", [*values, queue]
             return [
-                _task(row)
+                task_of(row)
                 for row in t.db.execute(
-                    f"SELECT {_TASK} FROM task WHERE {where} ORDER BY id LIMIT ?",  # noqa: S608  names of ours
+                    f"SELECT {TASK} FROM task WHERE {where} ORDER BY id LIMIT ?",  # noqa: S608  names of ours
                     (*values, limit),
                 )
             ]
@@ -333,9 +334,11 @@ class SqliteStore:
         )
 
     def statistics(self) -> Statistics:
-        def statistics(t: _Turn) -> Statistics:
+        def statistics(t: Turn) -> Statistics:
             tasks: dict[str, dict[str, int]] = {}
-            for queue, state, count in t.db.execute("SELECT queue, state, n FROM tally WHERE grp = ?", (t.grp,)):
+            for queue, state, count in t.db.execute(
+                "SELECT queue, state, n FROM tally WHERE grp = ?", (t.grp,)
+            ):
                 if count:
                     tasks.setdefault(queue, {})[state] = count
             counters = dict(
@@ -353,12 +356,16 @@ class SqliteStore:
 
         return self._call(statistics, writes=False)
 
-    def configure_queue(self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None) -> None:
-        def configure(t: _Turn) -> None:
+    def configure_queue(
+        self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
+    ) -> None:
+        def configure(t: Turn) -> None:
             t.declare()
             t.db.execute("INSERT OR IGNORE INTO queue (grp, name) VALUES (?, ?)", (t.grp, queue))
             if max_waiting is not None:
-                t.db.execute("UPDATE queue SET max_waiting = ? WHERE grp = ? AND name = ?", (max_waiting, t.grp, queue))
+                t.db.execute(
+                    "UPDATE queue SET max_waiting = ? WHERE grp = ? AND name = ?", (max_waiting, t.grp, queue)
+                )
             if paused is not None:
                 t.db.execute("UPDATE queue SET paused = ? WHERE grp = ? AND name = ?", (paused, t.grp, queue))
 
@@ -381,7 +388,7 @@ class SqliteStore:
     def reserve(
         self, node: str, role: str, *, spawn_id: str, grace: float, limit: int, by: str = "", host: str = ""
     ) -> bool:
-        def reserve(t: _Turn) -> bool:
+        def reserve(t: Turn) -> bool:
             there = t.members()
             if any(m.spawn_id == spawn_id or m.node == node for m in there):
                 return False
@@ -394,14 +401,15 @@ class SqliteStore:
         return self._call(reserve)
 
     def join(self, member: Member, ttl: float) -> None:
-        def join(t: _Turn) -> None:
+        def join(t: Turn) -> None:
             for other in t.members():
                 if other.spawn_id and other.spawn_id == member.spawn_id and other.state == "joining":
                     t.db.execute("DELETE FROM member WHERE grp = ? AND node = ?", (t.grp, other.node))
                 elif other.node == member.node and other.incarnation != member.incarnation:
                     raise NameTaken(
-                        f"a node named {member.node!r} is in group {t.grp!r} already (pid {other.pid} on {other.host}); "
-                        f"choose another name, or wait {other.lease_until - t.now:.1f} s if it has just died"
+                        f"a node named {member.node!r} is in group {t.grp!r} already (pid {other.pid} on "
+                        f"{other.host}); choose another name, or wait {other.lease_until - t.now:.1f} s if it "
+                        "has just died"
                     )
             t.declare()
             t.give_back(member.node, "its node joined anew")
@@ -412,7 +420,7 @@ class SqliteStore:
         self.ring("lead")
 
     def renew(self, member: Member, ttl: float, lease: float, running: Sequence[str] = ()) -> Beat:
-        def renew(t: _Turn) -> Beat:
+        def renew(t: Turn) -> Beat:
             state = t.check_member(member.node, member.incarnation)
             row = t.db.execute(
                 "SELECT joined FROM member WHERE grp = ? AND node = ?", (t.grp, member.node)
@@ -420,19 +428,22 @@ class SqliteStore:
             state = "draining" if "draining" in (state, member.state) else member.state
             t.put_member(member, ttl, joined=row[0], state=state)
             t.db.execute(
-                "UPDATE assignment SET lease_until = ? WHERE grp = ? AND node = ?", (t.now + lease, t.grp, member.node)
+                "UPDATE assignment SET lease_until = ? WHERE grp = ? AND node = ?",
+                (t.now + lease, t.grp, member.node),
             )
             held = t.db.execute(
-                "SELECT task_id, fence, running FROM assignment WHERE grp = ? AND node = ?", (t.grp, member.node)
+                "SELECT task_id, fence, running FROM assignment WHERE grp = ? AND node = ?",
+                (t.grp, member.node),
             ).fetchall()
             return Beat(t.now, tuple((i, f, bool(r)) for i, f, r in held), state)
 
         return self._call(renew)
 
     def leave(self, node: str, incarnation: str, reason: str = "") -> None:
-        def leave(t: _Turn) -> None:
+        def leave(t: Turn) -> None:
             gone = t.db.execute(
-                "DELETE FROM member WHERE grp = ? AND node = ? AND incarnation = ?", (t.grp, node, incarnation)
+                "DELETE FROM member WHERE grp = ? AND node = ? AND incarnation = ?",
+                (t.grp, node, incarnation),
             ).rowcount
             if gone:
                 t.give_back(node, reason or "its node left")
@@ -443,9 +454,10 @@ class SqliteStore:
         self.ring("lead")
 
     def drain(self, node: str) -> bool:
-        def drain(t: _Turn) -> bool:
+        def drain(t: Turn) -> bool:
             changed = t.db.execute(
-                "UPDATE member SET state = 'draining' WHERE grp = ? AND node = ? AND state <> 'draining'", (t.grp, node)
+                "UPDATE member SET state = 'draining' WHERE grp = ? AND node = ? AND state <> 'draining'",
+                (t.grp, node),
             ).rowcount
             if changed:
                 t.note("retire", node)
@@ -461,7 +473,7 @@ class SqliteStore:
     # -- locks ---------------------------------------------------------------------------------------------
 
     def acquire(self, name: str, holder: str, ttl: float) -> Lock:
-        def acquire(t: _Turn) -> Lock:
+        def acquire(t: Turn) -> Lock:
             held = t.lock(name)
             if held is not None and held.lease_until > t.now:
                 if held.holder != holder:
@@ -473,7 +485,8 @@ class SqliteStore:
                 fence = t.draw("#fence")
                 t.note("lock", name, holder, str(fence))
             t.db.execute(
-                "INSERT OR REPLACE INTO lock VALUES (?, ?, ?, ?, ?)", (t.grp, name, holder, fence, t.now + ttl)
+                "INSERT OR REPLACE INTO lock VALUES (?, ?, ?, ?, ?)",
+                (t.grp, name, holder, fence, t.now + ttl),
             )
             return Lock(name, holder, fence, t.now + ttl)
 
@@ -490,7 +503,7 @@ class SqliteStore:
         )
 
     def release(self, name: str, fence: int) -> bool:
-        def release(t: _Turn) -> bool:
+        def release(t: Turn) -> bool:
             held = t.lock(name)
             if held is None or held.fence != fence:
                 return False
@@ -503,7 +516,7 @@ class SqliteStore:
         return released
 
     def lock(self, name: str) -> Lock | None:
-        def read(t: _Turn) -> Lock | None:
+        def read(t: Turn) -> Lock | None:
             held = t.lock(name)
             return held if held is not None and held.lease_until > t.now else None
 
@@ -512,7 +525,7 @@ class SqliteStore:
     # -- the coordinator -----------------------------------------------------------------------------------
 
     def promote(self, limit: int, *, guard: Guard | None = None) -> int:
-        def promote(t: _Turn) -> int:
+        def promote(t: Turn) -> int:
             t.check(guard)
             return t.promote(limit)
 
@@ -525,7 +538,7 @@ class SqliteStore:
         return self._call(lambda t: t.survey(limit, unknown_after), writes=False)
 
     def repair(self, repairs: Sequence[Repair], *, guard: Guard | None = None) -> int:
-        def repair(t: _Turn) -> int:
+        def repair(t: Turn) -> int:
             t.check(guard)
             by = guard.lock if guard else ""
             return sum(t.repair(one, by) for one in repairs)
@@ -540,7 +553,7 @@ class SqliteStore:
         return applied
 
     def purge(self, older_than: float, limit: int, *, journal: int, guard: Guard | None = None) -> int:
-        def purge(t: _Turn) -> int:
+        def purge(t: Turn) -> int:
             t.check(guard)
             t.db.execute(
                 "DELETE FROM event WHERE grp = ? AND seq <= (SELECT max(seq) FROM event WHERE grp = ?) - ?",
@@ -564,7 +577,8 @@ class SqliteStore:
             lambda t: [
                 Event(f"{seq:016d}", *rest)
                 for seq, *rest in t.db.execute(
-                    "SELECT seq, at, kind, subject, by, detail FROM event WHERE grp = ? AND seq > ? ORDER BY seq LIMIT ?",
+                    "SELECT seq, at, kind, subject, by, detail FROM event WHERE grp = ? AND seq > ? "
+                    "ORDER BY seq LIMIT ?",
                     (t.grp, int(after or 0), limit),
                 )
             ],
@@ -572,7 +586,7 @@ class SqliteStore:
         )
 
     def put(self, key: str, value: str) -> None:
-        def put(t: _Turn) -> None:
+        def put(t: Turn) -> None:
             t.declare()
             if value:
                 t.db.execute("INSERT OR REPLACE INTO config VALUES (?, ?, ?)", (t.grp, key, value))
@@ -582,7 +596,7 @@ class SqliteStore:
         self._call(put)
 
     def get(self, key: str) -> str:
-        def get(t: _Turn) -> str:
+        def get(t: Turn) -> str:
             row = t.db.execute("SELECT value FROM config WHERE grp = ? AND key = ?", (t.grp, key)).fetchone()
             return row[0] if row else ""
 
@@ -593,7 +607,7 @@ class SqliteStore:
     def plant(self, task_id: str, node: str, incarnation: str) -> int:
         """Write an assignment that nobody decided."""
 
-        def plant(t: _Turn) -> int:
+        def plant(t: Turn) -> int:
             fence = t.draw("#fence")
             t.db.execute(
                 "INSERT INTO assignment VALUES (?, ?, ?, ?, ?, 1, ?, ?, 1, 'test')",
@@ -605,510 +619,20 @@ class SqliteStore:
 
     def unassign(self, task_id: str) -> None:
         """Lose the assignments of a task."""
-        self._call(lambda t: t.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id)))
-
-
-class _Turn:
-    """One transaction: what the calls above are made of."""
-
-    def __init__(self, db: sqlite3.Connection, grp: str, now: float) -> None:
-        self.db = db
-        self.grp = grp
-        self.now = now
-        self._drawn: dict[str, int] = {}  # "#name" -> its new value
-        self._counts: dict[str, int] = {}  # name -> to be added
-        self._events: list[tuple[str, float, str, str, str, str]] = []
-
-    def flush(self) -> None:
-        """Write what was gathered, just before the end."""
-        if self._drawn:
-            self.db.executemany(
-                "INSERT OR REPLACE INTO counter VALUES (?, ?, ?)", [(self.grp, n, v) for n, v in self._drawn.items()]
-            )
-        if self._counts:
-            self.db.executemany(
-                "INSERT INTO counter VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
-                [(self.grp, n, v) for n, v in self._counts.items()],
-            )
-        if self._events:
-            self.db.executemany(
-                "INSERT INTO event (grp, at, kind, subject, by, detail) VALUES (?, ?, ?, ?, ?, ?)", self._events
-            )
-
-    def draw(self, name: str) -> int:
-        value = self._drawn.get(name)
-        if value is None:
-            row = self.db.execute("SELECT value FROM counter WHERE grp = ? AND name = ?", (self.grp, name)).fetchone()
-            value = row[0] if row else 0
-        self._drawn[name] = value + 1
-        return value + 1
-
-    def count(self, name: str, by: int = 1) -> None:
-        self._counts[name] = self._counts.get(name, 0) + by
-
-    def note(self, kind: str, subject: str, by: str = "", detail: str = "") -> None:
-        self._events.append((self.grp, self.now, kind, subject, by, detail))
-
-    def declare(self) -> None:
-        self.db.execute("INSERT OR IGNORE INTO grp VALUES (?)", (self.grp,))
-
-    # -- what a call is conditional on
-
-    def check(self, guard: Guard | None) -> None:
-        if guard is None:
-            return
-        held = self.lock(guard.lock)
-        if held is None or held.fence != guard.fence or held.lease_until <= self.now:
-            who = "nobody" if held is None or held.lease_until <= self.now else f"{held.holder} (fence {held.fence})"
-            raise LeaseLost(f"the lock {guard.lock!r} with fence {guard.fence} is lost: {who} holds it now")
-
-    def check_member(self, node: str, incarnation: str) -> str:
-        row = self.db.execute(
-            "SELECT incarnation, lease_until, state FROM member WHERE grp = ? AND node = ?", (self.grp, node)
-        ).fetchone()
-        if row is None or row[0] != incarnation or row[1] <= self.now:
-            raise LeaseLost(f"{node} is no member of group {self.grp!r} any more: its lease ran out; join again")
-        return str(row[2])
-
-    def lock(self, name: str) -> Lock | None:
-        row = self.db.execute(
-            "SELECT name, holder, fence, lease_until FROM lock WHERE grp = ? AND name = ?", (self.grp, name)
-        ).fetchone()
-        return Lock(*row) if row else None
-
-    # -- tasks
-
-    def check_room(self, tasks: Sequence[NewTask]) -> None:
-        coming: dict[str, int] = {}
-        for task in tasks:
-            coming[task.queue] = coming.get(task.queue, 0) + 1
-        for queue, count in coming.items():
-            row = self.db.execute(
-                "SELECT max_waiting FROM queue WHERE grp = ? AND name = ?", (self.grp, queue)
-            ).fetchone()
-            if row is None or not row[0]:
-                continue
-            waiting = self.db.execute(
-                "SELECT sum(n) FROM tally WHERE grp = ? AND queue = ? AND state IN ('scheduled', 'blocked', 'ready')",
-                (self.grp, queue),
-            ).fetchone()[0]
-            room = max(0, row[0] - (waiting or 0))
-            if count > room:
-                # Those that are here already take no room: a repeated submission must succeed.
-                known = sum(self.state(task.task_id) is not None for task in tasks if task.queue == queue)
-                if count - known > room:
-                    raise QueueFull(
-                        f"queue {queue!r} takes {room} more tasks and not {count}: {waiting} wait, its limit is {row[0]}",
-                        queue=queue,
-                        room=room,
-                    )
-
-    def state(self, task_id: str) -> str | None:
-        row = self.db.execute("SELECT state FROM task WHERE grp = ? AND id = ?", (self.grp, task_id)).fetchone()
-        return row[0] if row else None
-
-    def insert(self, new: NewTask) -> str:
-        if self.state(new.task_id) is not None:
-            self.count("duplicates")
-            return "known"
-        due = max(self.now, new.not_before if new.not_before is not None else self.now + new.delay)
-        absorber = None
-        if new.coalesce_key is not None:
-            absorber = self.db.execute(
-                "SELECT id FROM task WHERE grp = ? AND queue = ? AND op = ? AND coalesce_key = ? AND state = 'scheduled' "
-                "AND due > ? LIMIT 1",
-                (self.grp, new.queue, new.op, new.coalesce_key, self.now),
-            ).fetchone()
-        state = "merged" if absorber else "blocked"  # `settle` moves it on, and the triggers count that
-        self.db.execute(
-            "INSERT INTO task (grp, id, queue, op, lane, state, priority, seq, created, due, deadline, ended, max_losses, "
-            "partition_key, ordering_key, coalesce_key, merged_into, job, meta, args) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self.grp, new.task_id, new.queue, new.op, lane_of(new.queue, new.op, new.partition_key), state,
-                new.priority, self.draw("#seq"), self.now, due,
-                None if new.deadline is None else self.now + new.deadline, self.now if absorber else None,
-                new.max_losses, new.partition_key, new.ordering_key, new.coalesce_key,
-                absorber[0] if absorber else "", new.job_id, new.meta, b"" if absorber else new.args,
-            ),
-        )  # fmt: skip
-        if absorber:
-            self.db.execute(
-                "INSERT INTO absorbed VALUES (?, ?, ?, ?)", (self.grp, absorber[0], self._drawn["#seq"], new.args)
-            )
-            self.count("merged")
-            return "merged"
-        self.count("submitted")
-        self.settle(new.task_id, new.queue, new.ordering_key, due=due, priority=new.priority)
-        return "new"
-
-    def settle(self, task_id: str, queue: str, ordering_key: str | None, *, due: float, priority: int) -> None:
-        """Put a waiting task where it belongs: behind its key, on the schedule, or in the line."""
-        if ordering_key is not None:
-            head = self.db.execute(
-                "SELECT 1 FROM task WHERE grp = ? AND queue = ? AND ordering_key = ? AND ordering_key IS NOT NULL "
-                "AND state IN ('scheduled', 'ready', 'assigned') AND id <> ? LIMIT 1",
-                (self.grp, queue, ordering_key, task_id),
-            ).fetchone()
-            if head:
-                self.db.execute(
-                    "UPDATE task SET state = 'blocked', due = ?, seq = ? WHERE grp = ? AND id = ?",
-                    (due, self.draw("#seq"), self.grp, task_id),
-                )
-                return
-        if due > self.now:
-            self.db.execute(
-                "UPDATE task SET state = 'scheduled', due = ? WHERE grp = ? AND id = ?", (due, self.grp, task_id)
-            )
-        else:
-            self.make_ready(task_id, priority)
-
-    def make_ready(self, task_id: str, priority: int) -> None:
-        rank = self.draw("#rank") - max(-MAX_PRIORITY, min(MAX_PRIORITY, priority)) * PRIORITY_STEP
-        self.db.execute(
-            "UPDATE task SET state = 'ready', rank = ?, ready_since = ? WHERE grp = ? AND id = ?",
-            (rank, self.now, self.grp, task_id),
+        self._call(
+            lambda t: t.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id))
         )
-
-    def back_in_line(self, task_id: str) -> None:
-        """Ready again, at the old place: it was given to somebody and never done."""
-        self.db.execute("UPDATE task SET state = 'ready' WHERE grp = ? AND id = ?", (self.grp, task_id))
-
-    def promote(self, limit: int) -> int:
-        rows = self.db.execute(
-            "SELECT id, priority FROM task WHERE grp = ? AND state = 'scheduled' AND due <= ? ORDER BY due, seq LIMIT ?",
-            (self.grp, self.now, limit),
-        ).fetchall()
-        for task_id, priority in rows:
-            self.make_ready(task_id, priority)
-        return len(rows)
-
-    def next_due(self) -> float | None:
-        row = self.db.execute(
-            "SELECT min(due) FROM task WHERE grp = ? AND state = 'scheduled'", (self.grp,)
-        ).fetchone()
-        return None if row[0] is None else max(0.0, row[0] - self.now)
-
-    def lanes(self, prefix: str) -> list[str]:
-        """The lines that somebody waits in. One step of an index for each, however long they are."""
-        found = []
-        lane = prefix
-        while True:
-            row = self.db.execute(
-                "SELECT min(lane) FROM task WHERE grp = ? AND state = 'ready' AND lane > ?", (self.grp, lane)
-            ).fetchone()
-            if row[0] is None or not row[0].startswith(prefix):
-                return found
-            lane = row[0]
-            found.append(lane)
-
-    def heads(self, queue: str, ops: frozenset[str], buckets: frozenset[str] | None, count: int) -> list[str]:
-        """The tasks to be run next in one queue."""
-        paused = self.db.execute(
-            "SELECT paused FROM queue WHERE grp = ? AND name = ?", (self.grp, queue)
-        ).fetchone()
-        if paused and paused[0]:
-            return []
-        lines = []
-        for lane in self.lanes(f"{queue}\x1f"):
-            _, op, bucket = split_lane(lane)
-            if op in ops and (not bucket or buckets is None or bucket in buckets):
-                lines.append(
-                    self.db.execute(
-                        "SELECT rank, id FROM task WHERE grp = ? AND lane = ? AND state = 'ready' ORDER BY rank LIMIT ?",
-                        (self.grp, lane, count),
-                    ).fetchall()
-                )
-        return [task_id for _, task_id in heapq.merge(*lines)][:count]
-
-    def give(self, task_id: str, node: str, incarnation: str, lease: float, by: str) -> Claim:
-        fence = self.draw("#fence")
-        self.db.execute(
-            "UPDATE task SET state = 'assigned', worker = ? WHERE grp = ? AND id = ?", (node, self.grp, task_id)
-        )
-        task = self.task(task_id)
-        assert task is not None
-        self.db.execute(
-            "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self.grp, task_id, node, incarnation, fence, task.attempts + 1, self.now, self.now + lease,
-                int(not by), by or node,
-            ),
-        )  # fmt: skip
-        self.count("claimed")
-        self.note("assign", task_id, by or node, f"{node} {fence}")
-        return Claim(task, fence)
-
-    def finish(self, node: str, end: Finish) -> bool:
-        held = self.db.execute(
-            "SELECT 1 FROM assignment WHERE grp = ? AND task_id = ? AND node = ? AND fence = ?",
-            (self.grp, end.task_id, node, end.fence),
-        ).fetchone()
-        task = self.task(end.task_id) if held else None
-        if task is None or task.state != TaskState.ASSIGNED:
-            self.count("stale_completions")
-            self.note("stale", end.task_id, node, f"{end.ending} {end.fence}")
-            return False
-        key = (self.grp, end.task_id)
-        if end.step is not None or end.data is not None:
-            self.db.execute(
-                "UPDATE task SET step = ?, data = ? WHERE grp = ? AND id = ?",
-                (task.step if end.step is None else end.step, task.data if end.data is None else end.data, *key),
-            )
-        match end.ending:
-            case Ending.DONE:
-                self.db.execute("UPDATE task SET result = ? WHERE grp = ? AND id = ?", (end.payload, *key))
-                self.end(end.task_id, TaskState.DONE)
-                self.count("completed")
-                self.note("done", end.task_id, node, str(end.fence))
-            case Ending.DEAD:
-                attempts = task.attempts + 1
-                self.db.execute("UPDATE task SET attempts = ? WHERE grp = ? AND id = ?", (attempts, *key))
-                self.die(end.task_id, end.payload, node)
-            case Ending.AGAIN:
-                self.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", key)
-                if end.failed:
-                    self.db.execute(
-                        "UPDATE task SET attempts = attempts + 1, error = ? WHERE grp = ? AND id = ?", (end.payload, *key)
-                    )
-                elif end.step is not None:  # the next step has all its attempts before it
-                    self.db.execute("UPDATE task SET attempts = 0 WHERE grp = ? AND id = ?", key)
-                self.again(task, self.now + end.after)
-                self.count("failed" if end.failed else "continued")
-                self.note("retry" if end.failed else "next", end.task_id, node, f"{end.fence} {end.after:.3f}")
-            case Ending.LOST:
-                self.lose(task, node, end.fence, "the process that ran it died", node)
-            case Ending.RELEASED:
-                self.drop(task.task_id, node, end.fence, "released", node)
-            case Ending.CANCELLED:
-                self.end(end.task_id, TaskState.CANCELLED)
-                self.note("cancel", end.task_id, node)
-        for child in end.children:
-            self.insert(child)
-        return True
-
-    def again(self, task: Task, due: float) -> None:
-        """Schedule the task's next execution. It keeps the head of its ordering key."""
-        if due > self.now:
-            self.db.execute(
-                "UPDATE task SET state = 'scheduled', due = ? WHERE grp = ? AND id = ?", (due, self.grp, task.task_id)
-            )
-        else:
-            self.make_ready(task.task_id, task.priority)
-
-    def end(self, task_id: str, state: TaskState) -> None:
-        """Move a task to a terminal state, and its ordering key on to the next task."""
-        before = self.state(task_id)
-        self.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (self.grp, task_id))
-        queue, key = self.db.execute(
-            "UPDATE task SET state = ?, ended = ? WHERE grp = ? AND id = ? RETURNING queue, ordering_key",
-            (state, self.now, self.grp, task_id),
-        ).fetchone()
-        if key is not None and before != TaskState.BLOCKED:  # it was the head of its key
-            following = self.db.execute(
-                "SELECT id, due, priority FROM task WHERE grp = ? AND queue = ? AND ordering_key = ? AND state = 'blocked' "
-                "ORDER BY seq LIMIT 1",
-                (self.grp, queue, key),
-            ).fetchone()
-            if following:
-                self.settle(following[0], queue, key, due=following[1], priority=following[2])
-
-    def die(self, task_id: str, error: bytes, by: str) -> None:
-        self.db.execute("UPDATE task SET error = ? WHERE grp = ? AND id = ?", (error, self.grp, task_id))
-        self.end(task_id, TaskState.DEAD)
-        self.count("dead")
-        self.note("dead", task_id, by)
-
-    def drop(self, task_id: str, node: str, fence: int, reason: str, by: str) -> bool:
-        """Remove an assignment; True when the task has none left, and is ready again."""
-        gone = self.db.execute(
-            "DELETE FROM assignment WHERE grp = ? AND task_id = ? AND node = ? AND fence = ?",
-            (self.grp, task_id, node, fence),
-        ).rowcount
-        if not gone:
-            return False
-        self.note("revoke", task_id, by, f"{node} {fence} {reason}")
-        others = self.db.execute(
-            "SELECT 1 FROM assignment WHERE grp = ? AND task_id = ? LIMIT 1", (self.grp, task_id)
-        ).fetchone()
-        if others or self.state(task_id) != TaskState.ASSIGNED:
-            return False
-        self.back_in_line(task_id)
-        return True
-
-    def lose(self, task: Task, node: str, fence: int, reason: str, by: str) -> bool:
-        """Remove an assignment whose worker died with the task."""
-        if not self.drop(task.task_id, node, fence, reason, by):
-            return False
-        losses = task.losses + 1
-        self.count("lost")
-        self.note("lost", task.task_id, node, reason)
-        self.db.execute("UPDATE task SET losses = ? WHERE grp = ? AND id = ?", (losses, self.grp, task.task_id))
-        if losses >= task.max_losses:
-            self.die(task.task_id, worker_lost(task, losses, node, reason), by)
-        return True
-
-    def give_back(self, node: str, reason: str) -> None:
-        """A member is gone, in good order: what it has is ready again."""
-        for row in self.assignments("node = ?", node):
-            self.drop(row.task_id, node, row.fence, reason, node)
-
-    def task(self, task_id: str, whole: bool = False) -> Task | None:
-        row = self.db.execute(f"SELECT {_TASK} FROM task WHERE grp = ? AND id = ?", (self.grp, task_id)).fetchone()  # noqa: S608
-        if row is None:
-            return None
-        more: tuple[bytes, ...] = ()
-        if row[15] is not None:  # it has a coalesce key, so it may have absorbed others
-            more = tuple(
-                args
-                for (args,) in self.db.execute(
-                    "SELECT args FROM absorbed WHERE grp = ? AND task_id = ? ORDER BY seq", (self.grp, task_id)
-                )
-            )
-        return _task(row, more)
-
-    # -- members and assignments
-
-    def members(self) -> list[Member]:
-        return [
-            _member(row)
-            for row in self.db.execute(
-                f"SELECT {_MEMBER} FROM member WHERE grp = ? AND lease_until > ? ORDER BY joined, node",  # noqa: S608
-                (self.grp, self.now),
-            )
-        ]
-
-    def put_member(self, m: Member, ttl: float, *, joined: float | None = None, state: str | None = None) -> None:
-        self.db.execute(
-            "INSERT OR REPLACE INTO member VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                self.grp, m.node, m.incarnation, m.role, state or m.state, m.slots, m.running, m.host, m.pid, m.version,
-                "\n".join(m.ops), "\n".join(m.queues), "\n".join(m.labels), m.spawn_id,
-                m.joined if joined is None else joined, self.now + ttl, m.idle_since,
-            ),
-        )  # fmt: skip
-
-    def assignments(self, where: str, value: Any) -> list[Assignment]:
-        return [
-            _assignment(row)
-            for row in self.db.execute(
-                f"SELECT {_ASSIGNMENT} FROM assignment WHERE grp = ? AND {where}",  # noqa: S608  conditions of ours
-                (self.grp, value),
-            )
-        ]
-
-    # -- the scanner
-
-    def survey(self, limit: int, unknown_after: float) -> Survey:
-        here = (self.grp, limit)
-        expired_members = tuple(
-            _member(row)
-            for row in self.db.execute(
-                f"SELECT {_MEMBER} FROM member WHERE grp = ? AND lease_until <= ? LIMIT ?",  # noqa: S608
-                (self.grp, self.now, limit),
-            )
-        )
-        expired = tuple(
-            _assignment(row)
-            for row in self.db.execute(
-                f"SELECT {_ASSIGNMENT} FROM assignment AS a WHERE grp = ? AND (lease_until <= ? OR NOT EXISTS ("  # noqa: S608
-                "SELECT 1 FROM member AS m WHERE m.grp = a.grp AND m.node = a.node AND m.incarnation = a.incarnation "
-                "AND m.lease_until > ?)) LIMIT ?",
-                (self.grp, self.now, self.now, limit),
-            )
-        )
-        orphans = tuple(
-            _assignment(row)
-            for row in self.db.execute(
-                f"SELECT {_ASSIGNMENT} FROM assignment AS a WHERE grp = ? AND NOT EXISTS ("  # noqa: S608
-                "SELECT 1 FROM task WHERE task.grp = a.grp AND task.id = a.task_id AND state = 'assigned') LIMIT ?",
-                here,
-            )
-        )
-        doubled = self.db.execute(
-            "SELECT task_id FROM assignment WHERE grp = ? GROUP BY task_id HAVING count(*) > 1 LIMIT ?", here
-        ).fetchall()
-        unassigned = self.db.execute(
-            "SELECT id FROM task AS t WHERE grp = ? AND state = 'assigned' AND NOT EXISTS ("
-            "SELECT 1 FROM assignment AS a WHERE a.grp = t.grp AND a.task_id = t.id) LIMIT ?",
-            here,
-        ).fetchall()
-        overdue = self.db.execute(
-            "SELECT id FROM task WHERE grp = ? AND deadline IS NOT NULL AND ended IS NULL AND deadline <= ? LIMIT ?",
-            (self.grp, self.now, limit),
-        ).fetchall()
-        return Survey(
-            self.now,
-            expired_members,
-            expired,
-            orphans,
-            tuple(tuple(self.assignments("task_id = ?", task_id)) for (task_id,) in doubled),
-            tuple(i for (i,) in unassigned),
-            tuple(i for (i,) in overdue),
-            tuple(self.unserved(limit, unknown_after)),
-        )
-
-    def unserved(self, limit: int, unknown_after: float) -> list[str]:
-        known = {op for member in self.members() for op in member.ops}
-        if not known:
-            return []  # nobody is there at all: the work is kept
-        found: list[str] = []
-        for lane in self.lanes(""):
-            if split_lane(lane)[1] not in known:
-                found.extend(
-                    i
-                    for (i,) in self.db.execute(
-                        "SELECT id FROM task WHERE grp = ? AND lane = ? AND state = 'ready' AND ready_since < ? "
-                        "ORDER BY rank LIMIT ?",
-                        (self.grp, lane, self.now - unknown_after, limit - len(found)),
-                    )
-                )
-        return found
-
-    def repair(self, one: Repair, by: str) -> bool:
-        if one.kind == "expire":
-            gone = self.db.execute(
-                "DELETE FROM member WHERE grp = ? AND node = ? AND incarnation = ? AND lease_until <= ?",
-                (self.grp, one.node, one.reason, self.now),
-            ).rowcount
-            if gone:
-                self.note("expire", one.node, by)
-            return bool(gone)
-        if one.kind == "revoke":
-            task = self.task(one.task_id)
-            if one.loss and task is not None:
-                return self.lose(task, one.node, one.fence, one.reason, by)
-            before = len(self._events)
-            self.drop(one.task_id, one.node, one.fence, one.reason, by)
-            return len(self._events) > before
-        state = self.state(one.task_id)
-        if one.kind == "requeue":
-            rows = self.db.execute(
-                "SELECT 1 FROM assignment WHERE grp = ? AND task_id = ? LIMIT 1", (self.grp, one.task_id)
-            ).fetchone()
-            if state != TaskState.ASSIGNED or rows:
-                return False
-            self.back_in_line(one.task_id)
-            self.count("requeued")
-            self.note("requeue", one.task_id, by)
-            return True
-        if one.kind == "kill":
-            if state not in ("scheduled", "blocked", "ready", "assigned"):
-                return False
-            self.die(one.task_id, one.payload, by)
-            return True
-        raise StoreError(f"{one.kind!r} is no repair")
 
 
 # -- the connection ----------------------------------------------------------------------------------------------
 
 
 def _transact(
-    db: sqlite3.Connection, grp: str, offset: float, function: Callable[[_Turn], T], writes: bool
+    db: sqlite3.Connection, grp: str, offset: float, function: Callable[[Turn], T], writes: bool
 ) -> T:
     db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
-        turn = _Turn(db, grp, time.monotonic() + offset if offset else time.time())
+        turn = Turn(db, grp, time.monotonic() + offset if offset else time.time())
         result = function(turn)
         turn.flush()
         db.execute("COMMIT")
@@ -1179,35 +703,12 @@ def _clock_offset(db: sqlite3.Connection) -> float:
 def _translated(url: str, error: sqlite3.Error) -> StoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and "disk" in str(error)):
-        return StoreFull(f"{url} has no room: {error}; nothing was written. Free some space, then repeat the call")
+        return StoreFull(
+            f"{url} has no room: {error}; nothing was written. Free some space, then repeat the call"
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreUnavailable(f"{url} stayed busy: {error}; another process holds a long transaction on it")
     return StoreUnavailable(f"{url}: {type(error).__name__}: {error}")
-
-
-def _task(row: tuple[Any, ...], more: tuple[bytes, ...] = ()) -> Task:
-    (
-        task_id, queue, op, args, state, priority, created, due, attempts, losses, max_losses, step, data, partition_key,
-        ordering_key, coalesce_key, deadline, job, meta, merged_into, ended, result, error, worker,
-    ) = row  # fmt: skip
-    return Task(
-        task_id=task_id, queue=queue, op=op, args=args, state=TaskState(state), priority=priority, created=created,
-        due=due, attempts=attempts, losses=losses, max_losses=max_losses, step=step, data=data,
-        partition_key=partition_key, ordering_key=ordering_key, coalesce_key=coalesce_key, deadline=deadline,
-        job_id=job, meta=meta, more=more, merged_into=merged_into, ended=ended, result=result, error=error,
-        worker=worker,
-    )  # fmt: skip
-
-
-def _assignment(row: tuple[Any, ...]) -> Assignment:
-    return Assignment(*row[:7], bool(row[7]), row[8])
-
-
-def _member(row: tuple[Any, ...]) -> Member:
-    values = list(row)
-    for index in (9, 10, 11):
-        values[index] = tuple(values[index].split("\n")) if values[index] else ()
-    return Member(*values)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,9 @@ def write(*words: object) -> None:
     path = os.environ.get("JOURNAL")
     if path:
         with open(path, "ab", buffering=0) as journal:
-            journal.write((" ".join(map(str, (f"{time.monotonic():.6f}", os.getpid(), *words))) + "\n").encode())
+            journal.write(
+                (" ".join(map(str, (f"{time.monotonic():.6f}", os.getpid(), *words))) + "\n").encode()
+            )
 
 
 @operation
@@ -84,6 +86,7 @@ def fail(kind: str, mark: str = "") -> None:
             raise Strange(lambda: 1)
         case "result":
             return object()  # type: ignore[return-value]
+    return None
 
 
 class Strange(Exception):
@@ -185,7 +188,13 @@ def new_name() -> str:
 
 @operation
 def told(ctx: Any) -> dict[str, Any]:
-    return {"task_id": ctx.task_id, "fence": ctx.fence, "attempt": ctx.attempt, "meta": ctx.meta, "worker": ctx.worker}
+    return {
+        "task_id": ctx.task_id,
+        "fence": ctx.fence,
+        "attempt": ctx.attempt,
+        "meta": ctx.meta,
+        "worker": ctx.worker,
+    }
 
 
 @operation

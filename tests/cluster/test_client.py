@@ -142,12 +142,12 @@ def test_a_store_of_another_release_is_refused(tmp_path: Path, own_redis: RedisS
     with sqlite3.connect(tmp_path / "work.db") as db:
         db.execute("PRAGMA user_version = 7")
     db.close()
-    with pytest.raises(SchemaMismatch, match="schema 7.*upgrade"):
+    with pytest.raises(SchemaMismatch, match=r"schema 7.*upgrade"):
         open_store(url)
     client = redis.Redis(port=own_redis.port)
     client.set("tk:schema", 7)
     client.close()
-    with pytest.raises(SchemaMismatch, match="schema 7.*upgrade"):
+    with pytest.raises(SchemaMismatch, match=r"schema 7.*upgrade"):
         open_store(own_redis.url)
 
 
@@ -208,5 +208,3 @@ def test_an_error_of_a_kind_is_of_that_kind() -> None:  # P3.7
     assert isinstance(make_operation_error({"kind": "KeyError"}), KeyError)
     assert isinstance(make_operation_error({"kind": "OSError"}), OperationError)
     assert type(make_operation_error({"kind": "Unheard"})) is OperationError
-
-

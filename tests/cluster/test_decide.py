@@ -78,14 +78,18 @@ def test_of_duplicates_exactly_one_is_left(rows: list[Assignment]) -> None:  # G
     for row in rows:
         by_task.setdefault(row.task_id, []).append(row)
     doubled = tuple(tuple(several) for several in by_task.values() if len(several) > 1)
-    revoked = {(r.task_id, r.node) for r in repairs(Survey(0.0, duplicates=doubled), b"", b"") if r.kind == "revoke"}
+    revoked = {
+        (r.task_id, r.node) for r in repairs(Survey(0.0, duplicates=doubled), b"", b"") if r.kind == "revoke"
+    }
     for several in doubled:
         assert sum((row.task_id, row.node) not in revoked for row in several) == 1
 
 
 @given(st.lists(assignments, max_size=6, unique_by=lambda a: (a.task_id, a.node)))
 def test_nothing_is_revoked_twice_in_a_pass(rows: list[Assignment]) -> None:  # G-16
-    survey = Survey(0.0, expired=tuple(rows), orphans=tuple(rows[:2]), duplicates=(tuple(rows),) if len(rows) > 1 else ())
+    survey = Survey(
+        0.0, expired=tuple(rows), orphans=tuple(rows[:2]), duplicates=(tuple(rows),) if len(rows) > 1 else ()
+    )
     revoked = Counter((r.task_id, r.node, r.fence) for r in repairs(survey, b"", b"") if r.kind == "revoke")
     assert not revoked or max(revoked.values()) == 1
 
@@ -121,7 +125,9 @@ def test_two_nodes_get_about_half_of_the_buckets_each() -> None:  # A-09
 
 
 @given(members, st.integers(0, 100), st.dictionaries(names, st.integers(0, 3)))
-def test_dealing_never_passes_the_slots(group: list[Member], ready: int, held: dict[str, int]) -> None:  # G-09
+def test_dealing_never_passes_the_slots(
+    group: list[Member], ready: int, held: dict[str, int]
+) -> None:  # G-09
     dealt = deal(group, held, ready)
     by_name = {m.node: m for m in group}
     assert sum(dealt.values()) <= ready
@@ -174,7 +180,9 @@ def test_pauses_grow_to_the_cap_and_are_spread(failures: int, draw: float) -> No
 
 def test_three_retries_are_at_most_four_executions() -> None:  # P-19
     failure = Failure("E", "")
-    delays = [delay_after(failure, Policy(retry=Retry.immediate(3)), attempts, lambda: 0.5) for attempts in range(5)]
+    delays = [
+        delay_after(failure, Policy(retry=Retry.immediate(3)), attempts, lambda: 0.5) for attempts in range(5)
+    ]
     assert delays == [0.0, 0.0, 0.0, None, None]
     assert delay_after(Failure("E", "", transient=False), Policy(), 0, lambda: 0.5) is None  # P-21
     assert delay_after(Failure("E", "", after=7.0), Policy(), 0, lambda: 0.5) == 7.0

@@ -65,7 +65,9 @@ def test_a_worker_that_dies_between_two_writes_loses_nothing(
     finish_all(client, ids)
 
 
-@pytest.mark.parametrize("point", ["coordinator-promoted:3", "coordinator-surveyed:3", "coordinator-repaired:3"])
+@pytest.mark.parametrize(
+    "point", ["coordinator-promoted:3", "coordinator-surveyed:3", "coordinator-repaired:3"]
+)
 def test_a_coordinator_that_dies_in_a_pass_harms_nothing(
     client: Client, nodes: Nodes, journal: Path, point: str
 ) -> None:  # G-16, X2
@@ -106,7 +108,12 @@ def test_an_id_submitted_by_many_at_once_runs_once(
         "for _ in range(5): print(client.with_options(id='the-one').submit(ops.nap, 0, 'once').task_id)"
     )
     submitters = [
-        subprocess.Popen([sys.executable, "-c", code, url], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        subprocess.Popen(
+            [sys.executable, "-c", code, url],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
         for _ in range(4)
     ]
     printed = [line for process in submitters for line in process.communicate(timeout=30)[0].split()]
@@ -207,7 +214,9 @@ def test_redis_without_memory_refuses_clearly_and_lets_work_end(
         assert client.stats().waiting() == 50
         nodes.worker(slots=2)
         nodes.coordinator()
-        if int(admin.info("server")["redis_version"].split(".")[0]) < 7:  # older ones let nothing be written at all
+        if (
+            int(admin.info("server")["redis_version"].split(".")[0]) < 7
+        ):  # older ones let nothing be written at all
             admin.config_set("maxmemory", 0)
         finish_all(client, ids)
         admin.config_set("maxmemory", 0)
@@ -272,7 +281,9 @@ def test_four_processes_on_one_file_never_see_it_locked(tmp_path: Path) -> None:
         "store = open_store(sys.argv[1])\n"
         "for _ in range(150): store.submit([NewTask('op', b'')])"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", code, url], cwd=Path(__file__).parents[2]) for _ in range(4)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, url], cwd=Path(__file__).parents[2]) for _ in range(4)
+    ]
     assert [process.wait(40) for process in processes] == [0] * 4
     store = open_store(url)
     assert store.statistics().waiting() == 600

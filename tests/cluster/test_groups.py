@@ -56,7 +56,9 @@ def test_a_killed_worker_is_gone_and_its_tasks_run_elsewhere(
     check_journal(all_events(client.store), task_ids=[h.task_id for h in handles])
 
 
-def test_a_frozen_worker_is_fenced_and_joins_again(client: Client, nodes: Nodes, journal: Path) -> None:
+def test_a_frozen_worker_is_fenced_and_joins_again(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:
     frozen = nodes.worker("--name", "frozen", slots=1)
     handle = client.submit(ops.nap, 0.5, "t")
     wait_for(lambda: lines(journal, "start"))
@@ -158,13 +160,17 @@ def test_a_zombie_coordinator_changes_nothing(client: Client, nodes: Nodes) -> N
     wait_for(lambda: {m.node for m in client.members()} == {"zombie", "heir"})
 
 
-def test_what_is_planted_is_repaired(client: Client, nodes: Nodes, journal: Path) -> None:  # G-12, G-14, G-17, G-19
+def test_what_is_planted_is_repaired(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # G-12, G-14, G-17, G-19
     nodes.worker("--name", "w1", slots=1)
     running = client.submit(ops.nap, 2.0, "t")
     wait_for(lambda: lines(journal, "start"))
     others = [client.submit(ops.nap, 0, f"x{n}") for n in range(20)]
     nodes.worker("--name", "w2", slots=1)
-    second = next(m for m in wait_for(lambda: len(client.members()) == 2 and client.members()) if m.node == "w2")
+    second = next(
+        m for m in wait_for(lambda: len(client.members()) == 2 and client.members()) if m.node == "w2"
+    )
     for handle in others:
         handle.wait(10)
     fence = plant_assignment(client.store, running.task_id, "w2", second.incarnation)
@@ -190,7 +196,9 @@ def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
     assert {event.detail.split(" ")[0] for event in assigned} == {"w1", "w2"}
 
 
-def test_deadlines_and_unknown_operations_end_in_dead_letters(url: str, client: Client, journal: Path) -> None:  # P-03
+def test_deadlines_and_unknown_operations_end_in_dead_letters(
+    url: str, client: Client, journal: Path
+) -> None:  # P-03
     from dataclasses import replace
 
     with Nodes(url, imports=["tests.cluster.ops"], settings=replace(FAST, unknown_after=0.5)) as nodes:
@@ -209,13 +217,16 @@ def test_deadlines_and_unknown_operations_end_in_dead_letters(url: str, client: 
 # ------------------------------------------------------------------------------------------------ keys
 
 
-def test_tasks_of_a_key_run_in_order_whatever_dies(client: Client, nodes: Nodes, journal: Path) -> None:
+def test_tasks_of_a_key_run_in_order_whatever_dies(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:
     nodes.coordinator()
     first, _ = nodes.worker(), nodes.worker()
-    handles = []
-    for number in range(8):
-        for key in "abc":
-            handles.append(client.with_options(ordering_key=key).submit(ops.nap, 0.05, f"{key}{number}"))
+    handles = [
+        client.with_options(ordering_key=key).submit(ops.nap, 0.05, f"{key}{number}")
+        for number in range(8)
+        for key in "abc"
+    ]
     wait_for(lambda: len(lines(journal, "end")) >= 4)
     first.kill()
     for handle in handles:
@@ -421,5 +432,3 @@ def test_a_name_taken_is_an_error_of_its_own(client: Client) -> None:
     with pytest.raises(NameTaken):
         Worker(client.store, name="w", inline=True, slots=1, settings=FAST)._join()
     worker._leave()
-
-

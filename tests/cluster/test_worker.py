@@ -20,7 +20,9 @@ def worker(nodes: Nodes) -> NodeProcess:
     return nodes.worker(slots=2)
 
 
-def test_a_task_runs_in_another_process_and_returns(client: Client, worker: NodeProcess) -> None:  # A-02, P-01, P-02
+def test_a_task_runs_in_another_process_and_returns(
+    client: Client, worker: NodeProcess
+) -> None:  # A-02, P-01, P-02
     assert ops.add(1, 2) == 3
     assert client.submit(ops.add, 1, b=2).result(10) == 3
     assert client.submit(ops.MultiplyBy(2), 21).result(5) == 42
@@ -63,7 +65,12 @@ def test_a_task_that_always_fails_is_a_dead_letter_and_replayed(
         handle.result(10)
     error = caught.value
     assert isinstance(error, OperationError)
-    assert (error.kind, error.attempts, error.worker, error.operation) == ("ValueError", 3, worker.name, ops.fail.name)
+    assert (error.kind, error.attempts, error.worker, error.operation) == (
+        "ValueError",
+        3,
+        worker.name,
+        ops.fail.name,
+    )
     assert "in fail" in error.traceback_text
     assert "executor" not in error.traceback_text
     assert len(lines(journal, "fail")) == 3
@@ -100,7 +107,9 @@ def test_every_way_to_fail_is_that_tasks_failure(
     assert worker.alive
 
 
-def test_only_declared_exceptions_are_tried_again(client: Client, worker: NodeProcess, journal: Path) -> None:  # P-18
+def test_only_declared_exceptions_are_tried_again(
+    client: Client, worker: NodeProcess, journal: Path
+) -> None:  # P-18
     for kind, expected in (("os", OSError), ("value", ValueError)):
         with pytest.raises(expected):
             client.submit(ops.declared, kind).result(10)
@@ -108,7 +117,9 @@ def test_only_declared_exceptions_are_tried_again(client: Client, worker: NodePr
     assert (counts.count("os"), counts.count("value")) == (3, 1)
 
 
-def test_a_crash_costs_its_slot_less_than_a_second(client: Client, worker: NodeProcess, journal: Path) -> None:  # X6
+def test_a_crash_costs_its_slot_less_than_a_second(
+    client: Client, worker: NodeProcess, journal: Path
+) -> None:  # X6
     client.submit(ops.nap, 0, "warm").result(10)
     client.submit(ops.nap, 30, "other slot")
     wait_for(lambda: len(lines(journal, "start")) == 2)
@@ -121,7 +132,9 @@ def test_a_crash_costs_its_slot_less_than_a_second(client: Client, worker: NodeP
 
 
 @pytest.mark.parametrize(("how", "message"), [("polite", "time limit is over"), ("stubborn", "hard limit")])
-def test_a_task_past_its_limit_is_ended(client: Client, worker: NodeProcess, how: str, message: str) -> None:
+def test_a_task_past_its_limit_is_ended(
+    client: Client, worker: NodeProcess, how: str, message: str
+) -> None:
     client.submit(ops.add, 1, 2).result(10)
     began = time.monotonic()
     with pytest.raises(OperationError, match=message) as caught:
@@ -132,7 +145,9 @@ def test_a_task_past_its_limit_is_ended(client: Client, worker: NodeProcess, how
 
 
 def test_computing_costs_no_heartbeat(client: Client, worker: NodeProcess) -> None:  # X6, G3.7
-    handles = [client.submit(ops.spin, 2.5) for _ in range(2)]  # longer than the member's and the task's lease
+    handles = [
+        client.submit(ops.spin, 2.5) for _ in range(2)
+    ]  # longer than the member's and the task's lease
     for handle in handles:
         assert handle.result(15) > 0
     kinds = [event.kind for event in all_events(client.store)]
@@ -168,7 +183,9 @@ def test_a_cancelled_task_is_stopped(
     assert worker.alive
 
 
-def test_children_come_with_the_end_of_their_parent(client: Client, worker: NodeProcess, journal: Path) -> None:
+def test_children_come_with_the_end_of_their_parent(
+    client: Client, worker: NodeProcess, journal: Path
+) -> None:
     with pytest.raises(OperationError):
         client.submit(ops.parent, 3, "fail").result(10)
     assert client.submit(ops.parent, 2).result(10) == 2
