@@ -283,13 +283,13 @@ class Worker:
         while True:
             self._work.clear()
             try:
-                self._report_ends()
+                # First the next tasks, then the ends of the last ones: so a slot is idle for one call, not two.
                 self._run_held()
-                got = self._claim()
+                busy = self._claim() + self._report_ends()
                 pause = 0.05
             except LeaseLost:
                 self._leased_until = 0.0  # no claims until the heartbeat has joined again
-                got = 0
+                busy = 0
             except StoreError as error:
                 log.warning("%s: %s", self.name, error)
                 gevent.sleep(pause)
@@ -298,7 +298,7 @@ class Worker:
             if self._draining and (self._stopped.is_set() or not (self.running or self._ends)):
                 self._give_up_rest()
                 return
-            if not got and not self._ends:
+            if not busy and not self._ends:
                 self._work.wait(self._idle_seconds())
 
     def _idle_seconds(self) -> float:
@@ -307,7 +307,8 @@ class Worker:
             wait = min(wait, self._next_due + 0.001)
         return wait
 
-    def _report_ends(self) -> None:
+    def _report_ends(self) -> int:
+        reported = 0
         while self._ends:
             batch = self._ends[: self.settings.batch]
             ours = [end for incarnation, end in batch if incarnation == self._member.incarnation]
@@ -315,6 +316,8 @@ class Worker:
             self.store.finish(self.name, ours)
             fail_point("worker-after-finish")
             del self._ends[: len(batch)]
+            reported += len(batch)
+        return reported
 
     def _claim(self) -> int:
         free = sum(slot.free for slot in self._slots) - len(self._held)

@@ -44,6 +44,7 @@ class Turn:
         self.db = db
         self.grp = grp
         self.now = now
+        self.readied = False  # a task became ready, or has a date: workers should hear of it
         self._drawn: dict[str, int] = {}  # "#name" -> its new value
         self._counts: dict[str, int] = {}  # name -> to be added
         self._events: list[tuple[str, float, str, str, str, str]] = []
@@ -202,6 +203,7 @@ class Turn:
                 )
                 return
         if due > self.now:
+            self.readied = True
             self.db.execute(
                 "UPDATE task SET state = 'scheduled', due = ? WHERE grp = ? AND id = ?",
                 (due, self.grp, task_id),
@@ -210,6 +212,7 @@ class Turn:
             self.make_ready(task_id, priority)
 
     def make_ready(self, task_id: str, priority: int) -> None:
+        self.readied = True
         rank = self.draw("#rank") - max(-MAX_PRIORITY, min(MAX_PRIORITY, priority)) * PRIORITY_STEP
         self.db.execute(
             "UPDATE task SET state = 'ready', rank = ?, ready_since = ? WHERE grp = ? AND id = ?",
@@ -218,6 +221,7 @@ class Turn:
 
     def back_in_line(self, task_id: str) -> None:
         """Ready again, at the old place: it was given to somebody and never done."""
+        self.readied = True
         self.db.execute("UPDATE task SET state = 'ready' WHERE grp = ? AND id = ?", (self.grp, task_id))
 
     def promote(self, limit: int) -> int:
@@ -346,6 +350,7 @@ class Turn:
     def again(self, task: Task, due: float) -> None:
         """Schedule the task's next execution. It keeps the head of its ordering key."""
         if due > self.now:
+            self.readied = True
             self.db.execute(
                 "UPDATE task SET state = 'scheduled', due = ? WHERE grp = ? AND id = ?",
                 (due, self.grp, task.task_id),

@@ -16,6 +16,8 @@ local time = call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local SEP = '\31'
 
+local readied = false -- a task became ready, or has a date: workers should hear of it
+
 local function key(kind, name) return P .. kind .. ':' .. name end
 local function ring(topic) call('PUBLISH', P .. topic, '!') end
 local function draw(name) return call('HINCRBY', P .. 'n', name, 1) end
@@ -50,9 +52,11 @@ local function move(id, to)
   if to == 'ready' then
     call('ZADD', key('l', lane), rank, id)
     call('ZADD', P .. 'lanes', 0, lane)
+    readied = true
   elseif to == 'scheduled' then
     call('ZADD', P .. 'due', due, id)
     if ckey then call('SET', key('c', queue .. SEP .. op .. SEP .. ckey), id) end
+    readied = true
   elseif to == 'assigned' then call('SADD', P .. 'assigned', id)
   elseif to == 'blocked' then call('RPUSH', key('kb', queue .. SEP .. okey), id)
   elseif to == 'dead' then call('ZADD', P .. 'dead', 0, id)
@@ -143,7 +147,6 @@ end
 local function promote(limit)
   local ids = call('ZRANGEBYSCORE', P .. 'due', '-inf', now, 'LIMIT', 0, limit)
   for _, id in ipairs(ids) do make_ready(id) end
-  if #ids > 0 then ring('ready') end
   return #ids
 end
 
@@ -290,12 +293,8 @@ function calls.submit()
       end
     end
   end
-  local outcomes, fresh = {}, false
-  for i, new in ipairs(A.tasks) do
-    outcomes[i] = insert(new)
-    fresh = fresh or outcomes[i] == 'new'
-  end
-  if fresh then ring('ready') end
+  local outcomes = {}
+  for i, new in ipairs(A.tasks) do outcomes[i] = insert(new) end
   return outcomes
 end
 
@@ -388,19 +387,15 @@ local function finish_one(node, e)
     schedule(id, now + e.after)
     count(e.failed and 'failed' or 'continued')
     note(e.failed and 'retry' or 'next', id, node, e.fence .. string.format(' %.3f', e.after))
-    ring('ready')
   elseif e.ending == 'lost' then
     lose(id, node, e.fence, 'the process that ran it died', node, e.payload)
-    ring('ready')
   elseif e.ending == 'released' then
     drop(id, node, e.fence, 'released', node)
-    ring('ready')
   elseif e.ending == 'cancelled' then
     finish_task(id, 'cancelled')
     note('cancel', id, node)
   end
   for _, child in ipairs(e.children or {}) do insert(child) end
-  if e.children and #e.children > 0 then ring('ready') end
   return true
 end
 
@@ -431,7 +426,6 @@ function calls.replay()
       replayed = replayed + 1
     end
   end
-  if replayed > 0 then ring('ready') end
   return replayed
 end
 
@@ -540,7 +534,6 @@ function calls.leave()
     call('HDEL', P .. 'members', A.node)
     give_back(A.node, A.reason ~= '' and A.reason or 'its node left')
     note('leave', A.node, '', A.reason)
-    ring('ready')
     ring('lead')
   end
 end
@@ -671,7 +664,6 @@ function calls.repair()
     if repair_one(r, A.guard and A.guard.lock or '') then applied = applied + 1 end
     if r.node ~= '' then ring('node:' .. r.node) end
   end
-  if applied > 0 then ring('ready') end
   return applied
 end
 
@@ -717,4 +709,5 @@ end
 local refusal = guard_lost()
 local answer
 if refusal then answer = refusal else answer = calls[ARGV[1]]() end
+if readied then ring('ready') end
 return cmsgpack.pack(answer or false)

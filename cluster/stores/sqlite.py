@@ -33,7 +33,6 @@ from cluster.records import (
     Assignment,
     Beat,
     Claim,
-    Ending,
     Event,
     Finish,
     Guard,
@@ -118,13 +117,17 @@ class SqliteStore:
 
     def _call(self, function: Callable[[Turn], T], *, writes: bool = True) -> T:
         if self._memory is not None:
-            return _transact(self._memory.db, self.group, 0.0, function, writes)
-        pool = self._pool
-        if pool is None:
-            raise StoreError(f"{self.url} was closed; open it again with open_store()")
-        return pool.apply(self._transact_in_thread, (function, writes))  # type: ignore[no-any-return]
+            result, readied = _transact(self._memory.db, self.group, 0.0, function, writes)
+        else:
+            pool = self._pool
+            if pool is None:
+                raise StoreError(f"{self.url} was closed; open it again with open_store()")
+            result, readied = pool.apply(self._transact_in_thread, (function, writes))
+        if readied:
+            self.ring("ready")
+        return result
 
-    def _transact_in_thread(self, function: Callable[[Turn], T], writes: bool) -> T:
+    def _transact_in_thread(self, function: Callable[[Turn], T], writes: bool) -> tuple[T, bool]:
         db = self._db
         assert db is not None
         return self._patiently(lambda: _transact(db, self.group, self._offset, function, writes))
@@ -199,8 +202,6 @@ class SqliteStore:
 
         outcomes = self._call(submit)
         fail_point("submit-committed")
-        if "new" in outcomes:
-            self.ring("ready")
         return outcomes
 
     def claim(
@@ -255,8 +256,6 @@ class SqliteStore:
         outcomes = self._call(lambda t: [t.finish(node, end) for end in ends])
         fail_point("finish-committed")
         self.ring("ended")
-        if any(end.children or end.ending in (Ending.RELEASED, Ending.LOST, Ending.AGAIN) for end in ends):
-            self.ring("ready")
         return outcomes
 
     def cancel(self, task_id: str) -> bool:
@@ -299,9 +298,7 @@ class SqliteStore:
                 replayed += 1
             return replayed
 
-        replayed = self._call(replay)
-        self.ring("ready")
-        return replayed
+        return self._call(replay)
 
     def task(self, task_id: str) -> Task | None:
         return self._call(lambda t: t.task(task_id, whole=True), writes=False)
@@ -450,7 +447,6 @@ class SqliteStore:
                 t.note("leave", node, detail=reason)
 
         self._call(leave)
-        self.ring("ready")
         self.ring("lead")
 
     def drain(self, node: str) -> bool:
@@ -529,10 +525,7 @@ class SqliteStore:
             t.check(guard)
             return t.promote(limit)
 
-        promoted = self._call(promote)
-        if promoted:
-            self.ring("ready")
-        return promoted
+        return self._call(promote)
 
     def survey(self, limit: int, *, unknown_after: float) -> Survey:
         return self._call(lambda t: t.survey(limit, unknown_after), writes=False)
@@ -548,7 +541,6 @@ class SqliteStore:
             if one.node:
                 self.ring(f"node:{one.node}")
         if applied:
-            self.ring("ready")
             self.ring("ended")
         return applied
 
@@ -629,7 +621,7 @@ class SqliteStore:
 
 def _transact(
     db: sqlite3.Connection, grp: str, offset: float, function: Callable[[Turn], T], writes: bool
-) -> T:
+) -> tuple[T, bool]:
     db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
         turn = Turn(db, grp, time.monotonic() + offset if offset else time.time())
@@ -640,7 +632,7 @@ def _transact(
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-    return result
+    return result, turn.readied
 
 
 def _prepare(db: sqlite3.Connection, url: str) -> None:

@@ -43,42 +43,32 @@ def finish_all(client: Client, ids: list[str], timeout: float = 30) -> None:
 # ------------------------------------------------------------------------------------------------ crashes at points
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "worker-claimed:2",
-        "worker-executed:3",
-        "worker-before-finish:3",
-        "finish-committed:3",
-        "worker-after-finish:3",
-        "worker-renewed:2",
-    ],
-)
-def test_a_worker_that_dies_between_two_writes_loses_nothing(
-    client: Client, nodes: Nodes, journal: Path, point: str
+def test_workers_that_die_between_any_two_writes_lose_nothing(
+    client: Client, nodes: Nodes, journal: Path
 ) -> None:  # P-30, X2
-    doomed = nodes.worker(slots=2, fail=point)
+    points = ("claimed:2", "executed:3", "before-finish:3", "after-finish:3", "renewed:4")
     nodes.coordinator()
-    ids = [h.task_id for h in client.with_options().map(ops.MultiplyBy(2), range(60))]
-    assert doomed.wait(20) == -signal.SIGKILL
-    nodes.worker(slots=2)
+    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [0.01] * 400)]
+    doomed = [nodes.worker(slots=1, fail=f"worker-{point}") for point in points]
+    doomed.append(nodes.worker(slots=1, fail="finish-committed:3"))
+    assert [node.wait(20) for node in doomed] == [-signal.SIGKILL] * 6
+    assert client.stats().count("done") < len(ids)
+    nodes.worker(slots=4)
     finish_all(client, ids)
 
 
-@pytest.mark.parametrize(
-    "point", ["coordinator-promoted:3", "coordinator-surveyed:3", "coordinator-repaired:3"]
-)
-def test_a_coordinator_that_dies_in_a_pass_harms_nothing(
-    client: Client, nodes: Nodes, journal: Path, point: str
+def test_coordinators_that_die_in_a_pass_harm_nothing(
+    client: Client, nodes: Nodes, journal: Path
 ) -> None:  # G-16, X2
     worker = nodes.worker(slots=2)
-    ids = [h.task_id for h in client.with_options().map(ops.nap, [0.02] * 60)]
+    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [0.02] * 200)]
     ids.append(client.with_options(delay=0.5).submit(ops.add, 1, 2).task_id)
-    doomed = nodes.coordinator(fail=point)
     wait_for(lambda: len(lines(journal, "start")) > 5)
-    worker.kill()
-    nodes.worker(slots=2)
-    assert doomed.wait(15) == -signal.SIGKILL
+    for point in ("coordinator-promoted:3", "coordinator-surveyed:3", "coordinator-repaired:3"):
+        worker.kill()
+        worker = nodes.worker(slots=2)
+        doomed = nodes.coordinator(fail=point)
+        assert doomed.wait(15) == -signal.SIGKILL
     nodes.coordinator()
     finish_all(client, ids)
 
