@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cluster import (
     BadStoreUrl,
     Client,
     ClusterError,
+    Coordinator,
     InvalidArguments,
     OperationError,
     QueueFull,
@@ -208,3 +210,66 @@ def test_an_error_of_a_kind_is_of_that_kind() -> None:  # P3.7
     assert isinstance(make_operation_error({"kind": "KeyError"}), KeyError)
     assert isinstance(make_operation_error({"kind": "OSError"}), OperationError)
     assert type(make_operation_error({"kind": "Unheard"})) is OperationError
+
+
+# ------------------------------------------------------------------------------------------------ the documentation
+
+
+def test_the_worker_of_twenty_lines_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # P-29
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (program,) = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "store.join" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    with Client("sqlite:///cluster.db") as client:
+        handles = [client.submit(ops.add, n, 1) for n in range(5)]
+        bad = client.submit(ops.fail, "fatal")
+        exec(compile(program, "docs/cluster.md", "exec"), {})
+        assert [handle.result(0) for handle in handles] == [1, 2, 3, 4, 5]
+        assert bad.state == "dead"
+        assert client.members() == []
+
+
+# ------------------------------------------------------------------------------------------------ one's own clock
+
+
+def test_a_leader_with_little_time_left_scans_no_more(monkeypatch: pytest.MonkeyPatch) -> None:  # G-08
+    coordinator = Coordinator("memory:", settings=FAST)
+    scans: list[float] = []
+    monkeypatch.setattr(coordinator, "scan", lambda guard: scans.append(0.0))
+    assert coordinator._lead_or_wait() == FAST.scan
+    assert (len(scans), coordinator.leading) == (1, True)
+    renew = coordinator.store.renew_lock
+
+    def slow(name: str, fence: int, ttl: float) -> bool:  # a store that takes 0.7 of the lease to answer
+        renewed = renew(name, fence, ttl)
+        gevent.sleep(0.7 * FAST.coordinator_lease)
+        return renewed
+
+    monkeypatch.setattr(coordinator.store, "renew_lock", slow)
+    gevent.sleep(0.4 * FAST.coordinator_lease)
+    coordinator._lead_or_wait()
+    assert len(scans) == 1
+
+
+def test_a_worker_whose_lease_is_over_by_its_own_clock_claims_nothing() -> None:  # G-31
+    from cluster import Worker
+
+    worker = Worker("memory:", inline=True, slots=1, settings=FAST, name="w")
+    worker._join()
+    worker._slots = [worker._make_slot(0)]
+    with Client(worker.store) as client:
+        client.submit(ops.add, 1, 2)
+        worker._leased_until = 0.0  # the store could not be reached for a lease's time
+        assert worker._claim() == 0
+        assert client.stats().count("ready") == 1
+
+
+def test_a_flood_of_hints_changes_nothing() -> None:  # X2: duplicate and lost hints
+    with Client("memory:", workers=2, settings=FAST) as client:
+        for topic in ("ready", "ended", "lead", "node:inline-0") * 50:
+            client.store.ring(topic)
+        handles = client.with_options().map(ops.MultiplyBy(2), range(50))
+        client.store.ring("ended")
+        assert [h.result(5) for h in handles] == [2 * n for n in range(50)]
+        check_journal(all_events(client.store), task_ids=[h.task_id for h in handles])
