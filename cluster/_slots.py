@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from cluster.records import Claim
 
 if TYPE_CHECKING:
     from cluster.settings import Settings
+
+log = logging.getLogger("cluster")
 
 # What a slot reports: the claim it had, how it ended (one of _frames' words, or LOST / OVERRAN), and details.
 LOST = "lost"  # its process died
@@ -40,6 +42,7 @@ class Slot:
         self.claim: Claim | None = None
         self.policies: dict[str, Policy] = {}
         self.ready = False
+        self.asked = False  # the operation that runs, or ran last, was asked to stop
         self.failures = 0  # starts in a row that ended before the hello
         self.last_words = ""
         self.progress: tuple[float, float] | None = None
@@ -70,7 +73,12 @@ class Slot:
 
     def _live(self) -> None:
         while not self._closed:
-            self._start()
+            try:
+                self._start()
+            except OSError as error:  # no more processes, or descriptors, for the moment
+                log.warning("slot %d: an executor could not be started: %s", self.number, error)
+                gevent.sleep(1.0)
+                continue
             self._serve()
             self._bury()
             if self._closed:
@@ -161,6 +169,7 @@ class Slot:
         task = claim.task
         policy = self.policies[task.op]
         self.claim = claim
+        self.asked = False
         self._verdict = LOST
         hard = policy.hard_limit
         if hard is None and policy.time_limit is not None:
@@ -174,7 +183,8 @@ class Slot:
 
     def cancel(self) -> None:
         """Ask the running operation to stop; kill its process if it has not within the grace."""
-        if self.claim is not None:
+        if self.claim is not None and not self.asked:
+            self.asked = True
             self._send(frames.CANCEL, self.claim.task.task_id)
             self._timers.append(gevent.spawn_later(self._settings.grace, self.kill, DROPPED))
 
@@ -210,6 +220,7 @@ class InlineSlot:
     """A slot that runs operations in the agent's own process: for `memory:` and tests, where nothing is killed."""
 
     pid = 0
+    asked = False
     failures = 0
     last_words = ""
     progress: tuple[float, float] | None = None
@@ -235,7 +246,7 @@ class InlineSlot:
 
     def run(self, claim: Claim, told: dict[str, Any]) -> None:
         self.claim = claim
-        self._link.cancelled = False
+        self.asked = self._link.cancelled = False
         self._greenlet = gevent.spawn(self._run, claim, told)
 
     def _run(self, claim: Claim, told: dict[str, Any]) -> None:
@@ -255,7 +266,7 @@ class InlineSlot:
         self._report(self, claim, kind, details)
 
     def cancel(self) -> None:
-        self._link.cancelled = True
+        self.asked = self._link.cancelled = True
 
     def kill(self, verdict: str = LOST) -> None:
         self.cancel()
@@ -278,8 +289,3 @@ class _InlineLink:
 
 def _policy(row: dict[str, Any]) -> Policy:
     return Policy(**{**row, "retry": Retry(**row["retry"])})
-
-
-def monotonic() -> float:
-    """One name for the agent's clock."""
-    return time.monotonic()

@@ -197,12 +197,18 @@ class Coordinator:
             self.store.repair(decided, guard=guard)
         fail_point("coordinator-repaired")
         self._scans += 1
-        if self._scans % PURGE_EVERY == 0 and self._in_time():
-            self.store.purge(self.settings.retention, batch, journal=self.settings.journal, guard=guard)
+        if self._scans % PURGE_EVERY == 0:
+            self._purge(guard)
         members = self.store.members()
         if self.store.get("dispatch") == "assign" and self._in_time():
             self._deal(members, guard)
         self._heal(members)
+
+    def _purge(self, guard: Guard) -> None:
+        batch, journal = self.settings.batch, self.settings.journal
+        while self._in_time():
+            if self.store.purge(self.settings.retention, batch, journal=journal, guard=guard) < batch:
+                return
 
     def _deal(self, members: Sequence[Member], guard: Guard) -> None:
         ready = self.store.statistics().count("ready")
@@ -215,17 +221,20 @@ class Coordinator:
         for node, count in _decide.deal(members, held, ready).items():
             member = workers[node]
             peers = [m.node for m in workers.values() if set(m.queues) & set(member.queues)]
-            self.store.claim(
-                node,
-                member.incarnation,
-                count,
-                queues=member.queues,
-                ops=member.ops,
-                buckets=_decide.buckets_of(node, peers) if len(peers) > 1 else None,
-                lease=self.settings.task_lease,
-                by=self.name,
-                guard=guard,
-            )
+            try:
+                self.store.claim(
+                    node,
+                    member.incarnation,
+                    count,
+                    queues=member.queues,
+                    ops=member.ops,
+                    buckets=_decide.buckets_of(node, peers) if len(peers) > 1 else None,
+                    lease=self.settings.task_lease,
+                    by=self.name,
+                    guard=guard,
+                )
+            except LeaseLost:
+                pass  # that member's; were it the leader's own, the next guarded call would say so
 
     def _heal(self, members: Sequence[Member]) -> None:
         self._healer.check(members)

@@ -115,8 +115,7 @@ class Worker:
     @property
     def running(self) -> tuple[str, ...]:
         """The ids of the tasks that it has."""
-        ours = [slot.claim.task.task_id for slot in self._slots if slot.claim is not None]
-        return (*ours, *(claim.task.task_id for claim in self._held))
+        return tuple(claim.task.task_id for claim in self._claims())
 
     # -- its life ------------------------------------------------------------------------------------------
 
@@ -205,13 +204,14 @@ class Worker:
             self._member, running=len(running), ops=tuple(ops), idle_since=self._idle_since
         )
         asked = monotonic()
+        before = {(claim.task.task_id, claim.fence) for claim in self._claims()}
         beat = self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease, running)
         fail_point("worker-renewed")
         self._leased_until = asked + self.settings.member_ttl
         if beat.state == "draining" and not self._draining:
             log.info("%s was asked to drain", self.name)
             self.stop()
-        self._compare(beat.held)
+        self._compare(beat.held, before)
         members = self.store.members()
         self._nodes = tuple(
             m.node
@@ -221,15 +221,21 @@ class Worker:
         if self._healer is not None and not self._draining:
             self._healer.look_for_coordinator(members)
 
-    def _compare(self, held: Sequence[tuple[str, int, bool]]) -> None:
-        """Bring what we run in line with what the store says that we have."""
+    def _claims(self) -> list[Claim]:
+        return [*(slot.claim for slot in self._slots if slot.claim is not None), *self._held]
+
+    def _compare(self, held: Sequence[tuple[str, int, bool]], before: set[tuple[str, int]]) -> None:
+        """Bring what we run in line with what the store says that we have.
+
+        `before` is what we had when the store was asked: of what came since, its answer knows nothing.
+        """
         rows = {task_id: fence for task_id, fence, _ in held}
         reported = {end.task_id for _, end in self._ends}
+        gone = {(task_id, fence) for task_id, fence in before if rows.get(task_id) != fence}
         for slot in self._slots:
-            claim = slot.claim
-            if claim is not None and rows.get(claim.task.task_id) != claim.fence:
+            if slot.claim is not None and (slot.claim.task.task_id, slot.claim.fence) in gone:
                 slot.cancel()  # cancelled, or revoked: its result would not count
-        self._held = deque(claim for claim in self._held if rows.get(claim.task.task_id) == claim.fence)
+        self._held = deque(claim for claim in self._held if (claim.task.task_id, claim.fence) not in gone)
         ours = set(self.running) | reported
         if any(not running for _, _, running in held):
             for claim in self.store.assigned(self.name, self._member.incarnation):
@@ -250,9 +256,10 @@ class Worker:
             if slot.claim is not None:
                 slot.kill(_slots.DROPPED)
         self._held.clear()
-        self._ends.clear()
+        ends, self._ends = [end for _, end in self._ends], []
         self._member = replace(self._member, incarnation=os.urandom(8).hex(), spawn_id="", joined=0.0)
         try:
+            self.store.finish(self.name, ends)  # those that nobody has taken over meanwhile count
             self._join()
         except (NameTaken, StoreError) as error:
             log.warning("%s cannot join again yet: %s", self.name, error)
@@ -379,7 +386,11 @@ class Worker:
 
     def _report(self, slot: Slot | InlineSlot, claim: Claim, kind: str, details: dict[str, Any]) -> None:
         fail_point("worker-executed")
-        self._end(self._decided(claim, kind, details, slot.policies.get(claim.task.op)))
+        if kind == _slots.DROPPED or (kind == frames.STOPPED and slot.asked):
+            # It was not ours any more, so this says nothing new; should it be ours after all, it is to run again.
+            self._end(Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
+        else:
+            self._end(self._decided(claim, kind, details, slot.policies.get(claim.task.op)))
 
     def _decided(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
         task, fence = claim.task, claim.fence
@@ -392,7 +403,7 @@ class Worker:
                 task.task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
                 children=children,
             )  # fmt: skip
-        if kind in (frames.STOPPED, _slots.DROPPED):
+        if kind == frames.STOPPED:
             return Finish(task.task_id, fence, Ending.CANCELLED)
         if kind == _slots.LOST:
             log.warning("task %s (%s) on %s: %s", task.task_id, task.op, self.name, details["why"])
