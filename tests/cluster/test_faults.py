@@ -142,20 +142,19 @@ def test_chaos(
 ) -> None:  # G-29, G-16, G-04
     pick = random.Random(seed)
     count = max(200, int(2000 * chaos_seconds / 60))
+    nap = 0.5 * chaos_seconds * 4 / count  # four slots in a calm run need half of the time
     every = 2.0 if chaos_seconds >= 20 else 1.0
-    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [0.02] * count)]  # type: ignore[arg-type]
+    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [nap] * count)]
     live = [nodes.worker(slots=2), nodes.worker(slots=2), nodes.coordinator()]
     began = time.monotonic()
-    end = began + chaos_seconds
-    kills = 0
-    while time.monotonic() < end:
+    while time.monotonic() - began < chaos_seconds:
         time.sleep(every)
         index = pick.randrange(len(live))
         live[index].kill()
-        kills += 1
         live[index] = nodes.coordinator() if index == 2 else nodes.worker(slots=2)
     finish_all(client, ids, 60)
-    assert kills >= min(3, chaos_seconds / every - 1)
+    if chaos_seconds >= 20:  # half of the calm run's throughput; the start of the nodes counts little by then
+        assert time.monotonic() - began < 1.1 * chaos_seconds
     wait_for(lambda: not client.store.assignments(), 5)
 
 
