@@ -37,11 +37,15 @@ class NodeTemplate:
     python: str = ""
 
     def command(self, node: str, spawn_id: str) -> list[str]:
-        """The command of one node."""
+        """The command of one node. The store's url, which may hold a password, is in `variables`, not here."""
         return [
-            self.python or sys.executable, "-m", "cluster", self.role, "--store", self.store, "--group", self.group,
-            "--name", node, "--spawn-id", spawn_id, *self.options,
+            self.python or sys.executable, "-m", "cluster", self.role, "--group", self.group, "--name", node,
+            "--spawn-id", spawn_id, *self.options,
         ]  # fmt: skip
+
+    def variables(self) -> dict[str, str]:
+        """What the node's environment has to say."""
+        return {**self.environ, "CLUSTER_STORE": self.store}
 
     def dumps(self) -> str:
         """Its text for the store."""
@@ -85,7 +89,8 @@ class LocalProvisioner:
 
     def start(self, template: NodeTemplate, node: str, spawn_id: str) -> Started:
         path = [template.folder] if template.folder else []
-        environ = {**os.environ, **template.environ}
+        environ = {**os.environ, **template.variables()}
+        environ.pop("CLUSTER_FAIL", None)  # a test's, for one process
         environ["PYTHONPATH"] = os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])])
         return self._launch(template.command(node, spawn_id), node, environ, template.folder or None)
 
@@ -116,11 +121,12 @@ class SshProvisioner(LocalProvisioner):
     """Starts processes of other machines with `ssh HOST`, which must log in without asking.
 
     The other machine needs the same package, and the program's modules in the template's folder. The local
-    process is the ssh client: it lives as long as the node does.
+    process is the ssh client: it lives as long as the node does. The store's url is part of its command line,
+    which everybody on this machine can list: with a password in it, prefer local nodes started on each machine.
     """
 
     def start(self, template: NodeTemplate, node: str, spawn_id: str) -> Started:
-        settings = [f"{key}={value}" for key, value in template.environ.items()]
+        settings = [f"{key}={value}" for key, value in template.variables().items()]
         remote = shlex.join(["env", *settings, *template.command(node, spawn_id)])
         if template.folder:
             quoted = shlex.quote(template.folder)

@@ -10,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 SCHEMA: Final = 1  # of the records; a store that was made with another number is refused
 
@@ -21,8 +21,6 @@ MAX_PRIORITY: Final = 1000
 # Keys are hashed to so many buckets, and every bucket has one preferred member: enough that the shares of a
 # dozen members differ by little, few enough that a claim can name the ones that it prefers.
 BUCKETS: Final = 256
-
-MEMBER_ROLES: Final = ("worker", "coordinator")
 
 
 class TaskState(StrEnum):
@@ -263,6 +261,3 @@ class Repair:
     loss: bool = False  # revoke: the task lost its worker
     reason: str = ""
     payload: bytes = b""  # kill: the error of the dead letter
-
-
-JsonLike = dict[str, Any]

@@ -211,10 +211,11 @@ def check_journal(events: Iterable[Event], *, task_ids: Iterable[str] = ()) -> d
     Every task was recorded as done or dead at most once (exactly once, for `task_ids`), and was assigned before;
     fences never come back; of one lock no two holders overlap.
     """
+    events = list(events)
     ends: dict[str, int] = {}
     assigned: dict[str, int] = {}
     fences: set[int] = set()
-    for event in events_in_order(events):
+    for event in events:
         if event.kind in ("done", "dead"):
             ends[event.subject] = ends.get(event.subject, 0) + 1
             assert event.kind == "dead" or event.subject in assigned, (
@@ -233,11 +234,6 @@ def check_journal(events: Iterable[Event], *, task_ids: Iterable[str] = ()) -> d
     assert not missing, f"never recorded: {missing[:10]} and {max(0, len(missing) - 10)} more"
     holders = lock_history(events, "coordinator")
     return {"recorded": len(ends), "executions": sum(assigned.values()), "leaders": len(holders)}
-
-
-def events_in_order(events: Iterable[Event]) -> list[Event]:
-    """As they happened."""
-    return list(events)
 
 
 def lock_history(events: Iterable[Event], name: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ import tempfile
 import time
 import zlib
 
-from gevent import socket
+from gevent import Timeout, socket
 
 _ROOT = "tasklets-bells"
 _RELOOK = 0.05  # how long the list of listeners is trusted
@@ -83,16 +83,27 @@ class BellListener:
             os.link(self._paths[0], other)
 
     def wait(self, timeout: float) -> bool:
-        try:
-            self._socket.settimeout(max(0.0, timeout))
-            self._socket.recv(16)
-            self._socket.settimeout(0.0)
-            while True:  # any number of hints is one
+        rung = self._drain()
+        if not rung and timeout > 0:
+            # Not the socket's own timeout: one that is due together with a hint would be raised in a later wait.
+            with Timeout(timeout, False):  # type: ignore[arg-type]  # False: end the block silently
                 self._socket.recv(16)
+                rung = True
+            self._drain()
+        return rung
+
+    def _drain(self) -> bool:
+        """Take all hints that are there: any number of them is one."""
+        rung = False
+        self._socket.setblocking(False)
+        try:
+            while True:
+                self._socket.recv(16)
+                rung = True
         except BlockingIOError:
-            return timeout > 0
-        except TimeoutError:
-            return False
+            return rung
+        finally:
+            self._socket.setblocking(True)
 
     def close(self) -> None:
         self._socket.close()

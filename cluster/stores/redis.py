@@ -62,7 +62,6 @@ _GROWING: Final = frozenset({"submit", "put", "configure_queue"})
 _CALL_SECONDS: Final = (
     2.0  # for one answer; a server that froze for longer is asked again on a new connection
 )
-_LISTEN_SECONDS: Final = 30.0
 
 
 class _Connection(redis.Connection):
@@ -483,19 +482,27 @@ class _RedisListener:
                 # What was published until the server has read the subscription is lost: look once more.
                 self._subscribed = True
                 return True
-            while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                if self._pubsub.get_message(timeout=min(left, _LISTEN_SECONDS)) is not None:
-                    while self._pubsub.get_message(timeout=0) is not None:
-                        pass  # any number of hints is one
-                    return True
+            # Not redis-py's timeout, which is the socket's: one that is due together with a hint would be raised
+            # in a later wait. An interrupted read goes on where it was.
+            rung = False
+            with gevent.Timeout(max(0.001, timeout), False):  # type: ignore[arg-type]
+                while not rung:
+                    rung = self._heard()
+            if rung:
+                while self._pubsub.get_message(timeout=0) is not None:
+                    pass  # any number of hints is one
+            return rung
         except (redis.RedisError, OSError):
             self._subscribed = False
             self._pubsub.reset()
             gevent.sleep(min(max(0.0, deadline - time.monotonic()), 0.1))
             return True
+
+    def _heard(self) -> bool:
+        try:
+            return self._pubsub.get_message(timeout=None) is not None
+        except redis.TimeoutError:  # nothing for as long as an answer may take
+            return False
 
     def close(self) -> None:
         try:

@@ -15,21 +15,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from gevent import sleep
-from gevent.event import Event as Flag
 from gevent.threadpool import ThreadPool
 
 from cluster._failpoints import fail_point
 from cluster.errors import (
     BadStoreUrl,
     NameTaken,
-    SchemaMismatch,
     StoreError,
-    StoreFull,
     StoreUnavailable,
 )
 from cluster.records import (
-    SCHEMA,
     Assignment,
     Beat,
     Claim,
@@ -46,8 +41,9 @@ from cluster.records import (
     TaskState,
 )
 from cluster.stores._bells import Bells
+from cluster.stores._file import clock_offset, prepare, transact, translated
 from cluster.stores._keys import split_lane
-from cluster.stores._schema import TABLES
+from cluster.stores._memory import Memory, MemoryListener
 from cluster.stores._turn import TASK, Turn, task_of
 from cluster.stores.base import Listener
 
@@ -63,14 +59,14 @@ class SqliteStore:
         self.url = url
         self.group = group
         self._patience = patience
-        self._memory: _Memory | None = None
+        self._memory: Memory | None = None
         self._pool: ThreadPool | None = None
         self._bells: Bells | None = None
         self._path = path
         self._db: sqlite3.Connection | None = None
         self._offset = 0.0
         if memory is not None:
-            self._memory = _Memory.named(memory)
+            self._memory = Memory.named(memory)
         else:
             if not Path(path).absolute().parent.is_dir():
                 raise BadStoreUrl(
@@ -96,8 +92,8 @@ class SqliteStore:
         except sqlite3.OperationalError as error:
             raise StoreUnavailable(f"{self.url}: {error}") from error
         self._db = db
-        self._patiently(lambda: _prepare(db, self.url))
-        self._offset = self._patiently(lambda: _clock_offset(db))
+        self._patiently(lambda: prepare(db, self.url))
+        self._offset = self._patiently(lambda: clock_offset(db))
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Repeat a call while another process writes; runs in the store's thread."""
@@ -109,15 +105,15 @@ class SqliteStore:
             except sqlite3.OperationalError as error:
                 code = error.sqlite_errorcode & 0xFF
                 if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
-                    raise _translated(self.url, error) from error
+                    raise translated(self.url, error) from error
             except sqlite3.Error as error:
-                raise _translated(self.url, error) from error
+                raise translated(self.url, error) from error
             time.sleep(pause * random.random())
             pause = min(0.01, pause * 1.5)
 
     def _call(self, function: Callable[[Turn], T], *, writes: bool = True) -> T:
         if self._memory is not None:
-            result, readied = _transact(self._memory.db, self.group, 0.0, function, writes)
+            result, readied = transact(self._memory.db, self.group, 0.0, function, writes)
         else:
             pool = self._pool
             if pool is None:
@@ -130,7 +126,7 @@ class SqliteStore:
     def _transact_in_thread(self, function: Callable[[Turn], T], writes: bool) -> tuple[T, bool]:
         db = self._db
         assert db is not None
-        return self._patiently(lambda: _transact(db, self.group, self._offset, function, writes))
+        return self._patiently(lambda: transact(db, self.group, self._offset, function, writes))
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -177,7 +173,7 @@ class SqliteStore:
         # A client waits for one task; here all of those share the topic.
         names = tuple({"ended" if topic.startswith("ended:") else topic for topic in topics})
         if self._memory is not None:
-            return _MemoryListener(self._memory, {f"{self.group}\x1f{name}" for name in names})
+            return MemoryListener(self._memory, {f"{self.group}\x1f{name}" for name in names})
         assert self._bells is not None
         return self._bells.listen(names)
 
@@ -614,133 +610,3 @@ class SqliteStore:
         self._call(
             lambda t: t.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id))
         )
-
-
-# -- the connection ----------------------------------------------------------------------------------------------
-
-
-def _transact(
-    db: sqlite3.Connection, grp: str, offset: float, function: Callable[[Turn], T], writes: bool
-) -> tuple[T, bool]:
-    db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-    try:
-        turn = Turn(db, grp, time.monotonic() + offset if offset else time.time())
-        result = function(turn)
-        turn.flush()
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    return result, turn.readied
-
-
-def _prepare(db: sqlite3.Connection, url: str) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; a power cut, the last moments
-    db.execute("PRAGMA temp_store = MEMORY")
-    db.execute("PRAGMA cache_size = -16000")
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been quicker
-                if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                    raise SchemaMismatch(f"{url} is a SQLite file of another program; choose another file")
-                for statement in _statements(TABLES):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA}")
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA:
-        raise SchemaMismatch(
-            f"{url} has schema {version}, and this release reads {SCHEMA}; "
-            f"{'upgrade this node' if version > SCHEMA else 'finish its work with the older release first'}"
-        )
-
-
-def _statements(script: str) -> Iterable[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
-def _clock_offset(db: sqlite3.Connection) -> float:
-    """What to add to this machine's monotonic clock, the same for all processes until the machine restarts.
-
-    So a change of the wall clock ends no lease. It is written once per boot.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:  # not Linux; the monotonic clock is the machine's there too
-        boot = "unknown"
-    offset = time.time() - time.monotonic()
-    db.execute("BEGIN IMMEDIATE")
-    row = db.execute("SELECT offset FROM clock WHERE boot = ?", (boot,)).fetchone()
-    if row is None or (boot == "unknown" and abs(row[0] - offset) > 3600):
-        db.execute("DELETE FROM clock")
-        db.execute("INSERT INTO clock VALUES (?, ?)", (boot, offset))
-    else:
-        offset = row[0]
-    db.execute("COMMIT")
-    return float(offset)
-
-
-def _translated(url: str, error: sqlite3.Error) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and "disk" in str(error)):
-        return StoreFull(
-            f"{url} has no room: {error}; nothing was written. Free some space, then repeat the call"
-        )
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreUnavailable(f"{url} stayed busy: {error}; another process holds a long transaction on it")
-    return StoreUnavailable(f"{url}: {type(error).__name__}: {error}")
-
-
-# -- memory ------------------------------------------------------------------------------------------------------
-
-
-class _Memory:
-    """An in-memory database and its listeners, shared by the handles of one name."""
-
-    _by_name: dict[str, _Memory] = {}  # noqa: RUF012  a registry
-
-    def __init__(self) -> None:
-        self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        for statement in _statements(TABLES):
-            self.db.execute(statement)
-        self.listeners: set[_MemoryListener] = set()
-
-    @classmethod
-    def named(cls, name: str) -> _Memory:
-        if not name:
-            return cls()
-        return cls._by_name.setdefault(name, cls())
-
-    def ring(self, topic: str) -> None:
-        for listener in list(self.listeners):
-            if topic in listener.topics:
-                listener.flag.set()
-
-
-class _MemoryListener:
-    def __init__(self, memory: _Memory, topics: set[str]) -> None:
-        self.topics = topics
-        self.flag = Flag()
-        self._memory = memory
-        memory.listeners.add(self)
-
-    def wait(self, timeout: float) -> bool:
-        rung = bool(self.flag.wait(max(0.0, timeout)))
-        self.flag.clear()
-        sleep(0)
-        return rung
-
-    def close(self) -> None:
-        self._memory.listeners.discard(self)
