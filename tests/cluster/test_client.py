@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import gevent
 import pytest
@@ -26,7 +27,9 @@ from cluster import (
     operation,
     read_settings,
 )
+from cluster.records import Guard, Member
 from cluster.stores import open_store
+from cluster.stores.contract import plant_assignment, remove_assignments
 from cluster.testing import FAST, all_events, check_journal
 from tests.cluster import ops
 from tests.cluster.redis_server import RedisServer
@@ -273,3 +276,28 @@ def test_a_flood_of_hints_changes_nothing() -> None:  # X2: duplicate and lost h
         client.store.ring("ended")
         assert [h.result(5) for h in handles] == [2 * n for n in range(50)]
         check_journal(all_events(client.store), task_ids=[h.task_id for h in handles])
+
+
+def test_one_scan_repairs_what_a_split_brain_left() -> None:  # G-12, G-14, G-17, G-18
+    coordinator = Coordinator("memory:", settings=FAST)
+    store = coordinator.store
+    for node in ("w1", "w2"):
+        store.join(Member(node, f"{node}-1", "worker", ops=(ops.add.name,), slots=100), 60)
+    with Client(store) as client:
+        ids = [client.submit(ops.add, n, n).task_id for n in range(90)]
+        claims, _ = store.claim("w1", "w1-1", 90, queues=["default"], ops=[ops.add.name], lease=60)
+        unassigned, doubled, calm = ids[:30], ids[30:60], ids[60:]
+        for task_id in unassigned:
+            remove_assignments(store, task_id)
+        for task_id in doubled:
+            plant_assignment(store, task_id, "w2", "w2-1")
+        for number in range(30):
+            plant_assignment(store, f"orphan {number}", "w2", "w2-1")
+        lock = store.acquire("coordinator", "me", 10)
+        coordinator._held_until = monotonic() + 10
+        coordinator.scan(Guard("coordinator", lock.fence))
+        fences = {claim.task.task_id: claim.fence for claim in claims}
+        assert {row.task_id: (row.node, row.fence) for row in store.assignments()} == {
+            task_id: ("w1", fences[task_id]) for task_id in (*doubled, *calm)
+        }
+        assert sorted(task.task_id for task in store.tasks(state="ready")) == sorted(unassigned)
