@@ -24,6 +24,7 @@ from cluster import (
     TaskCancelled,
     TaskNotFound,
     UnknownGroup,
+    Worker,
     operation,
     read_settings,
 )
@@ -256,8 +257,6 @@ def test_a_leader_with_little_time_left_scans_no_more(monkeypatch: pytest.Monkey
 
 
 def test_a_worker_whose_lease_is_over_by_its_own_clock_claims_nothing() -> None:  # G-31
-    from cluster import Worker
-
     worker = Worker("memory:", inline=True, slots=1, settings=FAST, name="w")
     worker._join()
     worker._slots = [worker._make_slot(0)]
@@ -301,3 +300,55 @@ def test_one_scan_repairs_what_a_split_brain_left() -> None:  # G-12, G-14, G-17
             task_id: ("w1", fences[task_id]) for task_id in (*doubled, *calm)
         }
         assert sorted(task.task_id for task in store.tasks(state="ready")) == sorted(unassigned)
+
+
+def test_a_dealt_task_that_a_worker_cannot_run_is_given_back() -> None:  # G-11
+    worker = Worker("memory:", inline=True, slots=1, settings=FAST, name="w")
+    worker._join()
+    worker._slots = [worker._make_slot(0)]
+    with Client(worker.store) as client:
+        handle = client.submit("nobody:knows")
+        incarnation = client.members()[0].incarnation
+        worker.store.claim(
+            "w", incarnation, 1, queues=["default"], ops=["nobody:knows"], lease=60, by="the coordinator"
+        )
+        assert handle.state == "assigned"
+        worker._beat()
+        worker._report_ends()
+        assert (handle.state, handle.record().losses) == ("ready", 0)
+
+
+def test_a_claim_whose_answer_was_lost_is_given_back() -> None:  # X1.4: a call may have happened all the same
+    worker = Worker("memory:", inline=True, slots=1, settings=FAST, name="w")
+    worker._join()
+    worker._slots = [worker._make_slot(0)]
+    with Client(worker.store) as client:
+        handle = client.submit(ops.add, 1, 2)
+        incarnation = client.members()[0].incarnation
+        worker.store.claim("w", incarnation, 1, queues=["default"], ops=[ops.add.name], lease=60)
+        worker._beat()
+        worker._report_ends()
+        assert handle.state == "assigned"  # the answer may still be on its way
+        worker._beat()
+        worker._report_ends()
+        assert handle.state == "ready"
+
+
+def test_an_answer_that_is_older_than_a_claim_cancels_nothing() -> None:
+    worker = Worker("memory:", inline=True, slots=1, settings=FAST, name="w")
+    worker._join()
+    worker._slots = [worker._make_slot(0)]
+    with Client(worker.store) as client:
+        handle = client.submit(ops.obeys_cooperatively)
+        worker._leased_until = monotonic() + 10
+        assert worker._claim() == 1
+        worker._compare([], before=set())  # a heartbeat that was asked for before the claim
+        assert not worker._slots[0].asked
+        (row,) = client.store.assignments()
+        worker._compare(
+            [], before={(row.task_id, row.fence)}
+        )  # and one after it: the task is not ours any more
+        assert worker._slots[0].asked
+        gevent.sleep(0.05)
+        worker._report_ends()
+        assert handle.state == "ready"

@@ -183,6 +183,18 @@ def test_a_planted_second_holder_is_removed(
     check_journal(all_events(client.store), task_ids=[running.task_id])
 
 
+def test_a_coordinator_leads_several_groups_and_its_standby_takes_them_all(
+    url: str, client: Client, nodes: Nodes
+) -> None:  # G-28
+    first = nodes.coordinator("--name", "c1", "--group", "other")
+    with Client(url, "other", settings=FAST) as other:
+        wait_for(lambda: leader(client) == leader(other) == "c1")
+        nodes.coordinator("--name", "c2", "--group", "other")
+        wait_for(lambda: len(client.members()) == len(other.members()) == 2)
+        first.kill()
+        wait_for(lambda: leader(client) == leader(other) == "c2")
+
+
 def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
     client.store.put("dispatch", "assign")
     nodes.worker("--name", "w1", slots=2)
