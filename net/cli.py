@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +56,23 @@ class _Group(click.Group):
     command_class = _Command
 
 
+class _Main(_Group):
+    """The command itself; packages above this one add to it by the entry point "tasklets.commands"."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), *(entry.name for entry in _added())])
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(context, name)
+        if own is not None:
+            return own
+        return next((entry.load() for entry in _added() if entry.name == name), None)
+
+
+def _added() -> EntryPoints:
+    return entry_points(group="tasklets.commands")
+
+
 _debug = click.option("--debug", is_flag=True, help="Show tracebacks and what goes on inside.")
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -100,7 +118,7 @@ def _security(
     return choose_security(secret, tls, insecure=insecure)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tasklets")
 def main() -> None:
     """Tasklets and channels, in one process, in many, and on many machines."""

@@ -21,6 +21,12 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--chaos-seconds", default="4", help="how long nodes are killed at random (full size: 60)"
+    )
+
+
 def pytest_report_collectionfinish() -> str:  # pytest_report_header would be hidden by -q
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("greenlet", "gevent", "msgpack")]
     core = "compiled core" if is_compiled() else "core from source"

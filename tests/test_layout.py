@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("tasklets", "net")
+PACKAGES = ("tasklets", "net", "cluster")
 PROGRAMS = {"examples", "tests", "benchmarks"}
 
 # The state machines: style.md, "Protocol code". What they may share of their own package has no I/O either.
@@ -96,7 +96,10 @@ def test_public_names_are_listed_once(package: str) -> None:
     assert not [name for name in names if name.startswith("_") and name != "__version__"]
 
 
-@pytest.mark.parametrize(("package", "above"), [("tasklets", {"net"}), ("net", set())])
+@pytest.mark.parametrize(
+    ("package", "above"),
+    [("tasklets", {"net", "cluster"}), ("net", {"cluster"}), ("cluster", set())],
+)
 def test_package_imports_nothing_above_it(package: str, above: set[str]) -> None:
     forbidden = above | PROGRAMS
     upward = [i for path in sources(package) for i in imports_of(path) if i.module.split(".")[0] in forbidden]

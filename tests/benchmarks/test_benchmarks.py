@@ -91,3 +91,14 @@ def test_results_name_no_machine(script: str, tmp_path: Path) -> None:
     assert os.uname().nodename not in text
     assert str(ROOT) not in text
     assert str(Path.home()) not in text
+
+
+def test_clusters_are_measured_and_whoever_is_not_installed_is_named(tmp_path: Path) -> None:
+    only = [word for name in ("cluster-sqlite", "dramatiq") for word in ("--only", name)]
+    table, record = run_benchmark(
+        "bench_cluster.py", tmp_path / "figures.json", "--tasks", "20", "--idle-seconds", "0.1", *only
+    )
+
+    assert "cluster-sqlite" in table
+    assert record["systems"]["cluster-sqlite"]["tasks/s"]["median"] > 0
+    assert "dramatiq" in record["systems"] or "dramatiq" in record["missing"]

@@ -1,0 +1,109 @@
+"""Work that finishes although processes die.
+
+    @operation
+    def fib(n): ...
+
+    client = Client("sqlite:///work.db")            # or redis://host/0, for many machines
+    print(client.submit(fib, 30).result())          # run by: tasklets cluster up --import mymodule
+
+Tasks are stored before they run, and run by workers that may die at any moment: execution is at least once, what
+it returned is recorded at most once. docs/cluster.md tells the rest.
+
+Not here: channels between processes (package `net`), microthreads (package `tasklets`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import (
+    BadStoreUrl,
+    ClusterError,
+    InvalidArguments,
+    LeaseLost,
+    NameTaken,
+    OperationError,
+    QueueFull,
+    ResultTimeout,
+    SchemaMismatch,
+    SpawnFailed,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    TaskCancelled,
+    TaskNotFound,
+    UnknownGroup,
+    UnknownOperation,
+    WorkerLost,
+)
+from cluster.operations import Cancelled, Fatal, Next, Operation, Retry, TimeLimit, Transient, operation
+from cluster.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from cluster.client import Client, Lease, TaskHandle
+    from cluster.coordinator import Coordinator
+    from cluster.executor import Context
+    from cluster.groups import Membership
+    from cluster.stores import Store, open_store
+    from cluster.worker import Worker
+
+# Loaded when first asked for: an executor needs none of them, and starts faster without gevent.
+_LATER = {
+    "Client": "cluster.client",
+    "Context": "cluster.executor",
+    "Coordinator": "cluster.coordinator",
+    "Lease": "cluster.client",
+    "Membership": "cluster.groups",
+    "Store": "cluster.stores",
+    "TaskHandle": "cluster.client",
+    "Worker": "cluster.worker",
+    "open_store": "cluster.stores",
+}
+
+__all__ = [
+    "BadStoreUrl",
+    "Cancelled",
+    "Client",
+    "ClusterError",
+    "Context",
+    "Coordinator",
+    "Fatal",
+    "InvalidArguments",
+    "Lease",
+    "LeaseLost",
+    "Membership",
+    "NameTaken",
+    "Next",
+    "Operation",
+    "OperationError",
+    "QueueFull",
+    "ResultTimeout",
+    "Retry",
+    "SchemaMismatch",
+    "Settings",
+    "SpawnFailed",
+    "Store",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "TaskCancelled",
+    "TaskHandle",
+    "TaskNotFound",
+    "TimeLimit",
+    "Transient",
+    "UnknownGroup",
+    "UnknownOperation",
+    "Worker",
+    "WorkerLost",
+    "open_store",
+    "operation",
+    "read_settings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'cluster' has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,151 @@
+"""What the commands share: the group they hang on, their options, how they print."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from cluster.settings import Settings, read_settings
+from tasklets import TaskletError
+
+DEFAULT_STORE = "sqlite:///cluster.db"
+SIGINT_EXIT = 130
+
+
+class _Command(click.Command):
+    """A command whose failures are one line for the person who typed it."""
+
+    def invoke(self, context: click.Context) -> Any:
+        level = logging.DEBUG if context.params.pop("debug", False) else logging.WARNING
+        if context.info_name in ("worker", "coordinator") and level != logging.DEBUG:
+            level = logging.INFO
+        logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s")
+        try:
+            return super().invoke(context)
+        except TaskletError as error:
+            if level == logging.DEBUG:
+                raise
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            sys.exit(SIGINT_EXIT)
+        except BrokenPipeError:  # `... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+store_option = click.option(
+    "--store",
+    envvar="CLUSTER_STORE",
+    default=DEFAULT_STORE,
+    show_default=True,
+    metavar="URL",
+    help='Where the group\'s state is: "sqlite:///FILE" or "redis://HOST:PORT/DB". Also CLUSTER_STORE.',
+)
+group_option = click.option(
+    "--group",
+    envvar="CLUSTER_GROUP",
+    default="default",
+    show_default=True,
+    help="Which group. Also CLUSTER_GROUP.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+debug_option = click.option("--debug", is_flag=True, help="Show tracebacks and what goes on inside.")
+watch_option = click.option(
+    "--watch",
+    type=float,
+    is_flag=False,
+    flag_value=1.0,
+    metavar="SECONDS",
+    help="Show it again every second, or so.",
+)
+set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting, such as heartbeat=0.5; see: tasklets cluster config.",
+)
+
+
+imports_option = click.option(
+    "--import", "imports", multiple=True, metavar="MODULE", help="A module with operations."
+)
+
+
+def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    return store_option(group_option(debug_option(command)))
+
+
+def settings_of(sets: tuple[str, ...]) -> Settings:
+    pairs = {}
+    for one in sets:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise click.UsageError(f"--set {one}: write --set NAME=VALUE, such as --set heartbeat=0.5")
+        pairs[name] = value
+    return read_settings(pairs)
+
+
+@contextmanager
+def open_client(store: str, group: str) -> Iterator[Any]:
+    from cluster.client import Client
+
+    client = Client(store, group, settings=read_settings())
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def make_table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def show(table: Any) -> None:
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=None, default=str, ensure_ascii=False))
+
+
+def repeat(watch: float | None, view: Callable[[], None]) -> None:
+    while True:
+        if watch:
+            click.clear()
+        view()
+        if not watch:
+            return
+        time.sleep(watch)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+def cluster() -> None:
+    """Tasks that finish although processes die.
+
+    \b
+    In a folder with a module myops.py that has @operation functions:
+        tasklets cluster up --import myops          start a coordinator and workers, and come back
+        tasklets cluster submit myops:fib 30 --wait
+        tasklets cluster status
+        tasklets cluster down
+    """

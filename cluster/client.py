@@ -1,0 +1,352 @@
+"""The client: submits tasks, waits for their results, looks after a group.
+
+client = Client("sqlite:///work.db")
+print(client.submit(fib, 30).result(timeout=5))
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from cluster.errors import (
+    InvalidArguments,
+    LeaseLost,
+    QueueFull,
+    ResultTimeout,
+    TaskCancelled,
+    TaskNotFound,
+    UnknownGroup,
+    make_operation_error,
+)
+from cluster.executor import task_of
+from cluster.healing import Healer
+from cluster.records import Event, Guard, Lock, Member, NewTask, Statistics, Task, TaskState
+from cluster.settings import Settings
+from cluster.stores import Store, open_store
+from net import values
+
+SUBMIT_PAUSE = 0.02  # seconds; grows while a queue stays full
+
+
+class TaskHandle:
+    """A submitted task, wherever it is."""
+
+    def __init__(self, client: Client, task_id: str) -> None:
+        self._client = client
+        self.task_id = task_id
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.task_id}>"
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for what the operation returned. Blocks.
+
+        Raises ResultTimeout, OperationError when it failed for good, TaskCancelled, TaskNotFound.
+        """
+        task = self.wait(timeout)
+        if task.state == TaskState.DONE:
+            return values.loads(task.result or b"")
+        if task.state == TaskState.CANCELLED:
+            raise TaskCancelled(f"task {self.task_id} ({task.op}) was cancelled")
+        failure = dict(values.loads(task.error)) if task.error else {}
+        raise make_operation_error(
+            {"task_id": task.task_id, "operation": task.op, "attempts": task.attempts, **failure}
+        )
+
+    def wait(self, timeout: float | None = None) -> Task:
+        """Wait until the task has ended, and return its record. Blocks. Raises ResultTimeout, TaskNotFound."""
+        deadline = None if timeout is None else monotonic() + timeout
+        task = self._ended()
+        if task is not None:
+            return task
+        listener = self._client.store.listen(f"ended:{self.task_id}")
+        pause = 0.02
+        try:
+            while True:
+                left = pause if deadline is None else min(pause, deadline - monotonic())
+                if left <= 0:
+                    task = self.record()
+                    raise ResultTimeout(
+                        f"task {self.task_id} ({task.op}) has not ended within {timeout:g} s; it is {task.state}. "
+                        f"Why: tasklets cluster status {self.task_id}"
+                    )
+                if not listener.wait(left):
+                    pause = min(1.0, pause * 1.5)
+                task = self._ended()
+                if task is not None:
+                    return task
+        finally:
+            listener.close()
+
+    def _ended(self) -> Task | None:
+        task = self.record()
+        while task.state == TaskState.MERGED:
+            absorber = self._client.store.task(task.merged_into)
+            if absorber is None:
+                raise TaskNotFound(
+                    f"task {task.merged_into}, which absorbed {self.task_id}, was forgotten already"
+                )
+            task = absorber
+        return task if task.ended is not None else None
+
+    def record(self) -> Task:
+        """The task as the store has it. Raises TaskNotFound."""
+        return self._client.task(self.task_id)
+
+    @property
+    def state(self) -> str:
+        """Where it is now."""
+        return self.record().state.value
+
+    def cancel(self) -> bool:
+        """End it before it ends; False when it has ended already."""
+        return self._client.store.cancel(self.task_id)
+
+
+class Lease:
+    """A lock that is held. Call `check` before each write that depends on it, or pass `guard` along."""
+
+    def __init__(self, store: Store, lock: Lock, ttl: float) -> None:
+        self._store = store
+        self._ttl = ttl
+        self.name = lock.name
+        self.fence = lock.fence
+
+    @property
+    def guard(self) -> Guard:
+        """What makes a write conditional: `client.submit_all(tasks, guard=lease.guard)`."""
+        return Guard(self.name, self.fence)
+
+    def check(self) -> None:
+        """Hold it for another `ttl`. Raises LeaseLost when somebody else may have it."""
+        if not self._store.renew_lock(self.name, self.fence, self._ttl):
+            raise LeaseLost(
+                f"the lock {self.name!r} (fence {self.fence}) was not renewed within {self._ttl:g} s and is lost; "
+                "what follows must not be written"
+            )
+
+
+class Client:
+    """A handle on one group. `ensure=True` starts a coordinator if nobody is there, from what `cluster up` left."""
+
+    def __init__(
+        self,
+        store: str | Store,
+        group: str = "default",
+        *,
+        workers: int = 0,
+        ensure: bool = False,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        url = f"memory:{os.urandom(6).hex()}" if store == "memory:" else store
+        self.store = (
+            open_store(url, group, patience=self.settings.store_patience) if isinstance(url, str) else url
+        )
+        self._known = group == "default"
+        self._running: list[Any] = []
+        self._inline: list[Any] = []
+        if workers:
+            self._start_inline(url if isinstance(url, str) else self.store, workers)
+        if ensure:
+            self.revive()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.store.url} group={self.store.group!r}>"
+
+    def _start_inline(self, store: str | Store, count: int) -> None:
+        from cluster.coordinator import Coordinator
+        from cluster.worker import Worker
+
+        group = self.store.group
+        self._inline = [
+            Worker(store, group, slots=1, inline=True, name=f"inline-{n}", settings=self.settings)
+            for n in range(count)
+        ]
+        self._inline.append(Coordinator(store, group, settings=self.settings))
+        self._running = [gevent.spawn(node.run) for node in self._inline]
+
+    def close(self) -> None:
+        """End the workers that it was made with, and give its connections back."""
+        for node in self._inline:
+            node.stop()
+        gevent.joinall(self._running)
+        for node in self._inline:
+            node.store.close()
+        self._inline, self._running = [], []
+        self.store.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def revive(self) -> bool:
+        """Start a coordinator, if there is none and a template was left in the store; it starts the rest."""
+        healer = Healer(self.store, self.settings, f"client-{socket.gethostname()}-{os.getpid()}")
+        return healer.spawn("coordinator", 1)
+
+    # -- tasks ---------------------------------------------------------------------------------------------
+
+    def submit(self, op: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
+        """Store a task for an operation, and return at once. `op` is an operation or the name of one."""
+        return self.with_options().submit(op, *args, **kwargs)
+
+    def with_options(
+        self, *, timeout: float | None = None, guard: Guard | None = None, **options: Any
+    ) -> Submitter:
+        """Say more about the tasks that follow: `client.with_options(priority=5).submit(op, 1)`.
+
+        - `id`: submitting the same id again changes nothing and succeeds
+        - `queue`, `priority` (a level overtakes up to 1000 tasks), `max_losses`, `job_id`, `meta`
+        - `delay` or `not_before`, `deadline` (seconds)
+        - `partition_key`: tasks with it prefer one worker; `ordering_key`: they run one at a time, in order;
+          `coalesce_key`: a task that is not due yet absorbs others
+        - `timeout`: seconds to wait for room in a full queue, None for ever, 0 to get QueueFull at once
+        - `guard`: store only while a lock is held
+        """
+        return Submitter(self, options, timeout, guard)
+
+    def submit_all(
+        self, tasks: Sequence[NewTask], *, timeout: float | None = None, guard: Guard | None = None
+    ) -> list[TaskHandle]:
+        """Store all tasks, or none. Blocks while a queue is full.
+
+        Raises QueueFull, InvalidArguments, UnknownGroup, StoreFull, StoreUnavailable, LeaseLost.
+        """
+        self._check_group()
+        for task in tasks:
+            if len(task.args) > self.settings.max_payload:
+                raise InvalidArguments(
+                    f"the arguments of {task.op} have {len(task.args)} bytes, and {self.settings.max_payload} are "
+                    "allowed; put the data where the workers can read it, and pass its address"
+                )
+        deadline = None if timeout is None else monotonic() + timeout
+        pause = SUBMIT_PAUSE
+        while True:
+            try:
+                self.store.submit(tasks, guard=guard)
+                return [TaskHandle(self, task.task_id) for task in tasks]
+            except QueueFull as error:
+                limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
+                hopeless = sum(task.queue == error.queue for task in tasks) > limit
+                if hopeless or (deadline is not None and monotonic() + pause > deadline):
+                    raise
+            gevent.sleep(pause)
+            pause = min(0.5, pause * 1.5)
+
+    def _check_group(self) -> None:
+        if not self._known:
+            groups = self.store.groups()
+            if self.store.group not in groups:
+                raise UnknownGroup(
+                    f"no group {self.store.group!r} is in {self.store.url}; there are: {', '.join(groups) or 'none'}. "
+                    "Start a worker with --group, or declare it: client.store.declare_group()"
+                )
+            self._known = True
+
+    def attach(self, task_id: str) -> TaskHandle:
+        """A handle on a task that somebody submitted. Raises TaskNotFound."""
+        self.task(task_id)
+        return TaskHandle(self, task_id)
+
+    def task(self, task_id: str) -> Task:
+        """Read a task. Raises TaskNotFound."""
+        task = self.store.task(task_id)
+        if task is None:
+            raise TaskNotFound(
+                f"{self.store.url} has no task {task_id!r} in group {self.store.group!r}; "
+                f"what ended more than {self.settings.retention:g} s ago is forgotten"
+            )
+        return task
+
+    def dead(self, limit: int = 1000) -> Iterator[Task]:
+        """The dead letters."""
+        after = ""
+        while page := self.store.tasks(state="dead", limit=min(limit, 100), after=after):
+            for task in page:
+                yield task
+                limit -= 1
+                if limit == 0:
+                    return
+            after = page[-1].task_id
+
+    def replay(self, task_ids: Iterable[str]) -> int:
+        """Make dead letters ready again; return how many were."""
+        return self.store.replay(list(task_ids))
+
+    # -- the group -----------------------------------------------------------------------------------------
+
+    def stats(self) -> Statistics:
+        """Counts of tasks by queue and state, and of what happened."""
+        return self.store.statistics()
+
+    def members(self) -> list[Member]:
+        """Who is in the group."""
+        return self.store.members()
+
+    def events(self, after: str = "", limit: int = 1000) -> list[Event]:
+        """The journal from `after` on."""
+        return self.store.events(after=after, limit=limit)
+
+    @contextmanager
+    def lock(self, name: str, *, ttl: float = 10.0, timeout: float | None = None) -> Iterator[Lease]:
+        """Hold a lock of the whole group: `with client.lock("month-end", ttl=2) as lease: ... lease.check()`.
+
+        It is lost when it is not checked for `ttl` seconds. Blocks; raises ResultTimeout when it is not free within
+        `timeout`.
+        """
+        holder = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+        deadline = None if timeout is None else monotonic() + timeout
+        listener = self.store.listen("lead")
+        try:
+            while True:
+                lock = self.store.acquire(f"user:{name}", holder, ttl)
+                if lock.holder == holder:
+                    break
+                if deadline is not None and monotonic() >= deadline:
+                    raise ResultTimeout(
+                        f"the lock {name!r} was not free within {timeout:g} s; {lock.holder} holds it"
+                    )
+                wait = max(0.01, lock.lease_until - self.store.now())
+                listener.wait(min(wait, 1.0) if deadline is None else min(wait, 1.0, deadline - monotonic()))
+        finally:
+            listener.close()
+        try:
+            yield Lease(self.store, lock, ttl)
+        finally:
+            self.store.release(lock.name, lock.fence)
+
+
+class Submitter:
+    """A client with options for the tasks that are submitted through it."""
+
+    def __init__(
+        self, client: Client, options: dict[str, Any], timeout: float | None, guard: Guard | None
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._timeout = timeout
+        self._guard = guard
+
+    def make(self, op: Any, /, *args: Any, **kwargs: Any) -> NewTask:
+        """Make a task without storing it, for `Client.submit_all`."""
+        return task_of(op, args, kwargs, dict(self._options))
+
+    def submit(self, op: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
+        """Store a task. Raises what `Client.submit_all` raises."""
+        task = self.make(op, *args, **kwargs)
+        return self._client.submit_all([task], timeout=self._timeout, guard=self._guard)[0]
+
+    def map(self, op: Any, arguments: Iterable[Any]) -> list[TaskHandle]:
+        """Store a task for each argument: all of them, or none."""
+        tasks = [self.make(op, argument) for argument in arguments]
+        return self._client.submit_all(tasks, timeout=self._timeout, guard=self._guard)

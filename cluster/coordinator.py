@@ -1,0 +1,250 @@
+"""A coordinator: holds the group's lock, and repairs what is out of order. Any number may stand by.
+
+Every write of its scanner is conditional on the lock's fence, so one that was frozen and wakes up as a zombie
+changes nothing. What is to be done is decided in `_decide`; here are the loops around it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from time import monotonic
+
+import gevent
+from gevent.event import Event as Flag
+
+from cluster import _decide
+from cluster._failpoints import fail_point
+from cluster.errors import LeaseLost, NameTaken, StoreError
+from cluster.healing import Healer, read_bounds
+from cluster.records import Guard, Member
+from cluster.settings import Settings
+from cluster.stores import Store, open_store
+from cluster.worker import release
+from net import values
+
+log = logging.getLogger("cluster")
+
+LOCK = "coordinator"
+PURGE_EVERY = 20  # scans
+
+_UNKNOWN = values.dumps(
+    {
+        "kind": "UnknownOperation",
+        "message": "no member of the group knew its operation for too long",
+        "traceback": "",
+    }
+)
+_OVERDUE = values.dumps(
+    {"kind": "DeadlineExceeded", "message": "it had not ended by its deadline", "traceback": ""}
+)
+
+
+class Coordinator:
+    """See above. `run` blocks until `stop`."""
+
+    def __init__(
+        self,
+        store: str | Store,
+        group: str = "default",
+        *,
+        name: str | None = None,
+        spawn_id: str = "",
+        settings: Settings | None = None,
+        healer: Healer | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.store = (
+            open_store(store, group, patience=self.settings.store_patience)
+            if isinstance(store, str)
+            else store
+        )
+        self.name = name or f"coordinator-{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
+        self._member = Member(
+            self.name,
+            os.urandom(8).hex(),
+            "coordinator",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=release(),
+            spawn_id=spawn_id,
+        )
+        self._healer = healer or Healer(self.store, self.settings, self.name)
+        self._guard: Guard | None = None  # while it leads
+        self._held_until = 0.0  # on our own clock
+        self._stop = Flag()
+        self._scans = 0
+
+    def __repr__(self) -> str:
+        return f"<Coordinator {self.name} {'leading' if self.leading else 'standby'}>"
+
+    @property
+    def leading(self) -> bool:
+        """True while it holds the lock, by its own clock."""
+        return self._guard is not None and monotonic() < self._held_until
+
+    def run(self, *, signals: bool = False) -> None:
+        """Stand by, lead, repair, until `stop`. Blocks. With `signals`, SIGTERM and SIGINT stop it."""
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                gevent.signal_handler(number, self.stop)
+        self.store.join(self._member, self.settings.member_ttl)
+        loops = [gevent.spawn(loop) for loop in (self._beat_loop, self._lead_loop)]
+        try:
+            self._stop.wait()
+        finally:
+            gevent.killall(loops)
+            self._step_down("stopped")
+            try:
+                self.store.leave(self.name, self._member.incarnation, "stopped")
+            except StoreError as error:
+                log.warning("%s could not say goodbye: %s", self.name, error)
+
+    def stop(self) -> None:
+        """Hand the lock over and leave."""
+        self._stop.set()
+
+    def _beat_loop(self) -> None:
+        while True:
+            gevent.sleep(self.settings.heartbeat)
+            try:
+                beat = self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease)
+                if beat.state == "draining":
+                    self.stop()
+            except LeaseLost:
+                self._member = replace(self._member, incarnation=os.urandom(8).hex(), spawn_id="")
+                try:
+                    self.store.join(self._member, self.settings.member_ttl)
+                except (NameTaken, StoreError) as error:
+                    log.warning("%s cannot join again yet: %s", self.name, error)
+            except StoreError as error:
+                log.warning("%s cannot renew its membership: %s", self.name, error)
+
+    # -- the lock ------------------------------------------------------------------------------------------
+
+    def _lead_loop(self) -> None:
+        listener = self.store.listen("lead", "ready")
+        try:
+            while True:
+                try:
+                    wait = self._lead_or_wait()
+                except LeaseLost as error:
+                    log.warning("%s does not lead any more: %s", self.name, error)
+                    self._step_down("its lease was lost")
+                    wait = 0.0
+                except StoreError as error:
+                    log.warning("%s: %s", self.name, error)
+                    wait = self.settings.scan
+                    if not self.leading:
+                        self._guard = None
+                # Hints shorten the wait of a standby; a leader's scans keep their period.
+                if self._guard is None and wait > 0:
+                    listener.wait(wait)
+                else:
+                    gevent.sleep(wait)
+        finally:
+            listener.close()
+
+    def _lead_or_wait(self) -> float:
+        """Do one round; return how long to wait for the next."""
+        lease = self.settings.coordinator_lease
+        asked = monotonic()
+        if self._guard is None:
+            lock = self.store.acquire(LOCK, f"{self.name}#{self._member.incarnation}", lease)
+            if lock.holder != f"{self.name}#{self._member.incarnation}":
+                left = max(0.0, lock.lease_until - self.store.now())
+                return left + 0.05 * lease * random.random()
+            self._guard = Guard(LOCK, lock.fence)
+            self._held_until = asked + lease
+            log.info("%s leads with fence %d", self.name, lock.fence)
+        elif self._held_until - asked < lease * 2 / 3:
+            if not self.store.renew_lock(LOCK, self._guard.fence, lease):
+                raise LeaseLost(f"the lock with fence {self._guard.fence} ran out")
+            self._held_until = asked + lease
+        if self._held_until - monotonic() > lease / 3:  # G-08
+            self.scan(self._guard)
+        return self.settings.scan
+
+    def _step_down(self, why: str) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            try:
+                self.store.release(LOCK, guard.fence)
+                self.store.note("step-down", self.name, self.name, f"{guard.fence} {why}")
+            except (StoreError, LeaseLost):
+                pass  # it runs out
+
+    def _in_time(self) -> bool:
+        return self._held_until - monotonic() > self.settings.coordinator_lease / 3
+
+    # -- the scanner ---------------------------------------------------------------------------------------
+
+    def scan(self, guard: Guard) -> None:
+        """One round of repairs. Raises LeaseLost when somebody else leads by now."""
+        batch = self.settings.batch
+        while self.store.promote(batch, guard=guard) == batch and self._in_time():
+            pass
+        fail_point("coordinator-promoted")
+        survey = self.store.survey(batch, unknown_after=self.settings.unknown_after)
+        decided = _decide.repairs(survey, _UNKNOWN, _OVERDUE)
+        fail_point("coordinator-surveyed")
+        if decided and self._in_time():
+            self.store.repair(decided, guard=guard)
+        fail_point("coordinator-repaired")
+        self._scans += 1
+        if self._scans % PURGE_EVERY == 0:
+            self._purge(guard)
+        members = self.store.members()
+        if self.store.get("dispatch") == "assign" and self._in_time():
+            self._deal(members, guard)
+        self._heal(members)
+
+    def _purge(self, guard: Guard) -> None:
+        batch, journal = self.settings.batch, self.settings.journal
+        while self._in_time():
+            if self.store.purge(self.settings.retention, batch, journal=journal, guard=guard) < batch:
+                return
+
+    def _deal(self, members: Sequence[Member], guard: Guard) -> None:
+        ready = self.store.statistics().count("ready")
+        if not ready:
+            return
+        held: dict[str, int] = {}
+        for row in self.store.assignments():
+            held[row.node] = held.get(row.node, 0) + 1
+        workers = {m.node: m for m in members if m.role == "worker" and m.state == "up"}
+        for node, count in _decide.deal(members, held, ready).items():
+            member = workers[node]
+            peers = [m.node for m in workers.values() if set(m.queues) & set(member.queues)]
+            try:
+                self.store.claim(
+                    node,
+                    member.incarnation,
+                    count,
+                    queues=member.queues,
+                    ops=member.ops,
+                    buckets=_decide.buckets_of(node, peers) if len(peers) > 1 else None,
+                    lease=self.settings.task_lease,
+                    by=self.name,
+                    guard=guard,
+                )
+            except LeaseLost:
+                pass  # that member's; were it the leader's own, the next guarded call would say so
+
+    def _heal(self, members: Sequence[Member]) -> None:
+        self._healer.check(members)
+        bounds = read_bounds(self.store)
+        if bounds is None:
+            return
+        waiting = self.store.statistics().count("ready")
+        plan = _decide.plan_workers(members, bounds, waiting, self.store.now(), self.settings.idle_retire)
+        for _ in range(plan.spawn):
+            if not self._healer.spawn("worker", bounds.most):
+                break
+        for node in plan.retire:
+            self.store.drain(node)

@@ -1,0 +1,146 @@
+"""What can go wrong with durable work: one class per reaction a caller could have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tasklets import TaskletError
+from tasklets.freezing import builtin_exceptions
+
+
+class ClusterError(TaskletError):
+    """The root of what this package raises."""
+
+
+class StoreError(ClusterError):
+    """The root of what a store raises."""
+
+
+class BadStoreUrl(StoreError, ValueError):
+    """A store url that does not follow the syntax, or an engine that is not installed."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The store cannot be reached, or stays busy. Whether the interrupted call took effect is not known."""
+
+
+class StoreFull(StoreError, OSError):
+    """The store has no room: its disk is full, or its memory. Nothing of the refused call was written."""
+
+
+class SchemaMismatch(StoreError):
+    """The store was made by a release that this one does not understand."""
+
+
+class QueueFull(ClusterError):
+    """The queue holds as many waiting tasks as it may. `room` is how many more it takes now."""
+
+    def __init__(self, message: str, *, queue: str = "", room: int = 0) -> None:
+        super().__init__(message)
+        self.queue = queue
+        self.room = room
+
+
+class LeaseLost(ClusterError):
+    """A lock, or a membership, is no longer held: it expired, or somebody else has it by now."""
+
+
+class NameTaken(ClusterError):
+    """A live node of the group has this name already."""
+
+
+class UnknownGroup(ClusterError, LookupError):
+    """No group of this name was declared, and no node has joined one."""
+
+
+class UnknownOperation(ClusterError, LookupError):
+    """No operation is registered under this name here."""
+
+
+class InvalidArguments(ClusterError, ValueError):
+    """The arguments of a task were refused before it was submitted; the store is unchanged."""
+
+
+class TaskNotFound(ClusterError, LookupError):
+    """The store has no task of this id: it never had, or it ended longer ago than the retention."""
+
+
+class TaskCancelled(ClusterError):
+    """The task was cancelled before it had a result."""
+
+
+class ResultTimeout(ClusterError, TimeoutError):
+    """The task has not ended within the time; it goes on."""
+
+
+class SpawnFailed(ClusterError):
+    """A process that was to become a node did not."""
+
+
+class WorkerLost(ClusterError):
+    """The process that ran the task died. Also the `kind` of such a failure in a dead letter."""
+
+
+class OperationError(ClusterError):
+    """A task is a dead letter: its operation failed for good.
+
+    Where the failure's class is a builtin one, the error raised is an instance of that class too, so that
+    `except ValueError` works as if the operation had been called here. `kind`, `message` and
+    `traceback_text` are the failure's; `task_id`, `operation`, `worker` and `attempts` say where it was.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        traceback_text: str = "",
+        *,
+        task_id: str = "",
+        operation: str = "",
+        worker: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+        self.traceback_text = traceback_text
+        self.task_id = task_id
+        self.operation = operation
+        self.worker = worker
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        where = f" on {self.worker}" if self.worker else ""
+        text = (
+            f"task {self.task_id} ({self.operation}) failed for good after {self.attempts} "
+            f"attempt{'s' if self.attempts != 1 else ''}{where}: {self.kind}: {self.message}"
+        )
+        return f"{text}\n\n{self.traceback_text}" if self.traceback_text else text
+
+
+_as_builtin: dict[str, type[OperationError]] = {}
+
+
+def make_operation_error(failure: dict[str, Any]) -> OperationError:
+    """Return the OperationError that a dead letter's error describes."""
+    kind = str(failure.get("kind", "Exception"))
+    cls = _as_builtin.get(kind)
+    if cls is None:
+        cls = OperationError
+        base = builtin_exceptions.get(kind)
+        if base is not None:
+            try:
+                cls = type("OperationError", (OperationError, base), {"__module__": "cluster"})
+                cls(kind, "")
+            except TypeError:  # its memory layout, or its arguments, go with no other class
+                cls = OperationError
+        _as_builtin[kind] = cls
+    return cls(
+        kind,
+        str(failure.get("message", "")),
+        str(failure.get("traceback", "")),
+        task_id=str(failure.get("task_id", "")),
+        operation=str(failure.get("operation", "")),
+        worker=str(failure.get("worker", "")),
+        attempts=int(failure.get("attempts", 0)),
+    )

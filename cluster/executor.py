@@ -1,0 +1,302 @@
+"""The process that runs operations: `python -m cluster.executor`, started fresh by a worker's agent.
+
+It has no part in the cluster: it is told what to run and says how that ended. So user code may compute for hours,
+crash, or be killed, and only its own process is in danger. When the agent dies, however it dies, this process ends.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from dataclasses import asdict
+from types import FrameType
+from typing import Any, Protocol
+
+from cluster import _frames as frames
+from cluster.errors import InvalidArguments, UnknownOperation
+from cluster.operations import (
+    Cancelled,
+    Fatal,
+    Next,
+    Operation,
+    TimeLimit,
+    Transient,
+    constructed_with,
+    find_operation,
+    make_task,
+    operations,
+)
+from cluster.records import NewTask
+from net import values
+from tasklets import NotSendable
+from tasklets.freezing import describe_exception
+
+
+class Context:
+    """What an operation is told about its execution, and what it may ask for.
+
+    `task_id` and `fence` guard what it does outside: a system that remembers the largest fence can refuse an older
+    one. `attempt` counts from 1, `step` and `data` are what the last step left, `batch` the arguments of all tasks
+    that this one stands for.
+    """
+
+    def __init__(self, told: dict[str, Any], batch: tuple[tuple[Any, ...], ...], link: Link | None) -> None:
+        self.task_id: str = told["task_id"]
+        self.fence: int = told["fence"]
+        self.attempt: int = told["attempt"]
+        self.step: str = told["step"]
+        self.job_id: str = told["job_id"]
+        self.meta: bytes = told["meta"]
+        self.worker: str = told["worker"]
+        self.batch = batch
+        data = told["data"]
+        self.data: dict[str, Any] = dict(values.loads(data)) if data else {}
+        self.children: list[NewTask] = []
+        self._link = link
+        self._stopped = False
+
+    @classmethod
+    def local(cls) -> Context:
+        """The context of a plain call."""
+        told = {
+            "task_id": "",
+            "fence": 0,
+            "attempt": 1,
+            "step": "",
+            "job_id": "",
+            "meta": b"",
+            "worker": "",
+            "data": b"",
+        }
+        return cls(told, (), None)
+
+    def submit(self, op: Any, /, *args: Any, id: str | None = None, **kwargs: Any) -> str:
+        """Submit a task; it appears when this execution's end counts, or not at all. Returns its id.
+
+        Options go in `with_options`, as for `Client.submit`.
+        """
+        return self.with_options(id=id).submit(op, *args, **kwargs)
+
+    def with_options(self, **options: Any) -> _Submitter:
+        """`ctx.with_options(queue="mail", delay=5).submit(send, address)`."""
+        return _Submitter(self, {"job_id": self.job_id, **options})
+
+    def cancelled(self) -> bool:
+        """True when this execution should stop: the task was cancelled, or is somebody else's by now."""
+        if not self._stopped and self._link is not None:
+            self._stopped = self._link.is_cancelled(self.task_id)
+        return self._stopped
+
+    def check(self) -> None:
+        """Raise Cancelled when this execution should stop."""
+        if self.cancelled():
+            raise Cancelled(f"task {self.task_id} was cancelled")
+
+    def progress(self, done: float, total: float) -> None:
+        """Say how far it is; `cluster tasks` shows it."""
+        if self._link is not None:
+            self._link.send(frames.PROGRESS, self.task_id, done, total)
+
+
+class Link(Protocol):
+    """Where a context asks and tells: the agent's socket, or its stand-in within one process."""
+
+    def send(self, *frame: Any) -> None:
+        """Tell the agent something."""
+
+    def is_cancelled(self, task_id: str) -> bool:
+        """Whether the execution should stop."""
+
+
+class _Submitter:
+    def __init__(self, context: Context, options: dict[str, Any]) -> None:
+        self._context = context
+        self._options = options
+
+    def submit(self, op: Any, /, *args: Any, **kwargs: Any) -> str:
+        task = task_of(op, args, kwargs, self._options)
+        self._context.children.append(task)
+        return task.task_id
+
+
+def task_of(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]) -> NewTask:
+    """Make the task of a call of an operation, of one made with values, or of one known by name only."""
+    if isinstance(op, str):
+        known = operations().get(op)
+        if known is None:
+            return make_task(op, args, kwargs, **options)
+        op = known
+    if isinstance(op, Operation):
+        return op.make_task(args, kwargs, **options)
+    bound = getattr(op, "operation", None)
+    if isinstance(bound, Operation):
+        return bound.make_task(args, kwargs, instance=op.instance, **options)
+    raise TypeError(f"{op!r} is no operation; decorate it with @operation, or give an operation's name")
+
+
+class _Link:
+    """This process's end of the socket pair."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._frames = frames.Frames()
+        self._waiting: list[list[Any]] = []
+        self._cancelled: set[str] = set()
+
+    def send(self, *frame: Any) -> None:
+        self._socket.sendall(frames.packed(*frame))
+
+    def receive(self) -> list[Any]:
+        while not self._waiting:
+            self._read()
+        return self._waiting.pop(0)
+
+    def is_cancelled(self, task_id: str) -> bool:
+        while select.select([self._socket], [], [], 0)[0]:
+            self._read()
+        return task_id in self._cancelled
+
+    def _read(self) -> None:
+        data = self._socket.recv(1 << 16)
+        if not data:
+            os._exit(0)  # the agent is gone
+        for frame in self._frames.feed(data):
+            if frame[0] == frames.CANCEL:
+                self._cancelled.add(frame[1])
+            else:
+                self._cancelled.clear()
+                self._waiting.append(frame)
+
+
+def main() -> None:
+    """Serve one agent until it ends."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C goes to the whole foreground group; the agent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    connection.setblocking(True)  # gevent made it otherwise
+    lifeline = int(sys.argv[2])
+    threading.Thread(target=_hold, args=(lifeline,), name="lifeline", daemon=True).start()
+    link = _Link(connection)
+    for module in sys.argv[3:]:
+        importlib.import_module(module)
+    link.send(frames.HELLO, {name: asdict(op.policy) for name, op in operations().items()})
+    signal.signal(signal.SIGALRM, _alarm)
+    while True:
+        _, task_id, name, args, more, told, limit, max_payload = link.receive()
+        kind, details = execute(name, args, more, told, link, limit, max_payload)
+        try:
+            link.send(frames.ENDED, task_id, kind, details)
+        except BrokenPipeError:
+            os._exit(0)
+
+
+def _hold(lifeline: int) -> None:
+    while os.read(lifeline, 64):
+        pass
+    os._exit(0)
+
+
+_limited = False  # an operation with a time limit runs now
+
+
+def _alarm(signum: int, frame: FrameType | None) -> None:
+    if _limited:
+        raise TimeLimit("its time limit is over")
+
+
+def execute(
+    name: str,
+    args: bytes,
+    more: list[bytes],
+    told: dict[str, Any],
+    link: Link | None = None,
+    limit: float | None = None,
+    max_payload: int = 1 << 20,
+) -> tuple[str, dict[str, Any]]:
+    """Run one operation; return how it ended. Never raises."""
+    global _limited
+    operation: Operation[..., Any] | None = None
+    try:
+        operation = find_operation(name)
+        calls = tuple(values.loads(one) for one in (args, *more))
+        context = Context(told, tuple(call[0] for call in calls), link)
+        call = operation.bind(calls[0])
+        try:
+            if limit is not None and link is not None:
+                _limited = True
+                signal.setitimer(signal.ITIMER_REAL, limit)
+            result = call(context)
+        finally:
+            _limited = False
+            if limit is not None and link is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        children = [_child(child) for child in context.children]
+        kept = values.dumps(context.data) if context.data else b""
+        if isinstance(result, Next):
+            details = {"step": result.step, "after": float(result.after), "data": kept, "children": children}
+            return frames.CONTINUES, details
+        payload = values.dumps(result)
+        if len(payload) > max_payload:
+            raise Fatal(
+                f"its result has {len(payload)} bytes, and {max_payload} are allowed; store it, return where"
+            )
+        return frames.RETURNED, {"payload": payload, "children": children}
+    except Cancelled:
+        return frames.STOPPED, {}
+    except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
+        return frames.RAISED, _described(error, operation)
+
+
+def _child(task: NewTask) -> dict[str, Any]:
+    return asdict(task)
+
+
+def _described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:
+    kind, message, text = describe_exception(error)
+    after = error.after if isinstance(error, Transient) else None
+    return {
+        "kind": kind,
+        "message": message,
+        "traceback": _without_ours(error) or text,
+        "transient": _is_transient(error, operation),
+        "after": after,
+    }
+
+
+def _is_transient(error: BaseException, operation: Operation[..., Any] | None) -> bool:
+    if isinstance(error, Transient | TimeLimit | MemoryError | InvalidArguments):
+        return True  # of arguments: another worker may run another release
+    if operation is None or isinstance(error, (Fatal, NotSendable, UnknownOperation, *operation.fatal)):
+        return False
+    return isinstance(error, operation.transient)
+
+
+def _without_ours(error: BaseException) -> str:
+    """The traceback from the operation on: how it was called is of no interest."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename in _OURS:
+        tb = tb.tb_next
+    if tb is None:
+        return ""
+    try:
+        return "".join(traceback.format_exception(type(error), error, tb))[-20_000:]
+    except Exception:  # noqa: BLE001  a broken __str__; the caller has a text that avoids it
+        return ""
+
+
+_OURS = {__file__, sys.modules[constructed_with.__module__].__file__}
+
+
+if __name__ == "__main__":
+    # As a module of its own name, so that what user code imports is the same code.
+    from cluster.executor import main as _main
+
+    _main()

@@ -1,0 +1,145 @@
+"""Healing in both directions: a worker that sees no coordinator starts one, a coordinator that sees too few workers
+starts some. Whoever starts a node first notes it in the store, which refuses when there are enough: so of many
+that notice at once one acts, and there are never more than allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from time import monotonic
+
+from cluster import _decide
+from cluster._decide import Bounds
+from cluster.errors import ClusterError, SpawnFailed, StoreError
+from cluster.provision import NodeTemplate, Provisioner, Started, provisioner_for
+from cluster.records import Member
+from cluster.settings import Settings
+from cluster.stores import Store
+
+log = logging.getLogger("cluster")
+
+
+@dataclass(frozen=True, slots=True)
+class _Spawn:
+    node: str
+    role: str
+    started: Started
+    deadline: float
+
+
+def read_bounds(store: Store) -> Bounds | None:
+    """How many workers the group is to have; None when nobody has said."""
+    text = store.get("bounds")
+    return Bounds(**json.loads(text)) if text else None
+
+
+def write_bounds(store: Store, bounds: Bounds) -> None:
+    """Say how many workers the group is to have."""
+    if not 0 <= bounds.least <= bounds.most:
+        raise ClusterError(
+            f"at least {bounds.least} and at most {bounds.most} workers cannot be; give least <= most"
+        )
+    store.put("bounds", json.dumps(asdict(bounds)))
+
+
+class Healer:
+    """Starts nodes from the group's templates, and keeps account of those that it has started."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        by: str,
+        *,
+        find_provisioner: Callable[[NodeTemplate], Provisioner] = provisioner_for,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.by = by
+        self._find_provisioner = find_provisioner
+        self._spawns: list[_Spawn] = []
+        self._failures: dict[str, int] = {}  # role -> starts in a row that failed
+        self._not_before: dict[str, float] = {}
+        self._missing_since: float | None = None
+        self._patience = 0.0
+
+    def look_for_coordinator(self, members: Sequence[Member]) -> None:
+        """Start a coordinator when none has been there for long enough. Called with each heartbeat."""
+        self.check(members)
+        if not _decide.lacks_coordinator(members):
+            self._missing_since = None
+            return
+        now = monotonic()
+        if self._missing_since is None:
+            self._missing_since = now
+            jitter = self.settings.coordinator_jitter * random.random()
+            self._patience = self.settings.coordinator_missing + jitter
+        elif now - self._missing_since >= self._patience:
+            self._missing_since = None
+            self.spawn("coordinator", 1)
+
+    def spawn(self, role: str, limit: int, *, node: str = "") -> bool:
+        """Start a node of a role, unless there are `limit` already, or a start failed a moment ago."""
+        if monotonic() < self._not_before.get(role, 0.0):
+            return False
+        text = self.store.get(f"template:{role}")
+        if not text:
+            return False
+        template = NodeTemplate.loads(text)
+        spawn_id = os.urandom(6).hex()
+        node = node or f"{role}-{spawn_id}"
+        grace = self.settings.spawn_grace
+        host = template.host or socket.gethostname()
+        if not self.store.reserve(
+            node, role, spawn_id=spawn_id, grace=grace, limit=limit, by=self.by, host=host
+        ):
+            return False
+        try:
+            started = self._find_provisioner(template).start(template, node, spawn_id)
+        except SpawnFailed as error:
+            self._failed(node, role, str(error))
+            return False
+        self._spawns.append(_Spawn(node, role, started, monotonic() + grace))
+        return True
+
+    def check(self, members: Sequence[Member]) -> None:
+        """Look after those that were started: did they join, or end, or do neither for too long?"""
+        up = {m.node for m in members if m.state != "joining"}
+        left = []
+        for spawn in self._spawns:
+            code = spawn.started.poll()
+            if spawn.node in up:
+                self._failures[spawn.role] = 0
+                if code is None:
+                    left.append(_Spawn(spawn.node, spawn.role, spawn.started, float("inf")))  # to be reaped
+            elif spawn.deadline == float("inf"):
+                if code is None:
+                    left.append(spawn)
+            elif code is not None:
+                self._failed(
+                    spawn.node, spawn.role, f"it ended with exit code {code}: {spawn.started.tail()}"
+                )
+            elif monotonic() > spawn.deadline:
+                spawn.started.stop()
+                text = f"it did not join within {self.settings.spawn_grace:g} s: {spawn.started.tail()}"
+                self._failed(spawn.node, spawn.role, text)
+            else:
+                left.append(spawn)
+        self._spawns = left
+
+    def _failed(self, node: str, role: str, why: str) -> None:
+        failures = self._failures[role] = self._failures.get(role, 0) + 1
+        pause = _decide.spawn_pause(failures)
+        self._not_before[role] = monotonic() + pause
+        log.warning("%s did not start (%d in a row, next try in %.1f s): %s", node, failures, pause, why)
+        try:
+            self.store.leave(node, "", "its start failed")
+            self.store.note("spawn-failed", node, self.by, why[-1500:])
+        except StoreError:
+            pass  # the note runs out by itself

@@ -1,0 +1,612 @@
+"""The SQLite engine: one file for many processes of one machine, and the whole of `memory:`.
+
+Every call is one `BEGIN IMMEDIATE` transaction in a thread of its own, so a tasklet that waits for the disk
+holds up no other. `memory:` is the same code on SQLite's in-memory database, without the thread.
+
+Not for network file systems: SQLite's locks do not hold there.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from gevent.threadpool import ThreadPool
+
+from cluster._failpoints import fail_point
+from cluster.errors import (
+    BadStoreUrl,
+    NameTaken,
+    StoreError,
+    StoreUnavailable,
+)
+from cluster.records import (
+    Assignment,
+    Beat,
+    Claim,
+    Event,
+    Finish,
+    Guard,
+    Lock,
+    Member,
+    NewTask,
+    Repair,
+    Statistics,
+    Survey,
+    Task,
+    TaskState,
+)
+from cluster.stores._bells import Bells
+from cluster.stores._file import clock_offset, prepare, transact, translated
+from cluster.stores._keys import split_lane
+from cluster.stores._memory import Memory, MemoryListener
+from cluster.stores._turn import TASK, Turn, task_of
+from cluster.stores.base import Listener
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """See `cluster.stores.base.Store`."""
+
+    def __init__(
+        self, url: str, group: str, *, path: str = "", memory: str | None = None, patience: float = 10.0
+    ) -> None:
+        self.url = url
+        self.group = group
+        self._patience = patience
+        self._memory: Memory | None = None
+        self._pool: ThreadPool | None = None
+        self._bells: Bells | None = None
+        self._path = path
+        self._db: sqlite3.Connection | None = None
+        self._offset = 0.0
+        if memory is not None:
+            self._memory = Memory.named(memory)
+        else:
+            if not Path(path).absolute().parent.is_dir():
+                raise BadStoreUrl(
+                    f"{url!r}: there is no folder {Path(path).absolute().parent}; make it first"
+                )
+            self._pool = ThreadPool(1)  # one connection, used by one thread
+            self._bells = Bells(path, group)
+            try:
+                self._pool.apply(self._open)
+            except BaseException:
+                self.close()
+                raise
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self.url} group={self.group!r} {'open' if self._pool or self._memory else 'closed'}>"
+
+    # -- the file ------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            # timeout=0: SQLite's own waiting sleeps up to 100 ms at a time; ours is quicker and fairer.
+            db = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"{self.url}: {error}") from error
+        self._db = db
+        self._patiently(lambda: prepare(db, self.url))
+        self._offset = self._patiently(lambda: clock_offset(db))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Repeat a call while another process writes; runs in the store's thread."""
+        deadline = time.monotonic() + self._patience
+        pause = 0.0005
+        while True:
+            try:
+                return call()
+            except sqlite3.OperationalError as error:
+                code = error.sqlite_errorcode & 0xFF
+                if code not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or time.monotonic() > deadline:
+                    raise translated(self.url, error) from error
+            except sqlite3.Error as error:
+                raise translated(self.url, error) from error
+            time.sleep(pause * random.random())
+            pause = min(0.01, pause * 1.5)
+
+    def _call(self, function: Callable[[Turn], T], *, writes: bool = True) -> T:
+        if self._memory is not None:
+            result, readied = transact(self._memory.db, self.group, 0.0, function, writes)
+        else:
+            pool = self._pool
+            if pool is None:
+                raise StoreError(f"{self.url} was closed; open it again with open_store()")
+            result, readied = pool.apply(self._transact_in_thread, (function, writes))
+        if readied:
+            self.ring("ready")
+        return result
+
+    def _transact_in_thread(self, function: Callable[[Turn], T], writes: bool) -> tuple[T, bool]:
+        db = self._db
+        assert db is not None
+        return self._patiently(lambda: transact(db, self.group, self._offset, function, writes))
+
+    def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            if self._db is not None:
+                pool.apply(self._db.close)
+            pool.kill()
+        if self._bells is not None:
+            self._bells.close()
+
+    def now(self) -> float:
+        return time.monotonic() + self._offset if self._memory is None else time.time()
+
+    def groups(self) -> tuple[str, ...]:
+        return self._call(
+            lambda t: tuple(name for (name,) in t.db.execute("SELECT name FROM grp ORDER BY name")),
+            writes=False,
+        )
+
+    def declare_group(self) -> None:
+        self._call(lambda t: t.declare())
+
+    def wipe(self) -> None:
+        def wipe(t: Turn) -> None:
+            for table in (
+                "task",
+                "assignment",
+                "absorbed",
+                "member",
+                "lock",
+                "queue",
+                "event",
+                "counter",
+                "config",
+            ):
+                t.db.execute(f"DELETE FROM {table} WHERE grp = ?", (t.grp,))  # noqa: S608  a name of ours
+            t.db.execute("DELETE FROM grp WHERE name = ?", (t.grp,))
+
+        self._call(wipe)
+
+    # -- hints ---------------------------------------------------------------------------------------------
+
+    def listen(self, *topics: str) -> Listener:
+        # A client waits for one task; here all of those share the topic.
+        names = tuple({"ended" if topic.startswith("ended:") else topic for topic in topics})
+        if self._memory is not None:
+            return MemoryListener(self._memory, {f"{self.group}\x1f{name}" for name in names})
+        assert self._bells is not None
+        return self._bells.listen(names)
+
+    def ring(self, topic: str) -> None:
+        if self._memory is not None:
+            self._memory.ring(f"{self.group}\x1f{topic}")
+        elif self._bells is not None:
+            self._bells.ring(topic)
+
+    # -- tasks ---------------------------------------------------------------------------------------------
+
+    def submit(self, tasks: Sequence[NewTask], *, guard: Guard | None = None) -> list[str]:
+        def submit(t: Turn) -> list[str]:
+            t.check(guard)
+            t.check_room(tasks)
+            outcomes = []
+            for index, task in enumerate(tasks):
+                outcomes.append(t.insert(task))
+                if index == 0:
+                    fail_point("submit-first-row")
+            return outcomes
+
+        outcomes = self._call(submit)
+        fail_point("submit-committed")
+        return outcomes
+
+    def claim(
+        self,
+        node: str,
+        incarnation: str,
+        count: int,
+        *,
+        queues: Sequence[str],
+        ops: Iterable[str],
+        buckets: Iterable[int] | None = None,
+        lease: float,
+        by: str = "",
+        guard: Guard | None = None,
+    ) -> tuple[list[Claim], float | None]:
+        known = frozenset(ops)
+        ours = None if buckets is None else frozenset(map(str, buckets))
+
+        def claim(t: Turn) -> tuple[list[Claim], float | None]:
+            t.check(guard)
+            t.check_member(node, incarnation)
+            t.promote(100)
+            claims: list[Claim] = []
+            for queue in queues:
+                if len(claims) == count:
+                    break
+                heads = t.heads(queue, known, ours, count - len(claims))
+                claims.extend(t.give(task_id, node, incarnation, lease, by) for task_id in heads)
+            return claims, t.next_due()
+
+        claims, due = self._call(claim)
+        if claims and by:
+            self.ring(f"node:{node}")
+        return claims, due
+
+    def assigned(self, node: str, incarnation: str) -> list[Claim]:
+        def assigned(t: Turn) -> list[Claim]:
+            t.check_member(node, incarnation)
+            rows = t.db.execute(
+                "SELECT task_id, fence FROM assignment WHERE grp = ? AND node = ? AND running = 0",
+                (t.grp, node),
+            ).fetchall()
+            t.db.execute("UPDATE assignment SET running = 1 WHERE grp = ? AND node = ?", (t.grp, node))
+            found = ((t.task(task_id), fence) for task_id, fence in rows)
+            return [Claim(task, fence) for task, fence in found if task and task.state == TaskState.ASSIGNED]
+
+        return self._call(assigned)
+
+    def finish(self, node: str, ends: Sequence[Finish]) -> list[bool]:
+        if not ends:
+            return []
+        outcomes = self._call(lambda t: [t.finish(node, end) for end in ends])
+        fail_point("finish-committed")
+        self.ring("ended")
+        return outcomes
+
+    def cancel(self, task_id: str) -> bool:
+        def cancel(t: Turn) -> list[str] | None:
+            row = t.db.execute("SELECT state FROM task WHERE grp = ? AND id = ?", (t.grp, task_id)).fetchone()
+            if row is None or row[0] not in ("scheduled", "blocked", "ready", "assigned"):
+                return None
+            nodes = [
+                n
+                for (n,) in t.db.execute(
+                    "SELECT node FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id)
+                )
+            ]
+            t.end(task_id, TaskState.CANCELLED)
+            t.note("cancel", task_id)
+            return nodes
+
+        nodes = self._call(cancel)
+        for node in nodes or ():
+            self.ring(f"node:{node}")
+        if nodes is not None:
+            self.ring("ended")
+        return nodes is not None
+
+    def replay(self, task_ids: Sequence[str]) -> int:
+        def replay(t: Turn) -> int:
+            replayed = 0
+            for task_id in task_ids:
+                task = t.task(task_id)
+                if task is None or task.state != TaskState.DEAD:
+                    continue
+                t.db.execute(
+                    "UPDATE task SET attempts = 0, losses = 0, ended = NULL, error = NULL, deadline = NULL "
+                    "WHERE grp = ? AND id = ?",
+                    (t.grp, task_id),
+                )
+                t.settle(task_id, task.queue, task.ordering_key, due=t.now, priority=task.priority)
+                t.count("replayed")
+                t.note("replay", task_id)
+                replayed += 1
+            return replayed
+
+        return self._call(replay)
+
+    def task(self, task_id: str) -> Task | None:
+        return self._call(lambda t: t.task(task_id, whole=True), writes=False)
+
+    def tasks(
+        self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
+    ) -> list[Task]:
+        def tasks(t: Turn) -> list[Task]:
+            where, values = "grp = ? AND id > ?", [t.grp, after]
+            if state == TaskState.DEAD:
+                where += " AND state = 'dead'"  # as a literal, so that SQLite takes the index of the dead
+            elif state is not None:
+                where, values = f"{where} AND state = ?", [*values, state]
+            if queue is not None:
+                where, values = f"{where} AND queue = ?", [*values, queue]
+            return [
+                task_of(row)
+                for row in t.db.execute(
+                    f"SELECT {TASK} FROM task WHERE {where} ORDER BY id LIMIT ?",  # noqa: S608  names of ours
+                    (*values, limit),
+                )
+            ]
+
+        return self._call(tasks, writes=False)
+
+    def assignments(self, node: str | None = None) -> list[Assignment]:
+        return self._call(
+            lambda t: t.assignments("node = ?" if node is not None else "?", True if node is None else node),
+            writes=False,
+        )
+
+    def statistics(self) -> Statistics:
+        def statistics(t: Turn) -> Statistics:
+            tasks: dict[str, dict[str, int]] = {}
+            for queue, state, count in t.db.execute(
+                "SELECT queue, state, n FROM tally WHERE grp = ?", (t.grp,)
+            ):
+                if count:
+                    tasks.setdefault(queue, {})[state] = count
+            counters = dict(
+                t.db.execute("SELECT name, value FROM counter WHERE grp = ? AND name NOT LIKE '#%'", (t.grp,))
+            )
+            oldest: dict[str, float] = {}
+            for lane in t.lanes(""):
+                since = t.db.execute(
+                    "SELECT ready_since FROM task WHERE grp = ? AND lane = ? AND state = 'ready' ORDER BY rank LIMIT 1",
+                    (t.grp, lane),
+                ).fetchone()[0]
+                queue = split_lane(lane)[0]
+                oldest[queue] = max(oldest.get(queue, 0.0), t.now - since)
+            return Statistics(tasks, counters, oldest)
+
+        return self._call(statistics, writes=False)
+
+    def configure_queue(
+        self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
+    ) -> None:
+        def configure(t: Turn) -> None:
+            t.declare()
+            t.db.execute("INSERT OR IGNORE INTO queue (grp, name) VALUES (?, ?)", (t.grp, queue))
+            if max_waiting is not None:
+                t.db.execute(
+                    "UPDATE queue SET max_waiting = ? WHERE grp = ? AND name = ?", (max_waiting, t.grp, queue)
+                )
+            if paused is not None:
+                t.db.execute("UPDATE queue SET paused = ? WHERE grp = ? AND name = ?", (paused, t.grp, queue))
+
+        self._call(configure)
+        self.ring("ready")
+
+    def queues(self) -> dict[str, dict[str, int]]:
+        return self._call(
+            lambda t: {
+                name: {"max_waiting": limit, "paused": paused}
+                for name, limit, paused in t.db.execute(
+                    "SELECT name, max_waiting, paused FROM queue WHERE grp = ?", (t.grp,)
+                )
+            },
+            writes=False,
+        )
+
+    # -- members -------------------------------------------------------------------------------------------
+
+    def reserve(
+        self, node: str, role: str, *, spawn_id: str, grace: float, limit: int, by: str = "", host: str = ""
+    ) -> bool:
+        def reserve(t: Turn) -> bool:
+            there = t.members()
+            if any(m.spawn_id == spawn_id or m.node == node for m in there):
+                return False
+            if sum(m.role == role and m.state != "draining" for m in there) >= limit:
+                return False
+            t.put_member(Member(node, "", role, "joining", spawn_id=spawn_id, host=host, joined=t.now), grace)
+            t.note("spawn", node, by, role)
+            return True
+
+        return self._call(reserve)
+
+    def join(self, member: Member, ttl: float) -> None:
+        def join(t: Turn) -> None:
+            for other in t.members():
+                if other.spawn_id and other.spawn_id == member.spawn_id and other.state == "joining":
+                    t.db.execute("DELETE FROM member WHERE grp = ? AND node = ?", (t.grp, other.node))
+                elif other.node == member.node and other.incarnation != member.incarnation:
+                    raise NameTaken(
+                        f"a node named {member.node!r} is in group {t.grp!r} already (pid {other.pid} on "
+                        f"{other.host}); choose another name, or wait {other.lease_until - t.now:.1f} s if it "
+                        "has just died"
+                    )
+            t.declare()
+            t.give_back(member.node, "its node joined anew")
+            t.put_member(member, ttl, joined=t.now)
+            t.note("join", member.node, detail=member.role)
+
+        self._call(join)
+        self.ring("lead")
+
+    def renew(self, member: Member, ttl: float, lease: float, running: Sequence[str] = ()) -> Beat:
+        def renew(t: Turn) -> Beat:
+            state = t.check_member(member.node, member.incarnation)
+            row = t.db.execute(
+                "SELECT joined FROM member WHERE grp = ? AND node = ?", (t.grp, member.node)
+            ).fetchone()
+            state = "draining" if "draining" in (state, member.state) else member.state
+            t.put_member(member, ttl, joined=row[0], state=state)
+            t.db.execute(
+                "UPDATE assignment SET lease_until = ? WHERE grp = ? AND node = ?",
+                (t.now + lease, t.grp, member.node),
+            )
+            held = t.db.execute(
+                "SELECT task_id, fence, running FROM assignment WHERE grp = ? AND node = ?",
+                (t.grp, member.node),
+            ).fetchall()
+            return Beat(t.now, tuple((i, f, bool(r)) for i, f, r in held), state)
+
+        return self._call(renew)
+
+    def leave(self, node: str, incarnation: str, reason: str = "") -> None:
+        def leave(t: Turn) -> None:
+            gone = t.db.execute(
+                "DELETE FROM member WHERE grp = ? AND node = ? AND incarnation = ?",
+                (t.grp, node, incarnation),
+            ).rowcount
+            if gone:
+                t.give_back(node, reason or "its node left")
+                t.note("leave", node, detail=reason)
+
+        self._call(leave)
+        self.ring("lead")
+
+    def drain(self, node: str) -> bool:
+        def drain(t: Turn) -> bool:
+            changed = t.db.execute(
+                "UPDATE member SET state = 'draining' WHERE grp = ? AND node = ? AND state <> 'draining'",
+                (t.grp, node),
+            ).rowcount
+            if changed:
+                t.note("retire", node)
+            return bool(changed)
+
+        changed = self._call(drain)
+        self.ring(f"node:{node}")
+        return changed
+
+    def members(self) -> list[Member]:
+        return self._call(lambda t: t.members(), writes=False)
+
+    # -- locks ---------------------------------------------------------------------------------------------
+
+    def acquire(self, name: str, holder: str, ttl: float) -> Lock:
+        def acquire(t: Turn) -> Lock:
+            held = t.lock(name)
+            if held is not None and held.lease_until > t.now:
+                if held.holder != holder:
+                    return held
+                fence = held.fence
+            else:
+                if held is not None:
+                    t.note("lock-expired", name, held.holder, str(held.fence))
+                fence = t.draw("#fence")
+                t.note("lock", name, holder, str(fence))
+            t.db.execute(
+                "INSERT OR REPLACE INTO lock VALUES (?, ?, ?, ?, ?)",
+                (t.grp, name, holder, fence, t.now + ttl),
+            )
+            return Lock(name, holder, fence, t.now + ttl)
+
+        return self._call(acquire)
+
+    def renew_lock(self, name: str, fence: int, ttl: float) -> bool:
+        return self._call(
+            lambda t: bool(
+                t.db.execute(
+                    "UPDATE lock SET lease_until = ? WHERE grp = ? AND name = ? AND fence = ? AND lease_until > ?",
+                    (t.now + ttl, t.grp, name, fence, t.now),
+                ).rowcount
+            )
+        )
+
+    def release(self, name: str, fence: int) -> bool:
+        def release(t: Turn) -> bool:
+            held = t.lock(name)
+            if held is None or held.fence != fence:
+                return False
+            t.db.execute("DELETE FROM lock WHERE grp = ? AND name = ?", (t.grp, name))
+            t.note("unlock", name, held.holder, str(fence))
+            return held.lease_until > t.now
+
+        released = self._call(release)
+        self.ring("lead")
+        return released
+
+    def lock(self, name: str) -> Lock | None:
+        def read(t: Turn) -> Lock | None:
+            held = t.lock(name)
+            return held if held is not None and held.lease_until > t.now else None
+
+        return self._call(read, writes=False)
+
+    # -- the coordinator -----------------------------------------------------------------------------------
+
+    def promote(self, limit: int, *, guard: Guard | None = None) -> int:
+        def promote(t: Turn) -> int:
+            t.check(guard)
+            return t.promote(limit)
+
+        return self._call(promote)
+
+    def survey(self, limit: int, *, unknown_after: float) -> Survey:
+        return self._call(lambda t: t.survey(limit, unknown_after), writes=False)
+
+    def repair(self, repairs: Sequence[Repair], *, guard: Guard | None = None) -> int:
+        def repair(t: Turn) -> int:
+            t.check(guard)
+            by = guard.lock if guard else ""
+            return sum(t.repair(one, by) for one in repairs)
+
+        applied = self._call(repair)
+        for one in repairs:
+            if one.node:
+                self.ring(f"node:{one.node}")
+        if applied:
+            self.ring("ended")
+        return applied
+
+    def purge(self, older_than: float, limit: int, *, journal: int, guard: Guard | None = None) -> int:
+        def purge(t: Turn) -> int:
+            t.check(guard)
+            t.db.execute(
+                "DELETE FROM event WHERE grp = ? AND seq <= (SELECT max(seq) FROM event WHERE grp = ?) - ?",
+                (t.grp, t.grp, journal),
+            )
+            return t.db.execute(
+                "DELETE FROM task WHERE rowid IN (SELECT rowid FROM task WHERE grp = ? AND ended < ? "
+                "AND ended IS NOT NULL AND state <> 'dead' LIMIT ?)",
+                (t.grp, t.now - older_than, limit),
+            ).rowcount
+
+        return self._call(purge)
+
+    # -- the journal ---------------------------------------------------------------------------------------
+
+    def note(self, kind: str, subject: str, by: str = "", detail: str = "") -> None:
+        self._call(lambda t: t.note(kind, subject, by, detail))
+
+    def events(self, *, after: str = "", limit: int = 1000) -> list[Event]:
+        return self._call(
+            lambda t: [
+                Event(f"{seq:016d}", *rest)
+                for seq, *rest in t.db.execute(
+                    "SELECT seq, at, kind, subject, by, detail FROM event WHERE grp = ? AND seq > ? "
+                    "ORDER BY seq LIMIT ?",
+                    (t.grp, int(after or 0), limit),
+                )
+            ],
+            writes=False,
+        )
+
+    def put(self, key: str, value: str) -> None:
+        def put(t: Turn) -> None:
+            t.declare()
+            if value:
+                t.db.execute("INSERT OR REPLACE INTO config VALUES (?, ?, ?)", (t.grp, key, value))
+            else:
+                t.db.execute("DELETE FROM config WHERE grp = ? AND key = ?", (t.grp, key))
+
+        self._call(put)
+
+    def get(self, key: str) -> str:
+        def get(t: Turn) -> str:
+            row = t.db.execute("SELECT value FROM config WHERE grp = ? AND key = ?", (t.grp, key)).fetchone()
+            return row[0] if row else ""
+
+        return self._call(get, writes=False)
+
+    # -- for tests: what no call of the contract would do
+
+    def plant(self, task_id: str, node: str, incarnation: str) -> int:
+        """Write an assignment that nobody decided."""
+
+        def plant(t: Turn) -> int:
+            fence = t.draw("#fence")
+            t.db.execute(
+                "INSERT INTO assignment VALUES (?, ?, ?, ?, ?, 1, ?, ?, 1, 'test')",
+                (t.grp, task_id, node, incarnation, fence, t.now, t.now + 60),
+            )
+            return fence
+
+        return self._call(plant)
+
+    def unassign(self, task_id: str) -> None:
+        """Lose the assignments of a task."""
+        self._call(
+            lambda t: t.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id))
+        )

@@ -1,0 +1,463 @@
+"""A worker: an agent that claims tasks and renews leases, and executor processes that run them.
+
+    Worker("sqlite:///work.db", imports=["myops"], slots=4).run()
+
+The agent never runs user code, so a task that computes, crashes or hangs never costs a heartbeat. The pieces are
+public: `Store.claim`, `executor.execute` and `Store.finish` make a worker of twenty lines (docs/cluster.md has one).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event as Flag
+
+from cluster import _decide, _frames as frames, _slots
+from cluster._failpoints import fail_point
+from cluster._slots import InlineSlot, Slot
+from cluster.errors import LeaseLost, NameTaken, StoreError
+from cluster.records import Claim, Ending, Finish, Member, NewTask
+from cluster.settings import Settings
+from cluster.stores import Store, open_store
+
+if TYPE_CHECKING:
+    from cluster.healing import Healer
+
+log = logging.getLogger("cluster")
+
+UNHEARD = (
+    2  # heartbeats that a row must be ours without our knowing it, before we say that the claim was lost
+)
+
+
+def release() -> str:
+    """The version of this program, for the members' list."""
+    try:
+        return version("tasklets")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class Worker:
+    """See above. `run` blocks until it has drained."""
+
+    def __init__(
+        self,
+        store: str | Store,
+        group: str = "default",
+        *,
+        imports: Sequence[str] = (),
+        slots: int | None = None,
+        queues: Sequence[str] | Mapping[str, int] = ("default",),
+        labels: Sequence[str] = (),
+        name: str | None = None,
+        spawn_id: str = "",
+        prefetch: int = 0,
+        dispatch: str = "pull",
+        inline: bool = False,
+        settings: Settings | None = None,
+        healer: Healer | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.store = (
+            open_store(store, group, patience=self.settings.store_patience)
+            if isinstance(store, str)
+            else store
+        )
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
+        weights = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, 1)
+        self._turns = _decide.Turns(weights)
+        self._imports = tuple(imports)
+        self._inline = inline
+        self._prefetch = prefetch
+        self._dispatch = dispatch
+        self._healer = healer
+        self._count = slots if slots is not None else os.cpu_count() or 1
+        self._member = Member(
+            self.name,
+            os.urandom(8).hex(),
+            "worker",
+            slots=self._count,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=release(),
+            queues=tuple(weights),
+            labels=tuple(labels),
+            spawn_id=spawn_id,
+        )
+        self._slots: list[Slot | InlineSlot] = []
+        self._held: deque[Claim] = deque()  # claimed, and no slot free yet
+        self._ends: list[tuple[str, Finish]] = []  # incarnation, end: to be reported
+        self._work = Flag()  # there may be something to do
+        self._draining = False
+        self._stopped = Flag()
+        self._leased_until = 0.0  # on our own clock, so too early rather than too late
+        self._unheard: dict[str, int] = {}  # task id -> heartbeats
+        self._nodes: tuple[str, ...] = ()
+        self._next_due: float | None = None
+        self._idle_since = 0.0
+        self._asked = 0
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.name} running={len(self.running)}/{self._count}>"
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The ids of the tasks that it has."""
+        return tuple(claim.task.task_id for claim in self._claims())
+
+    # -- its life ------------------------------------------------------------------------------------------
+
+    def run(self, *, signals: bool = False) -> None:
+        """Work until `stop`. Blocks. With `signals`, SIGTERM and SIGINT drain it, and a second one stops it at once.
+
+        Raises NameTaken, StoreError when it cannot join.
+        """
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                gevent.signal_handler(number, self._signalled)
+        self._join(patiently=bool(self._member.spawn_id))
+        self._slots = [self._make_slot(number) for number in range(self._count)]
+        loops = [gevent.spawn(loop) for loop in (self._beat_loop, self._work_loop, self._listen_loop)]
+        try:
+            gevent.joinall(loops[:2], count=1)  # neither ends before the worker does
+            for loop in loops[:2]:
+                if loop.ready():
+                    loop.get()
+        finally:
+            gevent.killall(loops)
+            gevent.joinall([gevent.spawn(slot.close) for slot in self._slots])
+            self._leave()
+
+    def stop(self) -> None:
+        """Drain: claim nothing more, finish what runs within the grace, give the rest back, leave."""
+        if not self._draining:
+            self._draining = True
+            self._member = replace(self._member, state="draining")
+            gevent.spawn_later(self.settings.grace, self._stopped.set)
+            self._work.set()
+
+    def _signalled(self) -> None:
+        self._asked += 1
+        if self._asked > 1:
+            self._stopped.set()
+        self.stop()
+        self._work.set()
+
+    def _make_slot(self, number: int) -> Slot | InlineSlot:
+        if self._inline:
+            return InlineSlot(number, self.settings, self._report, self._work.set)
+        return Slot(number, self._imports, self.settings, self._report, self._work.set)
+
+    def _join(self, *, patiently: bool = False) -> None:
+        asked = monotonic()
+        deadline = asked + 2 * self.settings.member_ttl
+        while True:
+            try:
+                self.store.join(self._member, self.settings.member_ttl)
+                break
+            except NameTaken:
+                if not patiently or monotonic() > deadline:
+                    raise
+                gevent.sleep(self.settings.heartbeat)
+        self._leased_until = asked + self.settings.member_ttl
+
+    def _leave(self) -> None:
+        ends = [end for incarnation, end in self._ends if incarnation == self._member.incarnation]
+        try:
+            self.store.finish(self.name, ends)
+            self.store.leave(self.name, self._member.incarnation, "drained")
+        except (StoreError, LeaseLost) as error:
+            log.warning("%s could not say goodbye, its lease will run out: %s", self.name, error)
+
+    # -- heartbeat -----------------------------------------------------------------------------------------
+
+    def _beat_loop(self) -> None:
+        while True:
+            gevent.sleep(self.settings.heartbeat * (0.9 + 0.2 * random.random()))
+            try:
+                self._beat()
+            except LeaseLost:
+                self._start_anew()
+            except StoreError as error:
+                log.warning("%s cannot renew its lease: %s", self.name, error)
+            if self._draining and not self.running and not self._ends:
+                self._work.set()
+
+    def _beat(self) -> None:
+        now = self.store.now()
+        running = self.running
+        self._idle_since = 0.0 if running else self._idle_since or now
+        ops = sorted({name for slot in self._slots for name in slot.policies})
+        self._member = replace(
+            self._member, running=len(running), ops=tuple(ops), idle_since=self._idle_since
+        )
+        asked = monotonic()
+        before = {(claim.task.task_id, claim.fence) for claim in self._claims()}
+        beat = self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease, running)
+        fail_point("worker-renewed")
+        self._leased_until = asked + self.settings.member_ttl
+        if beat.state == "draining" and not self._draining:
+            log.info("%s was asked to drain", self.name)
+            self.stop()
+        self._compare(beat.held, before)
+        members = self.store.members()
+        self._nodes = tuple(
+            m.node
+            for m in members
+            if m.role == "worker" and m.state == "up" and set(m.queues) & set(self._turns.weights)
+        )
+        if self._healer is not None and not self._draining:
+            self._healer.look_for_coordinator(members)
+
+    def _claims(self) -> list[Claim]:
+        return [*(slot.claim for slot in self._slots if slot.claim is not None), *self._held]
+
+    def _compare(self, held: Sequence[tuple[str, int, bool]], before: set[tuple[str, int]]) -> None:
+        """Bring what we run in line with what the store says that we have.
+
+        `before` is what we had when the store was asked: of what came since, its answer knows nothing.
+        """
+        rows = {task_id: fence for task_id, fence, _ in held}
+        reported = {end.task_id for _, end in self._ends}
+        gone = {(task_id, fence) for task_id, fence in before if rows.get(task_id) != fence}
+        for slot in self._slots:
+            if slot.claim is not None and (slot.claim.task.task_id, slot.claim.fence) in gone:
+                slot.cancel()  # cancelled, or revoked: its result would not count
+        self._held = deque(claim for claim in self._held if (claim.task.task_id, claim.fence) not in gone)
+        ours = set(self.running) | reported
+        if any(not running for _, _, running in held):
+            for claim in self.store.assigned(self.name, self._member.incarnation):
+                self._take(claim)
+        unheard = {}
+        for task_id, fence, running in held:
+            if running and task_id not in ours:
+                unheard[task_id] = self._unheard.get(task_id, 0) + 1
+                if unheard[task_id] >= UNHEARD:  # the answer to the claim was lost on its way
+                    self._end(Finish(task_id, fence, Ending.RELEASED))
+        self._unheard = unheard
+        self._work.set()
+
+    def _start_anew(self) -> None:
+        """Our lease ran out, we were frozen or cut off: what we run is no longer ours."""
+        log.warning("%s lost its lease; it drops what it runs and joins again", self.name)
+        for slot in self._slots:
+            if slot.claim is not None:
+                slot.kill(_slots.DROPPED)
+        self._held.clear()
+        ends, self._ends = [end for _, end in self._ends], []
+        self._member = replace(self._member, incarnation=os.urandom(8).hex(), spawn_id="", joined=0.0)
+        try:
+            self.store.finish(self.name, ends)  # those that nobody has taken over meanwhile count
+            self._join()
+        except (NameTaken, StoreError) as error:
+            log.warning("%s cannot join again yet: %s", self.name, error)
+        self._work.set()
+
+    # -- work ----------------------------------------------------------------------------------------------
+
+    def _listen_loop(self) -> None:
+        listener = self.store.listen("ready", f"node:{self.name}")
+        try:
+            while True:
+                if listener.wait(self.settings.poll * 10):
+                    if self._dispatch == "assign":
+                        self._fetch_assigned()
+                    self._work.set()
+        finally:
+            listener.close()
+
+    def _fetch_assigned(self) -> None:
+        try:
+            for claim in self.store.assigned(self.name, self._member.incarnation):
+                self._take(claim)
+        except (StoreError, LeaseLost):
+            pass  # the next heartbeat sees it
+
+    def _work_loop(self) -> None:
+        pause = 0.05
+        while True:
+            self._work.clear()
+            try:
+                # First the next tasks, then the ends of the last ones: so a slot is idle for one call, not two.
+                self._run_held()
+                busy = self._claim() + self._report_ends()
+                pause = 0.05
+            except LeaseLost:
+                self._leased_until = 0.0  # no claims until the heartbeat has joined again
+                busy = 0
+            except StoreError as error:
+                log.warning("%s: %s", self.name, error)
+                gevent.sleep(pause)
+                pause = min(2.0, pause * 2)
+                continue
+            if self._draining and (self._stopped.is_set() or not (self.running or self._ends)):
+                self._give_up_rest()
+                return
+            if not busy and not self._ends:
+                self._work.wait(self._idle_seconds())
+
+    def _idle_seconds(self) -> float:
+        wait = self.settings.poll
+        if self._next_due is not None:
+            wait = min(wait, self._next_due + 0.001)
+        return wait
+
+    def _report_ends(self) -> int:
+        reported = 0
+        while self._ends:
+            batch = self._ends[: self.settings.batch]
+            ours = [end for incarnation, end in batch if incarnation == self._member.incarnation]
+            fail_point("worker-before-finish")
+            self.store.finish(self.name, ours)
+            fail_point("worker-after-finish")
+            del self._ends[: len(batch)]
+            reported += len(batch)
+        return reported
+
+    def _claim(self) -> int:
+        free = sum(slot.free for slot in self._slots) - len(self._held)
+        wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
+        if self._draining or self._dispatch == "assign" or wanted <= 0 or monotonic() >= self._leased_until:
+            return 0
+        ops = {name for slot in self._slots for name in slot.policies}
+        if not ops:
+            return 0
+        buckets = (
+            _decide.buckets_of(self.name, self._nodes)
+            if self.name in self._nodes and len(self._nodes) > 1
+            else None
+        )
+        claims, self._next_due = self.store.claim(
+            self.name,
+            self._member.incarnation,
+            wanted,
+            queues=self._turns.order(),
+            ops=sorted(ops),
+            buckets=buckets,
+            lease=self.settings.task_lease,
+        )
+        fail_point("worker-claimed")
+        for claim in claims:
+            self._turns.served(claim.task.queue)
+            self._held.append(claim)
+        self._run_held()
+        return len(claims)
+
+    def _take(self, claim: Claim) -> None:
+        if claim.task.task_id not in self.running:
+            if self._draining or not any(claim.task.op in slot.policies for slot in self._slots):
+                self._end(Finish(claim.task.task_id, claim.fence, Ending.RELEASED))  # G-11
+            else:
+                self._held.append(claim)
+                self._work.set()
+
+    def _run_held(self) -> None:
+        for slot in self._slots:
+            if not self._held:
+                return
+            if slot.free and self._held[0].task.op in slot.policies:
+                claim = self._held.popleft()
+                task = claim.task
+                slot.run(
+                    claim,
+                    {
+                        "task_id": task.task_id,
+                        "fence": claim.fence,
+                        "attempt": task.attempts + 1,
+                        "step": task.step,
+                        "data": task.data,
+                        "job_id": task.job_id,
+                        "meta": task.meta,
+                        "worker": self.name,
+                    },
+                )
+
+    def _report(self, slot: Slot | InlineSlot, claim: Claim, kind: str, details: dict[str, Any]) -> None:
+        fail_point("worker-executed")
+        if kind == _slots.DROPPED or (kind == frames.STOPPED and slot.asked):
+            # It was not ours any more, so this says nothing new; should it be ours after all, it is to run again.
+            self._end(Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
+        else:
+            self._end(self._decided(claim, kind, details, slot.policies.get(claim.task.op)))
+
+    def _decided(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
+        task, fence = claim.task, claim.fence
+        if kind == frames.RETURNED:
+            children = tuple(NewTask(**row) for row in details["children"])
+            return Finish(task.task_id, fence, Ending.DONE, details["payload"], children=children)
+        if kind == frames.CONTINUES:
+            children = tuple(NewTask(**row) for row in details["children"])
+            return Finish(
+                task.task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
+                children=children,
+            )  # fmt: skip
+        if kind == frames.STOPPED:
+            return Finish(task.task_id, fence, Ending.CANCELLED)
+        if kind == _slots.LOST:
+            log.warning("task %s (%s) on %s: %s", task.task_id, task.op, self.name, details["why"])
+            return Finish(task.task_id, fence, Ending.LOST)
+        if kind == _slots.OVERRAN:
+            failure = _decide.Failure(
+                "TimeLimit", f"it passed its hard limit and was killed: {details['why']}"
+            )
+        else:
+            failure = _decide.Failure(
+                details["kind"],
+                details["message"],
+                details["traceback"],
+                details["transient"],
+                details["after"],
+            )
+        error = _decide.failure_bytes(failure, task, self.name)
+        delay = _decide.delay_after(failure, policy, task.attempts, random.random)
+        if delay is None:
+            return Finish(task.task_id, fence, Ending.DEAD, error)
+        return Finish(task.task_id, fence, Ending.AGAIN, error, after=delay, failed=True)
+
+    def _end(self, end: Finish) -> None:
+        self._ends.append((self._member.incarnation, end))
+        self._work.set()
+
+    def _give_up_rest(self) -> None:
+        """The grace is over: what still runs is killed, and given back as if it had not been claimed."""
+        for slot in self._slots:
+            if slot.claim is not None:
+                self._ends.append(
+                    (
+                        self._member.incarnation,
+                        Finish(slot.claim.task.task_id, slot.claim.fence, Ending.RELEASED),
+                    )
+                )
+        for claim in self._held:
+            self._ends.append(
+                (self._member.incarnation, Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
+            )
+
+
+def run_workers(workers: Sequence[Worker], *, signals: bool = True) -> None:
+    """Run several workers, of several groups, in one process. Blocks until all have drained."""
+    running = [gevent.spawn(worker.run) for worker in workers]
+    if signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, _signal_all(workers))
+    gevent.joinall(running, raise_error=True)
+
+
+def _signal_all(workers: Sequence[Worker]) -> Callable[[], None]:
+    def signalled() -> None:
+        for worker in workers:
+            worker._signalled()
+
+    return signalled

@@ -1,0 +1,38 @@
+"""The contract of a store, on the three engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.stores import Store, open_store
+from cluster.stores.contract import StoreContract
+from tests.cluster.conftest import shared_redis
+
+
+class TestMemory(StoreContract):
+    @pytest.fixture
+    def place(self, request: pytest.FixtureRequest) -> None:
+        self.url = f"memory:{request.node.name}"
+
+    def open(self, group: str = "default") -> Store:
+        return open_store(self.url, group)
+
+
+class TestSqlite(StoreContract):
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> None:
+        self.url = f"sqlite:///{tmp_path}/work.db"
+
+    def open(self, group: str = "default") -> Store:
+        return open_store(self.url, group)
+
+
+class TestRedis(StoreContract):
+    @pytest.fixture
+    def place(self) -> None:
+        self.url = shared_redis().url
+
+    def open(self, group: str = "default") -> Store:
+        return open_store(self.url, group)

@@ -1,0 +1,445 @@
+"""Groups: who leads, what is repaired, how lost nodes are replaced. Real processes and signals, on both engines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import Client, Membership, OperationError
+from cluster._decide import Bounds
+from cluster.errors import LeaseLost, NameTaken
+from cluster.healing import Healer, write_bounds
+from cluster.provision import NodeTemplate
+from cluster.stores import open_store
+from cluster.stores.contract import plant_assignment
+from cluster.testing import FAST, Nodes, all_events, check_journal, environ_of, lock_history, wait_for
+from tests.cluster import ops
+from tests.cluster.conftest import lines
+
+pytestmark = pytest.mark.real
+
+
+def leader(client: Client) -> str | None:
+    lock = client.store.lock("coordinator")
+    return lock.holder.split("#")[0] if lock else None
+
+
+def kinds(client: Client, *wanted: str) -> list[str]:
+    return [event.kind for event in all_events(client.store) if event.kind in wanted]
+
+
+# ------------------------------------------------------------------------------------------------ members
+
+
+def test_a_killed_worker_is_gone_and_its_tasks_run_elsewhere(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # G-02, G-13, A-37
+    first = nodes.worker(slots=2)
+    handles = [client.submit(ops.nap, 1.0, f"t{n}") for n in range(2)]
+    wait_for(lambda: len(lines(journal, "start")) == 2)
+    nodes.worker()
+    nodes.coordinator()
+    first.kill()
+    killed = time.monotonic()
+    assert [h.result(15) for h in handles] == ["t0", "t1"]
+    restarted = [float(line[0]) for line in lines(journal, "start")[2:]]
+    assert len(restarted) == 2
+    assert max(restarted) - killed < FAST.member_ttl + 2 * FAST.scan + 2.5  # the new nodes start meanwhile
+    assert [h.record().losses for h in handles] == [1, 1]
+    check_journal(all_events(client.store), task_ids=[h.task_id for h in handles])
+
+
+def test_a_frozen_worker_is_fenced_and_joins_again(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # A-21, A-36
+    frozen = nodes.worker("--name", "frozen", slots=1)
+    handle = client.submit(ops.nap, 0.5, "t")
+    wait_for(lambda: lines(journal, "start"))
+    before = client.members()[0].incarnation
+    nodes.coordinator()
+    frozen.freeze()
+    # Its executor is another process and finishes; that result must not count.
+    wait_for(lambda: kinds(client, "expire"), 10)
+    nodes.worker("--name", "other", slots=1)
+    assert handle.result(15) == "t"
+    assert handle.record().worker == "other"
+    frozen.thaw()
+    wait_for(lambda: [m for m in client.members() if m.node == "frozen" and m.incarnation != before], 10)
+    check_journal(all_events(client.store), task_ids=[handle.task_id])
+    assert client.submit(ops.add, 1, 2).result(5) == 3
+
+
+def test_a_second_node_of_a_name_is_refused(client: Client, nodes: Nodes) -> None:  # G-02
+    nodes.worker("--name", "same")
+    wait_for(lambda: client.members())
+    second = nodes.worker("--name", "same")
+    assert second.wait() == 1
+    assert "choose another name" in second.output()
+    assert len(client.members()) == 1
+
+
+def test_a_worker_serves_two_groups(url: str, client: Client, nodes: Nodes) -> None:  # G-01, A-35
+    nodes.worker("--group", "other", slots=1)
+    with Client(url, "other", settings=FAST) as other:
+        wait_for(lambda: other.members() and client.members())
+        assert other.submit(ops.add, 1, 2).result(10) == 3
+        assert client.submit(ops.add, 3, 4).result(10) == 7
+        assert client.stats().counters["submitted"] == 1
+
+
+def test_shares_cover_everything_once(url: str) -> None:  # A-41
+    stores = [open_store(url, "indexers") for _ in range(3)]
+    members = [Membership(store, name=f"m{n}", settings=FAST) for n, store in enumerate(stores)]
+    for member in members:
+        member.__enter__()
+    for total in (0, 1, 2, 3, 10, 1000):
+        assert sorted(n for m in members for n in m.my_share(total)) == list(range(total))
+    members[1].__exit__()
+    assert sorted(n for m in (members[0], members[2]) for n in m.my_share(10)) == list(range(10))
+    for member in (members[0], members[2]):
+        member.__exit__()
+    for store in stores:
+        store.close()
+
+
+def test_a_lock_excludes_and_a_lost_one_says_so(url: str, client: Client) -> None:  # A-42
+    with Client(url) as other:
+        with client.lock("month-end", ttl=0.3) as lease:
+            with pytest.raises(TimeoutError, match="month-end"), other.lock("month-end", timeout=0.05):
+                pass
+            lease.check()
+            time.sleep(0.4)  # as a frozen process would
+            with other.lock("month-end", ttl=5):
+                with pytest.raises(LeaseLost):
+                    lease.check()
+                with pytest.raises(LeaseLost):
+                    client.with_options(guard=lease.guard).submit(ops.add, 1, 2)
+        assert client.stats().waiting() == 0
+
+
+# ------------------------------------------------------------------------------------------------ the coordinator
+
+
+def test_one_leads_and_a_successor_is_quick(client: Client, nodes: Nodes) -> None:  # G-05, G-06
+    standby = [nodes.coordinator("--name", f"c{n}") for n in range(3)]
+    by_name = {f"c{n}": node for n, node in enumerate(standby)}
+    first = wait_for(lambda: leader(client))
+    wait_for(lambda: len(client.members()) == 3)
+    time.sleep(0.3)  # let the standbys listen
+    began = time.monotonic()
+    by_name[first].terminate()
+    second = wait_for(lambda: leader(client) not in (None, first) and leader(client))
+    assert time.monotonic() - began < 0.5
+    by_name[str(second)].kill()
+    began = time.monotonic()
+    wait_for(lambda: leader(client) not in (None, first, second))
+    assert time.monotonic() - began < 2 * FAST.coordinator_lease + 0.3
+    history = lock_history(all_events(client.store), "coordinator")
+    assert len({holder for holder, _ in history}) == 3
+
+
+def test_a_zombie_coordinator_changes_nothing(client: Client, nodes: Nodes) -> None:  # G-07
+    zombie = nodes.coordinator("--name", "zombie")
+    wait_for(lambda: leader(client) == "zombie")
+    zombie.freeze()
+    nodes.coordinator("--name", "heir")
+    wait_for(lambda: leader(client) == "heir", 10)
+    time.sleep(2 * FAST.coordinator_lease)
+    zombie.thaw()
+    time.sleep(3 * FAST.scan)
+    assert leader(client) == "heir"
+    history = lock_history(all_events(client.store), "coordinator")
+    assert [holder.split("#")[0] for holder, _ in history] == ["zombie", "heir"]
+    wait_for(lambda: {m.node for m in client.members()} == {"zombie", "heir"})
+
+
+def test_a_planted_second_holder_is_removed(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # G-14, G-17, G-19
+    for name in ("w1", "w2"):
+        nodes.worker("--name", name, slots=1)
+    nodes.coordinator()
+    members = {m.node: m for m in wait_for(lambda: len(client.members()) == 3 and client.members())}
+    running = client.submit(ops.nap, 3.0, "t")
+    (holder,) = wait_for(lambda: client.store.assignments())
+    other = "w2" if holder.node == "w1" else "w1"
+    fence = plant_assignment(client.store, running.task_id, other, members[other].incarnation)
+    plant_assignment(client.store, "no such task", other, members[other].incarnation)
+    wait_for(lambda: [a.node for a in client.store.assignments()] in ([holder.node], []), 5)
+    # By the coordinator, or by the other itself, which does not know of it: whoever was first.
+    revoked = [
+        e.detail for e in all_events(client.store) if e.kind == "revoke" and e.subject == running.task_id
+    ]
+    assert revoked in ([f"{other} {fence} duplicate"], [f"{other} {fence} released"])
+    assert running.result(15) == "t"
+    assert running.record().worker == holder.node
+    check_journal(all_events(client.store), task_ids=[running.task_id])
+
+
+def test_a_coordinator_leads_several_groups_and_its_standby_takes_them_all(
+    url: str, client: Client, nodes: Nodes
+) -> None:  # G-28
+    first = nodes.coordinator("--name", "c1", "--group", "other")
+    with Client(url, "other", settings=FAST) as other:
+        wait_for(lambda: leader(client) == leader(other) == "c1")
+        nodes.coordinator("--name", "c2", "--group", "other")
+        wait_for(lambda: len(client.members()) == len(other.members()) == 2)
+        first.kill()
+        wait_for(lambda: leader(client) == leader(other) == "c2")
+
+
+def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
+    client.store.put("dispatch", "assign")
+    nodes.worker("--name", "w1", slots=2)
+    nodes.worker("--name", "w2", slots=2)
+    nodes.coordinator("--name", "dealer")
+    handles = client.with_options().map(ops.MultiplyBy(2), range(30))
+    assert [h.result(20) for h in handles] == [2 * n for n in range(30)]
+    assigned = [event for event in all_events(client.store) if event.kind == "assign"]
+    assert {event.by for event in assigned} == {"dealer"}
+    assert {event.detail.split(" ")[0] for event in assigned} == {"w1", "w2"}
+
+
+def test_deadlines_and_unknown_operations_end_in_dead_letters(
+    url: str, client: Client, journal: Path
+) -> None:  # P-03
+    from dataclasses import replace
+
+    with Nodes(url, imports=["tests.cluster.ops"], settings=replace(FAST, unknown_after=0.5)) as nodes:
+        worker = nodes.worker(slots=1)
+        nodes.coordinator()
+        unknown = client.submit("nobody:knows", 1)
+        client.submit(ops.nap, 1.0, "busy")
+        late = client.with_options(deadline=0.5).submit(ops.add, 1, 2)
+        for handle, kind in ((unknown, "UnknownOperation"), (late, "DeadlineExceeded")):
+            with pytest.raises(OperationError) as caught:
+                handle.result(10)
+            assert caught.value.kind == kind
+        assert worker.alive
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+
+def test_tasks_of_a_key_run_in_order_whatever_dies(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # A-08
+    nodes.coordinator()
+    first, _ = nodes.worker(), nodes.worker()
+    handles = [
+        client.with_options(ordering_key=key).submit(ops.nap, 0.05, f"{key}{number}")
+        for number in range(8)
+        for key in "abc"
+    ]
+    wait_for(lambda: len(lines(journal, "end")) >= 4)
+    first.kill()
+    for handle in handles:
+        handle.result(30)
+    for key in "abc":
+        begun = [int(line[3][1:]) for line in lines(journal, "start") if line[3][0] == key]
+        assert begun == sorted(begun), begun
+        assert set(begun) == set(range(8))
+
+
+def test_keys_keep_their_worker_and_move_when_it_dies(client: Client, nodes: Nodes) -> None:  # A-09, A-10
+    workers = {name: nodes.worker("--name", name, slots=2) for name in ("w1", "w2")}
+    nodes.coordinator()
+    wait_for(lambda: len(client.members()) == 3)
+    time.sleep(3 * FAST.heartbeat)  # until both know of each other
+
+    def placed() -> dict[int, str]:
+        handles = {n: client.with_options(partition_key=f"key {n}").submit(ops.add, n, 0) for n in range(40)}
+        return {n: h.wait(15).worker for n, h in handles.items()}
+
+    first = placed()
+    assert placed() == first
+    assert 8 <= sum(worker == "w1" for worker in first.values()) <= 32
+    workers["w1"].kill()
+    wait_for(lambda: len(client.members()) == 2)
+    assert set(placed().values()) == {"w2"}
+
+
+def test_mails_of_a_user_are_one(client: Client, nodes: Nodes, journal: Path) -> None:  # A-20
+    nodes.worker()
+    wait_for(lambda: [m for m in client.members() if m.ops], 10)
+    handles = [client.with_options(coalesce_key="user 7").submit(ops.mail, 7, 1) for _ in range(50)]
+    assert handles[-1].result(10) == handles[0].result(10)
+    late = client.with_options(coalesce_key="user 7").submit(ops.mail, 7, 1)
+    late.result(10)
+    totals = [int(line[4]) for line in lines(journal, "mail")]
+    assert sum(totals) == 51
+    assert len(totals) <= 3
+
+
+def test_queues_are_served_by_weight(client: Client, nodes: Nodes) -> None:  # A-22
+    for queue in "abc":
+        client.with_options(queue=queue).map(ops.MultiplyBy(1), range(140))
+    nodes.worker("--queue", "a=4", "--queue", "b=2", "--queue", "c=1", slots=1)
+    wait_for(lambda: client.stats().count("done") >= 140, 20)
+    client.store.configure_queue("a", paused=True)
+    order = [e.subject for e in all_events(client.store) if e.kind == "assign"][:140]
+    queues = {task.task_id: task.queue for task in client.store.tasks(limit=500)}
+    counts = {queue: sum(queues[i] == queue for i in order) for queue in "abc"}
+    assert counts["a"] == pytest.approx(80, rel=0.2)
+    assert counts["b"] == pytest.approx(40, rel=0.2)
+    assert counts["c"] == pytest.approx(20, rel=0.2)
+
+
+def test_a_retried_priority_and_a_date(client: Client, nodes: Nodes, journal: Path) -> None:  # A-06, A-07
+    low = [client.submit(ops.nap, 0, f"low{n}") for n in range(10)]
+    high = client.with_options(priority=1).submit(ops.nap, 0, "high")
+    asked = time.monotonic()
+    dated = client.with_options(delay=1.5).submit(ops.nap, 0, "dated")
+    nodes.worker(slots=1)
+    for handle in [*low, high, dated]:
+        handle.wait(10)
+    started = [line[3] for line in lines(journal, "start")]
+    assert started[0] == "high"
+    assert started[-1] == "dated"
+    assert 1.5 <= float(lines(journal, "start")[-1][0]) - asked <= 2.0
+
+
+# ------------------------------------------------------------------------------------------------ healing
+
+
+@pytest.fixture
+def healing(url: str, client: Client, journal: Path) -> Iterator[Client]:
+    """A client of a group whose nodes start each other; ends whatever is there."""
+    environ = {**environ_of(FAST), "JOURNAL": str(journal)}
+    folder = str(Path(__file__).parents[2])
+    common = {"store": url, "group": "default", "folder": folder, "environ": environ}
+    options = ("--import", "tests.cluster.ops", "--slots", "1")
+    client.store.put("template:worker", NodeTemplate("worker", options=options, **common).dumps())
+    client.store.put("template:coordinator", NodeTemplate("coordinator", **common).dumps())
+    yield client
+    client.store.put("bounds", "")
+    for role in ("worker", "coordinator"):
+        client.store.put(f"template:{role}", "")
+    deadline = time.monotonic() + 15
+    while members := client.members():
+        for member in members:
+            if member.pid:
+                with_pid(member.pid, signal.SIGKILL)
+            client.store.leave(member.node, member.incarnation)
+        assert time.monotonic() < deadline, members
+        time.sleep(0.05)
+
+
+def with_pid(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def counts(client: Client) -> tuple[int, int]:
+    members = client.members()
+    return (
+        sum(m.role == "worker" and m.state == "up" for m in members),
+        sum(m.role == "coordinator" and m.state == "up" for m in members),
+    )
+
+
+def test_the_group_heals_in_both_directions(healing: Client, journal: Path) -> None:  # G-21, G-25, G-26, G-27
+    client = healing
+    write_bounds(client.store, Bounds(3, 3))
+    most = [0, 0]
+
+    def settled() -> bool:
+        workers, coordinators = counts(client)
+        most[0], most[1] = max(most[0], workers), max(most[1], coordinators)
+        return (workers, coordinators) == (3, 1) and leader(client) is not None
+
+    assert client.revive()
+    assert not client.revive()
+    wait_for(settled, 15, "3 workers and a coordinator")
+    workers = [m for m in client.members() if m.role == "worker"]
+    for member in workers[:2]:
+        with_pid(member.pid, signal.SIGKILL)
+    wait_for(lambda: counts(client)[0] < 3)
+    wait_for(settled, 15, "the killed workers are replaced")
+    (first,) = [m for m in client.members() if m.role == "coordinator"]
+    with_pid(first.pid, signal.SIGKILL)
+    handle = client.submit(ops.nap, 0, "meanwhile")
+    assert handle.result(10) == "meanwhile"
+    wait_for(lambda: first.node not in {m.node for m in client.members()})
+    wait_for(settled, 15, "the workers start a coordinator")
+    for member in client.members():
+        if member.node != workers[2].node:  # mutual extinction, but for one worker
+            with_pid(member.pid, signal.SIGKILL)
+    wait_for(lambda: counts(client) != (3, 1))
+    wait_for(settled, 15, "the last worker brings everybody back")
+    spawned = [e.subject for e in all_events(client.store) if e.kind == "spawn" and e.detail == "coordinator"]
+    assert len(spawned) == 3
+    assert most == [3, 1]
+
+
+def test_backlog_grows_the_group_and_idleness_shrinks_it(healing: Client) -> None:  # A-40, G-22, G-24
+    client = healing
+    write_bounds(client.store, Bounds(1, 3, slots=1))
+    client.revive()
+    handles = client.with_options().map(ops.spin, [0.05] * 120)
+    wait_for(lambda: counts(client)[0] == 3, 20)
+    for handle in handles:
+        handle.result(30)
+    wait_for(lambda: counts(client) == (1, 1), 20, "idle workers go")
+    assert client.stats().counters.get("lost", 0) == 0
+
+
+def test_a_template_that_cannot_start_is_tried_ever_more_rarely(healing: Client) -> None:  # G-23
+    client = healing
+    template = NodeTemplate.loads(client.store.get("template:worker"))
+    broken = NodeTemplate(
+        **{**{n: getattr(template, n) for n in template.__slots__}, "options": ("--no-such-option",)}
+    )
+    client.store.put("template:worker", broken.dumps())
+    write_bounds(client.store, Bounds(1, 1))
+    client.revive()
+    wait_for(lambda: len(kinds(client, "spawn-failed")) >= 3, 20)
+    failures = [e for e in all_events(client.store) if e.kind == "spawn-failed"]
+    assert "no-such-option" in failures[0].detail
+    spawns = [e.at for e in all_events(client.store) if e.kind == "spawn" and e.detail == "worker"]
+    assert spawns[2] - spawns[1] > 0.2
+    assert counts(client)[0] == 0
+
+
+def test_spawning_by_ssh_runs_the_command_there(
+    url: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: Path
+) -> None:  # A-38: by the system's own ssh; here one that runs the command on this machine
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text('#!/bin/sh\necho "$3" >> "$(dirname "$0")/hosts"\nexec sh -c "$4"\n')
+    ssh.chmod(ssh.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{ssh.parent}{os.pathsep}{os.environ['PATH']}")
+    template = NodeTemplate(
+        "worker", url, "default", ("--import", "tests.cluster.ops", "--slots", "1"), str(Path(__file__).parents[2]),
+        environ_of(FAST), "elsewhere", sys.executable,
+    )  # fmt: skip
+    client.store.put("template:worker", template.dumps())
+    healer = Healer(client.store, FAST, "test")
+    assert healer.spawn("worker", 1)
+    assert not healer.spawn("worker", 1)
+    assert client.submit(ops.add, 1, 2).result(15) == 3
+    (member,) = client.members()
+    assert (ssh.parent / "hosts").read_text() == "elsewhere\n"
+    client.store.drain(member.node)
+    wait_for(lambda: not client.members(), 10)
+    wait_for(lambda: healer.check([]) or not healer._spawns, 10)
+
+
+def test_a_name_taken_is_an_error_of_its_own(client: Client) -> None:
+    from cluster import Worker
+
+    worker = Worker(client.store, name="w", inline=True, slots=1, settings=FAST)
+    worker._join()
+    with pytest.raises(NameTaken):
+        Worker(client.store, name="w", inline=True, slots=1, settings=FAST)._join()
+    worker._leave()
