@@ -30,7 +30,10 @@ def compiled_core(is_required: bool) -> list[Extension]:
     core = Extension(
         "tasklets._core",
         ["tasklets/_core.py"],
-        include_dirs=["tasklets", str(Path(greenlet.__file__).resolve().parent.parent)],  # <greenlet/greenlet.h>
+        include_dirs=[
+            "tasklets",
+            str(Path(greenlet.__file__).resolve().parent.parent),
+        ],  # <greenlet/greenlet.h>
         depends=["tasklets/_core.pxd", "tasklets/_data_stack.h"],
         define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{digest}"')],
         extra_compile_args=[]
