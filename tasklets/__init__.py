@@ -39,6 +39,7 @@ from tasklets._errors import (
     TaskletExit as TaskletExit,
     Timeout as Timeout,
 )
+from tasklets._late_gevent import watch_imports as _watch_imports
 from tasklets.actor import Actor as Actor
 from tasklets.clock import sleep as sleep, timeout as timeout
 from tasklets.freezing import freeze as freeze
@@ -73,6 +74,8 @@ __all__ = [
     "tasklet",
     "timeout",
 ]
+
+_watch_imports()
 
 for _public in map(globals().__getitem__, __all__):
     if _public.__module__ != "tasklets":

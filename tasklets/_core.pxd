@@ -200,6 +200,7 @@ cdef class Scheduler:
 
 
 cdef bint _watching
+cdef bint _gevent_is_there
 cdef object _CURRENT
 cdef _local _thread
 cdef Scheduler _UNBORN

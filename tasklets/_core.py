@@ -265,7 +265,7 @@ class tasklet(Entry):
     _later_alarms: list[BaseException] | None
     _alive: bool
     _atomic: bool
-    _call: tuple[tuple[Any, ...], dict[str, Any]] | None
+    _call: tuple[tuple[Any, ...], dict[str, Any] | None] | None
     _channel: channel | None
     _context: Context | None
     _greenlet: Any
@@ -960,7 +960,9 @@ class channel:
             raise StopIteration
         try:
             return self.receive()
-        except ChannelClosed:
+        except ChannelClosed as error:
+            if error.channel is not self:
+                raise  # sent as a message, or the failure of a tasklet that main has to hear of
             raise StopIteration from None
 
     # -- closing ---------------------------------------------------------------------------------------------
@@ -975,7 +977,7 @@ class channel:
         with gate:
             self.closing = True
             while self._balance < 0:
-                self._fail_first(ChannelClosed(self._closed_text("receive from")))
+                self._fail_first(ChannelClosed(self._closed_text("receive from"), self))
             if self._observer is not None:
                 self._observer.channel_closed()
 
@@ -1131,7 +1133,7 @@ class channel:
     def _refuse_to_block(self, me: tasklet, verb: str) -> None:
         if me._traps:
             raise wording.block_trap(f"{verb} {self!r}", me)
-        raise ChannelClosed(self._closed_text(verb))
+        raise ChannelClosed(self._closed_text(verb), self)
 
     def _closed_text(self, verb: str) -> str:
         return f"{CLOSED}: cannot {verb} {self!r}; look at .closing first, or iterate over it"
@@ -1202,6 +1204,8 @@ wording = Wording()
 CURRENT: Any = object()  # stands for the current tasklet where that is the default
 _CURRENT: Any = CURRENT  # compiled, a C variable
 
+_gevent_is_there = False  # it has been imported: it has to find its hooks on the greenlets of tasklets
+
 # Protects `_schedulers` and, when several OS threads have schedulers, the queues of channels. What belongs to one
 # thread only, its ring above all, needs no lock: in the sequences without a call no other thread can come between.
 gate = threading.RLock()
@@ -1225,6 +1229,18 @@ def change_watch(**changes: Any) -> None:
 def is_watching() -> bool:
     """True while `_watched` is asked at every switch and action."""
     return _watching
+
+
+def welcome_gevent() -> None:
+    """gevent is being imported: from now on, let it find its hooks on the greenlet of every tasklet."""
+    global _gevent_is_there
+    _gevent_is_there = True
+    for one in gc.get_objects():
+        # Not isinstance: it asks proxies for their __class__, and dead ones raise.
+        if issubclass(type(one), tasklet):
+            scheduler = getattr(one, "_scheduler", None)
+            if scheduler is not None:
+                scheduler._show_to_gevent(one)
 
 
 class Scheduler:
@@ -1442,7 +1458,7 @@ class Scheduler:
         Nothing here may refer to it: it is ended when nobody else does.
         """
         me: Any = ref(self.current)
-        if self.reactor is not None:
+        if _gevent_is_there:
             self._hide_from_gevent(self.current)
         try:
             self.unlink(self.current)
@@ -1452,7 +1468,7 @@ class Scheduler:
                 self._regain(me())
             raise
         finally:
-            if self.reactor is not None and me() is not None:
+            if _gevent_is_there and me() is not None:
                 self._show_to_gevent(me())
         if self.inbox:
             self.drain()
@@ -1991,7 +2007,7 @@ class Scheduler:
         if target is not None and _watching and not self.alone:
             _watched.announce(self, target)
         # Somebody keeps data by greenlet: gevent.local does. The next tasklet must not find the data of this one.
-        has_data = self.reactor is not None and getweakrefcount(worker) > 0
+        has_data = _gevent_is_there and getweakrefcount(worker) > 0
         if target is not None and target._greenlet is None and target._wake is None and not has_data:
             self.head = self.current = target
             return True
@@ -2012,7 +2028,7 @@ class Scheduler:
         worker = current_greenlet()
         me = self.current
         me._greenlet = worker
-        if self.reactor is not None:
+        if _gevent_is_there:
             self._show_to_gevent(me)
         function = me.tempval
         me.tempval = None
@@ -2040,7 +2056,7 @@ class Scheduler:
     def _end(self, one: tasklet) -> bool:
         """A tasklet has ended. Returns True when it was a forgotten one: `end_forgotten` waits for that."""
         if one._greenlet is not None:
-            if self.reactor is not None:
+            if _gevent_is_there:
                 self._hide_from_gevent(one)
             one._greenlet.gr_context = None
         one._alive = False
@@ -2079,10 +2095,6 @@ class Scheduler:
 
             self.reactor = Reactor(self)
             self._switches_left = 1
-            for one in gc.get_objects():
-                # Not isinstance: it asks proxies for their __class__, and dead ones raise.
-                if issubclass(type(one), tasklet) and getattr(one, "_scheduler", None) is self:
-                    self._show_to_gevent(one)
             if self.current is None and self.head is not None:
                 self.reactor.arm()
         return self.reactor
@@ -2193,7 +2205,13 @@ class Scheduler:
         self.wake(one)
 
     def throw_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
-        self.alarm(one, _make_exception(*(*(args or (GreenletExit,)), None, None)[:3]))
+        self._alarm_from_hub(one, _make_exception(*(*(args or (GreenletExit,)), None, None)[:3]))
+
+    def _alarm_from_hub(self, one: tasklet, error: BaseException) -> None:
+        # A socket's time limit is that of one wait. If that has ended, and the tasklet only waits for its turn, gevent
+        # would have resumed it by now, and it would have taken the limit back.
+        if one._wake is None or not isinstance(error, TimeoutError):
+            self.alarm(one, error)
 
     def _switch_main(self, *args: Any) -> Any:
         if self.current is None:
@@ -2209,7 +2227,7 @@ class Scheduler:
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):  # nothing may hold it up
             self.switch_to(self._report_failure(error))
         else:
-            self.alarm(self.main, error)
+            self._alarm_from_hub(self.main, error)
         return None
 
     def _loop_is_empty(self) -> None:

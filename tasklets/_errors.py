@@ -22,7 +22,14 @@ class DeadlockError(TaskletError, RuntimeError):
 
 
 class ChannelClosed(TaskletError, ValueError):
-    """The channel was closed, and this operation would have had to wait."""
+    """The channel was closed, and this operation would have had to wait.
+
+    `channel` is that channel; None for an error that came from another process.
+    """
+
+    def __init__(self, message: str = "", channel: object = None) -> None:
+        super().__init__(message)
+        self.channel = channel
 
 
 class Timeout(TaskletError, TimeoutError):

@@ -445,3 +445,15 @@ def test_the_first_error_of_a_thread_brings_no_other_along() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr.count("Traceback") == 1
     assert "DeadlockError" in done.stderr
+
+
+def test_a_loop_over_a_channel_ends_only_when_that_channel_is_closed() -> None:
+    def failing() -> None:
+        raise ChannelClosed("of another channel")
+
+    orders = channel()
+    tasklet(failing)()
+    with pytest.raises(ChannelClosed, match="of another channel"):
+        list(orders)
+    tasklet(orders.close)()
+    assert list(orders) == []

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import gevent
@@ -783,3 +784,62 @@ def test_a_tasklet_killed_while_gevent_has_its_result_ready_dies_of_the_kill() -
     get_scheduler().wake_from_hub(one, (None,))
     one.kill()
     assert log == ["killed"]
+
+
+def test_a_time_limit_of_a_wait_that_has_ended_does_not_end_a_later_one() -> None:
+    """The data and the end of the time come in the same turn of the loop."""
+    ours, theirs = gevent.socket.socketpair()
+
+    def send_late() -> None:
+        theirs.send(b"x")
+        time.sleep(0.03)  # the loop stands still, and finds both afterwards
+
+    with ours, theirs:
+        for act in (lambda: None, lambda: tasklet(lambda: None)()):
+            act()
+            ours.settimeout(0.05)
+            late = gevent.spawn_later(0.04, send_late)
+            assert ours.recv(1) == b"x"
+            sleep(0.02)
+            late.join()
+        received: list[bytes] = []
+        late = gevent.spawn_later(0.04, send_late)
+
+        def receiver() -> None:
+            received.append(ours.recv(1))
+            sleep(0.02)
+            received.append(b"and slept")
+
+        tasklet(receiver)()
+        run()
+        assert received == [b"x", b"and slept"]
+
+
+@pytest.mark.parametrize(
+    "first", ["import gevent", "import tasklets", "from tasklets import sleep; sleep(0.001)"]
+)
+def test_gevent_may_be_imported_at_any_time(first: str) -> None:
+    program = f"""
+        {first}
+        from tasklets import run, schedule, tasklet
+        log = []
+        def waiter():
+            schedule()
+            import gevent
+            gevent.sleep(0.001)
+            log.append("waited")
+        def paused():
+            from tasklets import schedule_remove
+            schedule_remove(None)
+            import gevent
+            gevent.sleep(0.002)
+            log.append("paused and waited")
+        kept = tasklet(paused)()
+        tasklet(waiter)()
+        tasklet(lambda: (schedule(), schedule(), log.append("other")))()
+        run()
+        kept.insert()
+        run()
+        print(*log, sep=", ")
+    """
+    assert python(program) == (0, "other, waited, paused and waited\n", "")
