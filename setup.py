@@ -45,6 +45,7 @@ def compiled_core(is_required: bool) -> list[Extension]:
         build_dir="build/cython",  # no generated C beside the sources
         language_level=3,
         compiler_directives={
+            "always_allow_keywords": False,  # lets the interpreter call send(value) directly
             "annotation_typing": False,  # the types are those of _core.pxd, nothing is guessed from annotations
             "binding": False,  # methods that the interpreter calls directly
             "embedsignature": True,

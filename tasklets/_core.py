@@ -602,7 +602,7 @@ class tasklet(Entry):
         """What `set_ignore_nesting` set. Nesting never keeps a `run(n)` from interrupting here."""
         return self._ignore_nesting
 
-    def set_atomic(self, flag: int) -> bool:
+    def set_atomic(self, flag: int, /) -> bool:
         """Set the flag `atomic`, return the old one. An atomic tasklet must not block (but see `stackless.install`)."""
         self._atomic, old = _as_flag(flag), self._atomic
         self._traps = self._traps & BLOCK | (ATOMIC if self._atomic and wording.atomic_refuses else 0)
@@ -617,14 +617,14 @@ class tasklet(Entry):
     def block_trap(self, flag: int) -> None:
         self._traps = self._traps & ATOMIC | (BLOCK if _as_flag(flag) else 0)
 
-    def set_ignore_nesting(self, flag: int) -> bool:
+    def set_ignore_nesting(self, flag: int, /) -> bool:
         """Set the flag `ignore_nesting`, return the old one."""
         self._ignore_nesting, old = _as_flag(flag), self._ignore_nesting
         return old
 
     # -- context variables -----------------------------------------------------------------------------------
 
-    def set_context(self, context: Context) -> tasklet:
+    def set_context(self, context: Context, /) -> tasklet:
         """Let it run in this context (of context variables) from now on."""
         if not isinstance(context, Context):
             raise TypeError(f"a contextvars.Context is required, not {type(context).__name__}")
@@ -846,7 +846,7 @@ class channel:
     # The usual cases only, so that compiled methods need little of the stack, which is copied at each switch. Whatever
     # is not usual is done by `_watched`, in the same order.
 
-    def send(self, value: Any) -> None:
+    def send(self, value: Any, /) -> None:
         """Send a message. Blocks until it is taken (capacity 0), or until there is room for it.
 
         Raises ChannelClosed when the channel is closed and nobody waits for the message.
@@ -944,7 +944,7 @@ class channel:
         """Make the receiver raise an exception given as to the `raise` statement; its traceback is kept."""
         self.send(bomb(_make_exception(exc, val, tb)))
 
-    def send_sequence(self, items: Iterable[Any]) -> int:
+    def send_sequence(self, items: Iterable[Any], /) -> int:
         """Send each item; return how many there were."""
         count = 0
         for item in items:
