@@ -141,6 +141,14 @@ def spawn_pause(failures: int, base: float = 0.2, cap: float = 30.0) -> float:
     return 0.0 if failures <= 0 else min(cap, base * 2.0 ** min(failures - 1, 32))
 
 
+def should_hand_over(leads: int, standbys: Iterable[int]) -> bool:
+    """Whether a process that leads so many groups should leave one to a standby, given how many those lead (G-28).
+
+    Only where that makes the numbers more even, so nothing goes to and fro.
+    """
+    return any(its + 1 < leads for its in standbys)
+
+
 def lacks_coordinator(members: Iterable[Member]) -> bool:
     """True when nobody leads or is about to."""
     return not any(m.role == "coordinator" and m.state != "draining" for m in members)

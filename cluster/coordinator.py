@@ -45,8 +45,16 @@ _OVERDUE = values.dumps(
 )
 
 
+class Leadership:
+    """How many groups the coordinators of one process lead; it is published with each heartbeat, as `running`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.quiet_until = 0.0  # one group at a time: until then the others have not heard of the last one
+
+
 class Coordinator:
-    """See above. `run` blocks until `stop`."""
+    """See above. `run` blocks until `stop`. Those of one process share a `leadership`, so that locks spread evenly."""
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class Coordinator:
         spawn_id: str = "",
         settings: Settings | None = None,
         healer: Healer | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.store = (
@@ -75,6 +84,7 @@ class Coordinator:
             spawn_id=spawn_id,
         )
         self._healer = healer or Healer(self.store, self.settings, self.name)
+        self._leadership = leadership or Leadership()
         self._guard: Guard | None = None  # while it leads
         self._held_until = 0.0  # on our own clock
         self._stop = Flag()
@@ -112,6 +122,7 @@ class Coordinator:
     def _beat_loop(self) -> None:
         while True:
             gevent.sleep(self.settings.heartbeat)
+            self._member = replace(self._member, running=self._leadership.count)
             try:
                 beat = self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease)
                 if beat.state == "draining":
@@ -141,10 +152,11 @@ class Coordinator:
                     log.warning("%s: %s", self.name, error)
                     wait = self.settings.scan
                     if not self.leading:
-                        self._guard = None
+                        self._forget_guard()
                 # Hints shorten the wait of a standby; a leader's scans keep their period.
                 if self._guard is None and wait > 0:
-                    listener.wait(wait)
+                    if listener.wait(wait):
+                        gevent.sleep(self._courtesy())
                 else:
                     gevent.sleep(wait)
         finally:
@@ -160,6 +172,7 @@ class Coordinator:
                 left = max(0.0, lock.lease_until - self.store.now())
                 return left + 0.05 * lease * random.random()
             self._guard = Guard(LOCK, lock.fence)
+            self._leadership.count += 1
             self._held_until = asked + lease
             log.info("%s leads with fence %d", self.name, lock.fence)
         elif self._held_until - asked < lease * 2 / 3:
@@ -167,11 +180,33 @@ class Coordinator:
                 raise LeaseLost(f"the lock with fence {self._guard.fence} ran out")
             self._held_until = asked + lease
         if self._held_until - monotonic() > lease / 3:  # G-08
-            self.scan(self._guard)
+            members = self.scan(self._guard)
+            if self._leaves_to_a_standby(members):
+                self._step_down("another coordinator leads fewer groups")
         return self.settings.scan
 
-    def _step_down(self, why: str) -> None:
+    def _leaves_to_a_standby(self, members: Sequence[Member]) -> bool:
+        mine = self._leadership
+        standbys = (
+            m.running for m in members if m.role == "coordinator" and m.state == "up" and m.node != self.name
+        )
+        if monotonic() < mine.quiet_until or not _decide.should_hand_over(mine.count, standbys):
+            return False
+        mine.quiet_until = monotonic() + 3 * self.settings.heartbeat
+        return True
+
+    def _courtesy(self) -> float:
+        """Seconds to wait before taking a lock that has become free: who leads fewer groups goes first."""
+        return min(0.1, 0.03 * self._leadership.count) * self.settings.coordinator_lease
+
+    def _forget_guard(self) -> Guard | None:
         guard, self._guard = self._guard, None
+        if guard is not None:
+            self._leadership.count -= 1
+        return guard
+
+    def _step_down(self, why: str) -> None:
+        guard = self._forget_guard()
         if guard is not None:
             try:
                 self.store.release(LOCK, guard.fence)
@@ -184,8 +219,8 @@ class Coordinator:
 
     # -- the scanner ---------------------------------------------------------------------------------------
 
-    def scan(self, guard: Guard) -> None:
-        """One round of repairs. Raises LeaseLost when somebody else leads by now."""
+    def scan(self, guard: Guard) -> list[Member]:
+        """One round of repairs; return who is there. Raises LeaseLost when somebody else leads by now."""
         batch = self.settings.batch
         while self.store.promote(batch, guard=guard) == batch and self._in_time():
             pass
@@ -203,6 +238,7 @@ class Coordinator:
         if self.store.get("dispatch") == "assign" and self._in_time():
             self._deal(members, guard)
         self._heal(members)
+        return members
 
     def _purge(self, guard: Guard) -> None:
         batch, journal = self.settings.batch, self.settings.journal

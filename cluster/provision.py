@@ -95,15 +95,18 @@ class LocalProvisioner:
         return self._launch(template.command(node, spawn_id), node, environ, template.folder or None)
 
     def _launch(
-        self, command: list[str], node: str, environ: Mapping[str, str], folder: str | None
+        self, command: list[str], node: str, environ: Mapping[str, str], folder: str | None, told: str = ""
     ) -> Started:
+        """Start a command with a log. `told` is its standard input, in a file that nobody else can open."""
         os.makedirs(self.log_folder, mode=0o700, exist_ok=True)
         log = os.path.join(self.log_folder, f"{node}.log")
         try:
-            with open(log, "ab") as output:
+            with open(log, "ab") as output, tempfile.TemporaryFile() as told_file:
+                told_file.write(told.encode())
+                told_file.seek(0)
                 process = subprocess.Popen(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=told_file,
                     stdout=output,
                     stderr=output,
                     cwd=folder,
@@ -121,17 +124,19 @@ class SshProvisioner(LocalProvisioner):
     """Starts processes of other machines with `ssh HOST`, which must log in without asking.
 
     The other machine needs the same package, and the program's modules in the template's folder. The local
-    process is the ssh client: it lives as long as the node does. The store's url is part of its command line,
-    which everybody on this machine can list: with a password in it, prefer local nodes started on each machine.
+    process is the ssh client: it lives as long as the node does. The node's variables go through its standard
+    input: a command line can be listed by everybody on either machine, and the store's url may hold a password.
     """
 
     def start(self, template: NodeTemplate, node: str, spawn_id: str) -> Started:
-        settings = [f"{key}={value}" for key, value in template.variables().items()]
-        remote = shlex.join(["env", *settings, *template.command(node, spawn_id)])
+        remote = f'eval "$(cat)" && exec {shlex.join(template.command(node, spawn_id))}'
+        variables = dict(template.variables())
         if template.folder:
             quoted = shlex.quote(template.folder)
-            remote = f"cd {quoted} && PYTHONPATH={quoted}:$PYTHONPATH exec {remote}"
-        return self._launch(["ssh", "-o", "BatchMode=yes", template.host, remote], node, os.environ, None)
+            remote = f"cd {quoted} && export PYTHONPATH={quoted}:$PYTHONPATH && {remote}"
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        command = ["ssh", "-o", "BatchMode=yes", template.host, f"exec sh -c {shlex.quote(remote)}"]
+        return self._launch(command, node, os.environ, None, told=exports)
 
 
 class _StartedProcess:

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import gevent
+
 from cluster.records import Event
 from cluster.settings import Settings
 
@@ -62,8 +64,8 @@ def environ_of(settings: Settings) -> dict[str, str]:
     return {f"CLUSTER_{name.upper()}": str(value) for name, value in asdict(settings).items()}
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "") -> T:
-    """Wait until a condition is true, and return what it is. Raises AssertionError."""
+def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "", *, pause: float = 0.02) -> T:
+    """Wait until a condition is true, and return what it is; look every `pause` seconds. Raises AssertionError."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -71,7 +73,7 @@ def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "") 
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what or condition}; last seen: {value!r}")
-        time.sleep(0.02)
+        gevent.sleep(pause)
 
 
 class NodeProcess:

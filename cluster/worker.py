@@ -14,7 +14,8 @@ import random
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
@@ -290,7 +291,6 @@ class Worker:
         while True:
             self._work.clear()
             try:
-                # First the next tasks, then the ends of the last ones: so a slot is idle for one call, not two.
                 self._run_held()
                 busy = self._claim() + self._report_ends()
                 pause = 0.05
@@ -317,14 +317,23 @@ class Worker:
     def _report_ends(self) -> int:
         reported = 0
         while self._ends:
-            batch = self._ends[: self.settings.batch]
-            ours = [end for incarnation, end in batch if incarnation == self._member.incarnation]
-            fail_point("worker-before-finish")
-            self.store.finish(self.name, ours)
-            fail_point("worker-after-finish")
-            del self._ends[: len(batch)]
-            reported += len(batch)
+            with self._reporting() as (ends, count):
+                self.store.finish(self.name, ends)
+            reported += count
         return reported
+
+    @contextmanager
+    def _reporting(self) -> Iterator[tuple[list[Finish], int]]:
+        """The ends for one call, and how many are done with after it; those of an earlier life are not sent."""
+        batch = self._ends[: self.settings.batch]
+        ours = [end for incarnation, end in batch if incarnation == self._member.incarnation]
+        if ours:
+            fail_point("worker-before-finish")
+        yield ours, len(batch)
+        if ours:
+            fail_point("worker-after-finish")
+        told = set(map(id, batch))  # others came, or all went, while the store was asked
+        self._ends = [end for end in self._ends if id(end) not in told]
 
     def _claim(self) -> int:
         free = sum(slot.free for slot in self._slots) - len(self._held)
@@ -339,21 +348,24 @@ class Worker:
             if self.name in self._nodes and len(self._nodes) > 1
             else None
         )
-        claims, self._next_due = self.store.claim(
-            self.name,
-            self._member.incarnation,
-            wanted,
-            queues=self._turns.order(),
-            ops=sorted(ops),
-            buckets=buckets,
-            lease=self.settings.task_lease,
-        )
+        # One call tells how the last tasks ended and takes the next ones: a slot waits for it, and for no other.
+        with self._reporting() as (ends, reported):
+            claims, self._next_due = self.store.claim(
+                self.name,
+                self._member.incarnation,
+                wanted,
+                queues=self._turns.order(),
+                ops=sorted(ops),
+                buckets=buckets,
+                lease=self.settings.task_lease,
+                ends=ends,
+            )
         fail_point("worker-claimed")
         for claim in claims:
             self._turns.served(claim.task.queue)
             self._held.append(claim)
         self._run_held()
-        return len(claims)
+        return len(claims) + reported
 
     def _take(self, claim: Claim) -> None:
         if claim.task.task_id not in self.running:

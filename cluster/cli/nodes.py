@@ -120,11 +120,12 @@ def coordinator(
     """Run a coordinator until SIGTERM or Ctrl-C. Any number may run; one leads each group, the others stand by."""
     import gevent
 
-    from cluster.coordinator import Coordinator
+    from cluster.coordinator import Coordinator, Leadership
 
     settings = settings_of(sets)
+    leadership = Leadership()
     nodes = [
-        Coordinator(store, group, name=name, spawn_id=spawn_id, settings=settings)
+        Coordinator(store, group, name=name, spawn_id=spawn_id, settings=settings, leadership=leadership)
         for group in groups or ("default",)
     ]
 

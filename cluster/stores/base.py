@@ -99,11 +99,13 @@ class Store(Protocol):
         buckets: Iterable[int] | None = None,
         lease: float,
         by: str = "",
+        ends: Sequence[Finish] = (),
         guard: Guard | None = None,
     ) -> tuple[list[Claim], float | None]:
         """Give up to `count` ready tasks to a member; also returns the seconds until the next scheduled one.
 
-        Queues are served in their order. `buckets` are those of the partition keys to serve; None serves all.
+        `ends` are what became of its last ones, recorded first, as by `finish`: a busy worker needs one call for
+        both. Queues are served in their order. `buckets` are those of the partition keys to serve; None serves all.
         Those whose time has come become ready first. Raises LeaseLost when the member's lease is over, or its
         incarnation is another one.
         """

@@ -321,6 +321,23 @@ class StoreContract:
         assert self.store.finish("w1", [*ends, ends[0]]) == [True, True, True, False]
         assert self.store.finish("w1", []) == []
 
+    def test_a_claim_records_the_ends_that_came_with_it_first(self) -> None:
+        first, second = self.submit(2, ordering_key="k")
+        (claim,) = self.claim(2)
+        end = Finish(claim.task.task_id, claim.fence, Ending.DONE, b"r")
+        (following,) = self.claim(2, ends=[end])  # its key is free now
+        assert (following.task.task_id, self.state(first)) == (second, TaskState.DONE)
+        assert self.claim(2, ends=[end]) == []  # said again, after the answer was lost
+        assert self.store.statistics().counters["stale_completions"] == 1
+
+    def test_a_claim_of_no_member_records_nothing(self) -> None:
+        (task_id,) = self.submit()
+        (claim,) = self.claim()
+        end = Finish(task_id, claim.fence, Ending.DONE, b"r")
+        with pytest.raises(LeaseLost):
+            self.store.claim("w1", "another", 1, queues=["default"], ops=[OP], lease=30.0, ends=[end])
+        assert self.state(task_id) == TaskState.ASSIGNED
+
     def test_cancelling_ends_a_waiting_and_a_running_task(self) -> None:
         waiting, running = self.submit(2)
         self.store.cancel(waiting)

@@ -298,9 +298,57 @@ function calls.submit()
   return outcomes
 end
 
+local function finish_one(node, e)
+  local id = e.task_id
+  local packed = call('HGET', key('a', id), node)
+  if not packed or cmsgpack.unpack(packed).fence ~= e.fence or get(id, 'state') ~= 'assigned' then
+    count('stale_completions')
+    note('stale', id, node, e.ending .. ' ' .. e.fence)
+    return false
+  end
+  if e.step then set(id, 'step', e.step) end
+  if e.data then set(id, 'data', e.data) end
+  if e.ending == 'done' then
+    set(id, 'result', e.payload)
+    finish_task(id, 'done')
+    count('completed')
+    note('done', id, node, '' .. e.fence)
+  elseif e.ending == 'dead' then
+    call('HINCRBY', key('t', id), 'attempts', 1)
+    die(id, e.payload, node)
+  elseif e.ending == 'again' then
+    for _, other in ipairs(call('HKEYS', key('a', id))) do remove_assignment(id, other) end
+    if e.failed then
+      call('HINCRBY', key('t', id), 'attempts', 1)
+      set(id, 'error', e.payload)
+    elseif e.step then
+      set(id, 'attempts', 0)
+    end
+    schedule(id, now + e.after)
+    count(e.failed and 'failed' or 'continued')
+    note(e.failed and 'retry' or 'next', id, node, e.fence .. string.format(' %.3f', e.after))
+  elseif e.ending == 'lost' then
+    lose(id, node, e.fence, 'the process that ran it died', node, e.payload)
+  elseif e.ending == 'released' then
+    drop(id, node, e.fence, 'released', node)
+  elseif e.ending == 'cancelled' then
+    finish_task(id, 'cancelled')
+    note('cancel', id, node)
+  end
+  for _, child in ipairs(e.children or {}) do insert(child) end
+  return true
+end
+
+function calls.finish()
+  local outcomes = {}
+  for i, e in ipairs(A.ends) do outcomes[i] = finish_one(A.node, e) end
+  return outcomes
+end
+
 function calls.claim()
   local lost = member_lost(A.node, A.incarnation)
   if lost then return lost end
+  for _, e in ipairs(A.ends or {}) do finish_one(A.node, e) end
   promote(100)
   local ops, buckets = {}, A.buckets and {}
   for _, op in ipairs(A.ops) do ops[op] = true end
@@ -356,53 +404,6 @@ function calls.assigned()
     end
   end
   return claims
-end
-
-local function finish_one(node, e)
-  local id = e.task_id
-  local packed = call('HGET', key('a', id), node)
-  if not packed or cmsgpack.unpack(packed).fence ~= e.fence or get(id, 'state') ~= 'assigned' then
-    count('stale_completions')
-    note('stale', id, node, e.ending .. ' ' .. e.fence)
-    return false
-  end
-  if e.step then set(id, 'step', e.step) end
-  if e.data then set(id, 'data', e.data) end
-  if e.ending == 'done' then
-    set(id, 'result', e.payload)
-    finish_task(id, 'done')
-    count('completed')
-    note('done', id, node, '' .. e.fence)
-  elseif e.ending == 'dead' then
-    call('HINCRBY', key('t', id), 'attempts', 1)
-    die(id, e.payload, node)
-  elseif e.ending == 'again' then
-    for _, other in ipairs(call('HKEYS', key('a', id))) do remove_assignment(id, other) end
-    if e.failed then
-      call('HINCRBY', key('t', id), 'attempts', 1)
-      set(id, 'error', e.payload)
-    elseif e.step then
-      set(id, 'attempts', 0)
-    end
-    schedule(id, now + e.after)
-    count(e.failed and 'failed' or 'continued')
-    note(e.failed and 'retry' or 'next', id, node, e.fence .. string.format(' %.3f', e.after))
-  elseif e.ending == 'lost' then
-    lose(id, node, e.fence, 'the process that ran it died', node, e.payload)
-  elseif e.ending == 'released' then
-    drop(id, node, e.fence, 'released', node)
-  elseif e.ending == 'cancelled' then
-    finish_task(id, 'cancelled')
-    note('cancel', id, node)
-  end
-  for _, child in ipairs(e.children or {}) do insert(child) end
-  return true
-end
-
-function calls.finish()
-  local outcomes = {}
-  for i, e in ipairs(A.ends) do outcomes[i] = finish_one(A.node, e) end
-  return outcomes
 end
 
 function calls.cancel()

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import gevent
 import msgpack
 import redis
-from gevent import socket
+from gevent import socket, ssl
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -74,6 +74,38 @@ class _Connection(redis.Connection):
         return connection
 
 
+class _TlsConnection(redis.SSLConnection, _Connection):
+    """The same with TLS. The url says what to trust: `rediss://HOST:PORT/0?ssl_ca_certs=/etc/ca.pem`."""
+
+    def _connect(self) -> Any:
+        plain = _Connection._connect(self)
+        try:
+            return self._tls().wrap_socket(plain, server_hostname=self.host)
+        except ssl.SSLError as error:
+            plain.close()
+            raise redis.AuthenticationError(str(error)) from error  # to try again would not help
+        except OSError:
+            plain.close()
+            raise
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = bool(self.check_hostname)
+        context.verify_mode = ssl.VerifyMode(self.cert_reqs)
+        try:
+            if self.ca_certs or self.ca_path or self.ca_data:
+                context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
+            else:
+                context.load_default_certs()
+            if self.certfile:
+                context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
+        except OSError as error:  # a file that is not there, or holds no certificate
+            files = ", ".join(filter(None, [self.ca_certs, self.ca_path, self.certfile, self.keyfile]))
+            raise redis.AuthenticationError(f"{files}: {error}") from error
+        return context
+
+
 class _UnixConnection(redis.UnixDomainSocketConnection):
     """The same for a Unix socket."""
 
@@ -83,6 +115,9 @@ class _UnixConnection(redis.UnixDomainSocketConnection):
         connection.connect(self.path)
         connection.settimeout(self.socket_timeout)
         return connection
+
+
+_CONNECTIONS: Final = {"redis": _Connection, "rediss": _TlsConnection, "unix": _UnixConnection}
 
 
 class RedisStore:
@@ -96,7 +131,7 @@ class RedisStore:
         try:
             pool = redis.ConnectionPool.from_url(
                 url,
-                connection_class=_UnixConnection if url.startswith("unix:") else _Connection,
+                connection_class=_CONNECTIONS[urlsplit(url).scheme],
                 socket_timeout=_CALL_SECONDS,
                 socket_connect_timeout=_CALL_SECONDS,
                 retry=Retry(NoBackoff(), 0),  # we repeat calls ourselves
@@ -139,6 +174,11 @@ class RedisStore:
         while True:
             try:
                 return self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+            except redis.AuthenticationError as error:  # a ConnectionError too, and patience would not help
+                raise StoreUnavailable(
+                    f"{self.url} refused us, or we it: {error}; what the url says of the user, the password and "
+                    "the certificates has to fit the server"
+                ) from error
             except (
                 redis.ConnectionError,
                 redis.TimeoutError,
@@ -274,10 +314,12 @@ class RedisStore:
         buckets: Iterable[int] | None = None,
         lease: float,
         by: str = "",
+        ends: Sequence[Finish] = (),
         guard: Guard | None = None,
     ) -> tuple[list[Claim], float | None]:
         claims, due = self._call(
             "claim",
+            ends=[self._end(node, end) for end in ends] or None,
             node=node,
             incarnation=incarnation,
             count=count,
@@ -288,6 +330,8 @@ class RedisStore:
             by=by,
             guard=guard,
         )
+        if ends:
+            fail_point("finish-committed")
         return [Claim(_task(row), fence) for row, fence in claims], None if due < 0 else due
 
     def assigned(self, node: str, incarnation: str) -> list[Claim]:

@@ -211,6 +211,7 @@ class SqliteStore:
         buckets: Iterable[int] | None = None,
         lease: float,
         by: str = "",
+        ends: Sequence[Finish] = (),
         guard: Guard | None = None,
     ) -> tuple[list[Claim], float | None]:
         known = frozenset(ops)
@@ -219,6 +220,8 @@ class SqliteStore:
         def claim(t: Turn) -> tuple[list[Claim], float | None]:
             t.check(guard)
             t.check_member(node, incarnation)
+            for end in ends:
+                t.finish(node, end)
             t.promote(100)
             claims: list[Claim] = []
             for queue in queues:
@@ -229,6 +232,9 @@ class SqliteStore:
             return claims, t.next_due()
 
         claims, due = self._call(claim)
+        if ends:
+            fail_point("finish-committed")
+            self.ring("ended")
         if claims and by:
             self.ring(f"node:{node}")
         return claims, due

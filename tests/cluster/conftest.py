@@ -69,6 +69,12 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def full_size(request: pytest.FixtureRequest) -> bool:
+    """Whether to repeat as often as the requirements say, and not as often as the suite has time for."""
+    return bool(request.config.getoption("--full-size"))
+
+
+@pytest.fixture
 def nodes(url: str, journal: Path) -> Iterator[Nodes]:
     with Nodes(url, imports=["tests.cluster.ops"]) as started:
         yield started
@@ -80,7 +86,11 @@ def client(url: str) -> Iterator[Client]:
         yield made
 
 
+def journal_lines(journal: Path) -> list[list[str]]:
+    """The journal's lines: time, pid, kind, and what was written."""
+    return [line.split(" ") for line in journal.read_text(encoding="utf-8").splitlines()]
+
+
 def lines(journal: Path, word: str) -> list[list[str]]:
-    """The journal's lines of a kind: time, pid, kind, and what was written."""
-    rows = (line.split(" ") for line in journal.read_text(encoding="utf-8").splitlines())
-    return [row for row in rows if row[2] == word]
+    """The journal's lines of a kind."""
+    return [row for row in journal_lines(journal) if row[2] == word]

@@ -60,6 +60,22 @@ def flaky(ctx: Any, path: str, failures: int) -> int:
     return before + 1
 
 
+@operation(retry=Retry.after(0.5))
+def hesitant(ctx: Any, failures: int) -> int:
+    """Fail so many times, with half a second before the next attempt."""
+    write("hesitant", ctx.attempt)
+    if ctx.attempt <= failures:
+        raise ValueError(f"failure {ctx.attempt}")
+    return int(ctx.attempt)
+
+
+@operation
+def watch(ctx: Any) -> Any:
+    """Look after something for ever, a little at a time."""
+    write("watch", ctx.worker)
+    return Next("again", after=0.1)
+
+
 @operation(retry=QUICK)
 def fail(kind: str, mark: str = "") -> None:
     write("fail", kind, mark)

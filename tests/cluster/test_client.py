@@ -240,7 +240,7 @@ def test_the_worker_of_twenty_lines_works(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_leader_with_little_time_left_scans_no_more(monkeypatch: pytest.MonkeyPatch) -> None:  # G-08
     coordinator = Coordinator("memory:", settings=FAST)
     scans: list[float] = []
-    monkeypatch.setattr(coordinator, "scan", lambda guard: scans.append(0.0))
+    monkeypatch.setattr(coordinator, "scan", lambda guard: scans.append(0.0) or [])
     assert coordinator._lead_or_wait() == FAST.scan
     assert (len(scans), coordinator.leading) == (1, True)
     renew = coordinator.store.renew_lock

@@ -19,6 +19,7 @@ from cluster._decide import (
     preferred,
     repairs,
     share,
+    should_hand_over,
     spawn_pause,
     why_waiting,
     winner,
@@ -167,6 +168,18 @@ def test_who_is_on_its_way_counts() -> None:  # A3.10, G-21
     assert plan_workers(group, Bounds(3, 3), 0, 0.0, 30.0).spawn == 1
     assert lacks_coordinator(group)
     assert not lacks_coordinator([*group, Member("x", "", "coordinator", "joining")])
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5))
+def test_handing_over_ends_with_even_numbers(leads: list[int]) -> None:  # G-28
+    for _ in range(sum(leads)):
+        for giver, its in enumerate(leads):
+            others = leads[:giver] + leads[giver + 1 :]
+            if should_hand_over(its, others):
+                taker = min(range(len(leads)), key=lambda n: leads[n])
+                leads[giver] -= 1
+                leads[taker] += 1
+    assert max(leads) - min(leads) <= 1
 
 
 @given(st.integers(1, 80), st.floats(0, 1, exclude_max=True))

@@ -8,15 +8,18 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import gevent
 import pytest
 
-from cluster import Client, Membership, OperationError
+from cluster import Client, Coordinator, Membership, OperationError
 from cluster._decide import Bounds
 from cluster.errors import LeaseLost, NameTaken
 from cluster.healing import Healer, write_bounds
-from cluster.provision import NodeTemplate
+from cluster.provision import NodeTemplate, Started
 from cluster.stores import open_store
 from cluster.stores.contract import plant_assignment
 from cluster.testing import FAST, Nodes, all_events, check_journal, environ_of, lock_history, wait_for
@@ -74,6 +77,32 @@ def test_a_frozen_worker_is_fenced_and_joins_again(
     wait_for(lambda: [m for m in client.members() if m.node == "frozen" and m.incarnation != before], 10)
     check_journal(all_events(client.store), task_ids=[handle.task_id])
     assert client.submit(ops.add, 1, 2).result(5) == 3
+
+
+def test_a_worker_that_flaps_loses_no_task(
+    url: str, client: Client, journal: Path, full_size: bool
+) -> None:  # A-36
+    brisk = replace(FAST, heartbeat=0.1, member_ttl=0.5, task_lease=1.0)
+    with Nodes(url, imports=["tests.cluster.ops"], settings=brisk) as nodes:
+        flapping = nodes.worker("--name", "flapping", slots=2)
+        nodes.worker("--name", "steady", slots=1)
+        nodes.coordinator()
+        flaps = 10 if full_size else 3
+        handles = client.with_options(max_losses=1000).map(ops.nap, [0.03] * (80 * flaps))
+        wait_for(lambda: len(client.members()) == 3)
+        for _ in range(flaps):
+            known = {m.incarnation for m in client.members() if m.node == "flapping"}
+            wait_for(lambda: any(m.running for m in client.members() if m.node == "flapping"))
+            flapping.freeze()
+            wait_for(lambda: "flapping" not in {m.node for m in client.members()})
+            flapping.thaw()
+            wait_for(
+                lambda: any(m.node == "flapping" and m.incarnation not in known for m in client.members())
+            )
+        for handle in handles:
+            handle.wait(30)
+        check_journal(all_events(client.store), task_ids=[h.task_id for h in handles])
+        assert flapping.alive
 
 
 def test_a_second_node_of_a_name_is_refused(client: Client, nodes: Nodes) -> None:  # G-02
@@ -183,16 +212,45 @@ def test_a_planted_second_holder_is_removed(
     check_journal(all_events(client.store), task_ids=[running.task_id])
 
 
-def test_a_coordinator_leads_several_groups_and_its_standby_takes_them_all(
-    url: str, client: Client, nodes: Nodes
+def test_locks_spread_over_coordinators_and_the_one_left_takes_them_all(
+    url: str, nodes: Nodes
 ) -> None:  # G-28
-    first = nodes.coordinator("--name", "c1", "--group", "other")
-    with Client(url, "other", settings=FAST) as other:
-        wait_for(lambda: leader(client) == leader(other) == "c1")
-        nodes.coordinator("--name", "c2", "--group", "other")
-        wait_for(lambda: len(client.members()) == len(other.members()) == 2)
+    groups = ("default", "second", "third", "fourth")
+    more = [word for group in groups[1:] for word in ("--group", group)]
+    first = nodes.coordinator("--name", "c1", *more)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(url, group, settings=FAST)) for group in groups]
+        wait_for(lambda: [leader(client) for client in clients] == ["c1"] * 4)
+        nodes.coordinator("--name", "c2", *more)
+        wait_for(lambda: sorted(filter(None, map(leader, clients))) == ["c1", "c1", "c2", "c2"])
         first.kill()
-        wait_for(lambda: leader(client) == leader(other) == "c2")
+        wait_for(lambda: [leader(client) for client in clients] == ["c2"] * 4)
+
+
+def test_leaders_of_many_changes_never_overlap(url: str) -> None:  # G-05
+    settings = replace(FAST, coordinator_lease=0.3, scan=0.01)
+    with ExitStack() as stack:
+        probe = stack.enter_context(Client(url, settings=FAST))
+        contenders = [Coordinator(url, name=f"c{n}", settings=settings) for n in range(5)]
+        for one in contenders:
+            stack.callback(one.store.close)
+        loops = [gevent.spawn(one.run) for one in contenders]
+        stack.callback(gevent.joinall, loops)
+        for one in contenders:
+            stack.callback(one.stop)
+        for _ in range(50):
+            lock = wait_for(lambda: probe.store.lock("coordinator"), pause=0.002)
+            probe.store.release("coordinator", lock.fence)  # its holder finds out, and steps down
+            wait_for(lambda: (probe.store.lock("coordinator") or lock).fence != lock.fence, pause=0.002)
+    with Client(url, settings=FAST) as probe:
+        events = all_events(probe.store)
+    history = lock_history(events, "coordinator")
+    assert len(history) > 50
+    assert len({holder for holder, _ in history}) > 1
+    turns = [
+        e.kind for e in events if e.subject == "coordinator" and e.kind in ("lock", "unlock", "lock-expired")
+    ]
+    assert [kind == "lock" for kind in turns] == [n % 2 == 0 for n in range(len(turns))]
 
 
 def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
@@ -210,8 +268,6 @@ def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
 def test_deadlines_and_unknown_operations_end_in_dead_letters(
     url: str, client: Client, journal: Path
 ) -> None:  # P-03
-    from dataclasses import replace
-
     with Nodes(url, imports=["tests.cluster.ops"], settings=replace(FAST, unknown_after=0.5)) as nodes:
         worker = nodes.worker(slots=1)
         nodes.coordinator()
@@ -333,6 +389,7 @@ def healing(url: str, client: Client, journal: Path) -> Iterator[Client]:
 
 
 def with_pid(pid: int, number: int) -> None:
+    assert pid != os.getpid(), "a member of this process"
     try:
         os.kill(pid, number)
         os.waitpid(pid, 0)
@@ -380,6 +437,65 @@ def test_the_group_heals_in_both_directions(healing: Client, journal: Path) -> N
     spawned = [e.subject for e in all_events(client.store) if e.kind == "spawn" and e.detail == "coordinator"]
     assert len(spawned) == 3
     assert most == [3, 1]
+
+
+class _Counting:
+    """A provisioner that starts nothing, and counts."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, str]] = []
+
+    def start(self, template: NodeTemplate, node: str, spawn_id: str) -> Started:
+        self.started.append((node, spawn_id))
+        return self
+
+    def poll(self) -> int | None:
+        return None
+
+    def tail(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        pass
+
+
+def test_of_five_that_miss_a_coordinator_one_starts_it(url: str, client: Client) -> None:  # G-26, A-39
+    client.store.put("template:coordinator", NodeTemplate("coordinator", url, "default").dumps())
+    settings = replace(FAST, coordinator_missing=0.0, coordinator_jitter=0.0)
+    counting = _Counting()
+    stores = [open_store(url) for _ in range(5)]
+    for repetition in range(1, 21):
+        healers = [
+            Healer(store, settings, f"w{n}", find_provisioner=lambda _: counting)
+            for n, store in enumerate(stores)
+        ]
+        for _ in range(2):  # the first look notices, the second acts
+            gevent.joinall(
+                [gevent.spawn(healer.look_for_coordinator, []) for healer in healers], raise_error=True
+            )
+        assert len(counting.started) == repetition
+        node, spawn_id = counting.started[-1]
+        (coming,) = client.members()
+        assert (coming.node, coming.spawn_id, coming.state) == (node, spawn_id, "joining")
+        client.store.leave(node, "")
+    assert kinds(client, "spawn") == ["spawn"] * 20
+    for store in stores:
+        store.close()
+
+
+def test_five_workers_replace_a_coordinator_by_one(
+    healing: Client, nodes: Nodes, full_size: bool
+) -> None:  # G-25, G-26
+    client = healing
+    client.store.put("template:worker", "")
+    for _ in range(5):
+        nodes.worker(slots=1)
+    wait_for(lambda: counts(client) == (5, 1), 20)
+    for repetition in range(20 if full_size else 1):
+        (old,) = [m for m in client.members() if m.role == "coordinator"]
+        with_pid(old.pid, signal.SIGKILL)
+        wait_for(lambda: leader(client) not in (None, old.node) and counts(client) == (5, 1), 15)
+        assert kinds(client, "spawn") == ["spawn"] * (repetition + 2)
 
 
 def test_backlog_grows_the_group_and_idleness_shrinks_it(healing: Client) -> None:  # A-40, G-22, G-24

@@ -10,7 +10,7 @@ import pytest
 from cluster import Client, OperationError, TaskCancelled
 from cluster.testing import NodeProcess, Nodes, all_events, check_journal, wait_for
 from tests.cluster import ops
-from tests.cluster.conftest import lines
+from tests.cluster.conftest import journal_lines, lines
 
 pytestmark = pytest.mark.real
 
@@ -55,6 +55,59 @@ def test_a_failing_task_is_tried_again_after_growing_pauses(
     assert len(times) == 3
     assert times[1] - times[0] >= 0.05
     assert times[2] - times[1] >= 0.1
+
+
+def test_a_task_that_waits_for_its_retry_holds_no_slot(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # P-20
+    nodes.worker(slots=1)
+    retried = client.submit(ops.hesitant, 1)
+    wait_for(lambda: lines(journal, "hesitant"))
+    assert client.submit(ops.nap, 0, "between").result(10) == "between"
+    assert retried.result(10) == 2
+    order = [line[2] for line in journal_lines(journal) if line[2] in ("hesitant", "start")]
+    assert order == ["hesitant", "start", "hesitant"]
+
+
+@pytest.mark.parametrize("prefetch", [0, 3])
+def test_a_worker_holds_no_more_than_its_slots_and_what_it_may_claim_ahead(
+    client: Client, nodes: Nodes, prefetch: int
+) -> None:  # P-34
+    handles = client.with_options().map(ops.nap, [0.03] * 40)
+    nodes.worker("--prefetch", str(prefetch), slots=2)
+    most = 0
+    while handles[-1].state != "done":
+        most = max(most, len(client.store.assignments()))
+    assert most == 2 + prefetch
+    for handle in handles:
+        handle.wait(10)
+
+
+def test_a_task_without_end_is_always_with_one_live_worker(
+    client: Client, nodes: Nodes, journal: Path
+) -> None:  # G-03
+    workers = {name: nodes.worker("--name", name, slots=1) for name in ("w1", "w2")}
+    nodes.coordinator()
+    handle = client.with_options(max_losses=100).submit(ops.watch)
+    holder = wait_for(lambda: lines(journal, "watch"))[0][3]
+    workers[holder].kill()
+    other = "w2" if holder == "w1" else "w1"
+    wait_for(lambda: [line for line in lines(journal, "watch") if line[3] == other], 10)
+    assert lines(journal, "watch")[-1][3] == other
+    assert handle.cancel()
+
+
+def test_an_idle_worker_starts_a_task_at_once(
+    client: Client, worker: NodeProcess, journal: Path
+) -> None:
+    client.submit(ops.nap, 0, "warm").result(10)
+    delays = []
+    for number in range(10):
+        time.sleep(0.05)  # it is idle again
+        submitted = time.monotonic()
+        client.submit(ops.nap, 0, f"{number}").result(10)
+        delays.append(float(lines(journal, "start")[-1][0]) - submitted)
+    assert sorted(delays)[5] < 0.05, delays
 
 
 def test_a_task_that_always_fails_is_a_dead_letter_and_replayed(
