@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-import gevent
-
 from cluster.records import Event
 from cluster.settings import Settings
 
@@ -64,8 +62,18 @@ def environ_of(settings: Settings) -> dict[str, str]:
     return {f"CLUSTER_{name.upper()}": str(value) for name, value in asdict(settings).items()}
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "", *, pause: float = 0.02) -> T:
-    """Wait until a condition is true, and return what it is; look every `pause` seconds. Raises AssertionError."""
+def wait_for(
+    condition: Callable[[], T],
+    timeout: float = 10.0,
+    what: str = "",
+    *,
+    sleep: Callable[[float], object] = time.sleep,
+) -> T:
+    """Wait until a condition is true, and return what it is. Raises AssertionError.
+
+    `sleep=gevent.sleep` lets nodes in this process run meanwhile; but gevent then reaps the children of all, so
+    that the exit codes of real nodes are lost.
+    """
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -73,7 +81,7 @@ def wait_for(condition: Callable[[], T], timeout: float = 10.0, what: str = "", 
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what or condition}; last seen: {value!r}")
-        gevent.sleep(pause)
+        sleep(0.02)
 
 
 class NodeProcess:

@@ -23,7 +23,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--chaos-seconds", default="4", help="how long nodes are killed at random (full size: 60)"
+        "--chaos-seconds", default="2", help="how long nodes are killed at random (full size: 60)"
     )
     parser.addoption(
         "--full-size",

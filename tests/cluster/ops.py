@@ -167,7 +167,7 @@ def parent(ctx: Any, count: int, end: str = "return") -> int:
     return count
 
 
-@operation(coalesce=0.6)
+@operation(coalesce=0.4)
 def mail(ctx: Any, user: int, lines: int) -> int:
     total = sum(batch[1] for batch in ctx.batch)
     write("mail", user, total)
@@ -186,6 +186,19 @@ def _refuse() -> None:
 @operation(tolerant=True)
 def tolerant(a: int) -> int:
     return a
+
+
+@operation(retry=QUICK)
+def strict(a: int) -> int:
+    return a
+
+
+@operation
+def until(path: str) -> None:
+    """Run until there is a file of this name."""
+    write("until")
+    while not os.path.exists(path):
+        time.sleep(0.02)
 
 
 @operation

@@ -190,25 +190,26 @@ def test_a_zombie_coordinator_changes_nothing(client: Client, nodes: Nodes) -> N
 
 
 def test_a_planted_second_holder_is_removed(
-    client: Client, nodes: Nodes, journal: Path
+    client: Client, nodes: Nodes, tmp_path: Path
 ) -> None:  # G-14, G-17, G-19
     for name in ("w1", "w2"):
         nodes.worker("--name", name, slots=1)
     nodes.coordinator()
     members = {m.node: m for m in wait_for(lambda: len(client.members()) == 3 and client.members())}
-    running = client.submit(ops.nap, 3.0, "t")
+    gate = tmp_path / "gate"
+    running = client.submit(ops.until, str(gate))
     (holder,) = wait_for(lambda: client.store.assignments())
     other = "w2" if holder.node == "w1" else "w1"
     fence = plant_assignment(client.store, running.task_id, other, members[other].incarnation)
     plant_assignment(client.store, "no such task", other, members[other].incarnation)
-    wait_for(lambda: [a.node for a in client.store.assignments()] in ([holder.node], []), 5)
+    wait_for(lambda: [a.node for a in client.store.assignments()] == [holder.node], 5)
+    gate.touch()
     # By the coordinator, or by the other itself, which does not know of it: whoever was first.
     revoked = [
         e.detail for e in all_events(client.store) if e.kind == "revoke" and e.subject == running.task_id
     ]
     assert revoked in ([f"{other} {fence} duplicate"], [f"{other} {fence} released"])
-    assert running.result(15) == "t"
-    assert running.record().worker == holder.node
+    assert running.wait(15).worker == holder.node
     check_journal(all_events(client.store), task_ids=[running.task_id])
 
 
@@ -239,9 +240,12 @@ def test_leaders_of_many_changes_never_overlap(url: str) -> None:  # G-05
         for one in contenders:
             stack.callback(one.stop)
         for _ in range(50):
-            lock = wait_for(lambda: probe.store.lock("coordinator"), pause=0.002)
+            lock = wait_for(lambda: probe.store.lock("coordinator"), sleep=lambda _: gevent.sleep(0.002))
             probe.store.release("coordinator", lock.fence)  # its holder finds out, and steps down
-            wait_for(lambda: (probe.store.lock("coordinator") or lock).fence != lock.fence, pause=0.002)
+            wait_for(
+                lambda: (probe.store.lock("coordinator") or lock).fence != lock.fence,
+                sleep=lambda _: gevent.sleep(0.002),
+            )
     with Client(url, settings=FAST) as probe:
         events = all_events(probe.store)
     history = lock_history(events, "coordinator")
@@ -258,8 +262,8 @@ def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
     nodes.worker("--name", "w1", slots=2)
     nodes.worker("--name", "w2", slots=2)
     nodes.coordinator("--name", "dealer")
-    handles = client.with_options().map(ops.MultiplyBy(2), range(30))
-    assert [h.result(20) for h in handles] == [2 * n for n in range(30)]
+    handles = client.with_options().map(ops.MultiplyBy(2), range(16))
+    assert [h.result(20) for h in handles] == [2 * n for n in range(16)]
     assigned = [event for event in all_events(client.store) if event.kind == "assign"]
     assert {event.by for event in assigned} == {"dealer"}
     assert {event.detail.split(" ")[0] for event in assigned} == {"w1", "w2"}
@@ -423,19 +427,13 @@ def test_the_group_heals_in_both_directions(healing: Client, journal: Path) -> N
         with_pid(member.pid, signal.SIGKILL)
     wait_for(lambda: counts(client)[0] < 3)
     wait_for(settled, 15, "the killed workers are replaced")
-    (first,) = [m for m in client.members() if m.role == "coordinator"]
-    with_pid(first.pid, signal.SIGKILL)
-    handle = client.submit(ops.nap, 0, "meanwhile")
-    assert handle.result(10) == "meanwhile"
-    wait_for(lambda: first.node not in {m.node for m in client.members()})
-    wait_for(settled, 15, "the workers start a coordinator")
     for member in client.members():
         if member.node != workers[2].node:  # mutual extinction, but for one worker
             with_pid(member.pid, signal.SIGKILL)
     wait_for(lambda: counts(client) != (3, 1))
     wait_for(settled, 15, "the last worker brings everybody back")
     spawned = [e.subject for e in all_events(client.store) if e.kind == "spawn" and e.detail == "coordinator"]
-    assert len(spawned) == 3
+    assert len(spawned) == 2
     assert most == [3, 1]
 
 
@@ -494,6 +492,7 @@ def test_five_workers_replace_a_coordinator_by_one(
     for repetition in range(20 if full_size else 1):
         (old,) = [m for m in client.members() if m.role == "coordinator"]
         with_pid(old.pid, signal.SIGKILL)
+        assert client.submit(ops.add, repetition, 1).result(10) == repetition + 1
         wait_for(lambda: leader(client) not in (None, old.node) and counts(client) == (5, 1), 15)
         assert kinds(client, "spawn") == ["spawn"] * (repetition + 2)
 
@@ -502,7 +501,7 @@ def test_backlog_grows_the_group_and_idleness_shrinks_it(healing: Client) -> Non
     client = healing
     write_bounds(client.store, Bounds(1, 3, slots=1))
     client.revive()
-    handles = client.with_options().map(ops.spin, [0.05] * 120)
+    handles = client.with_options().map(ops.nap, [0.05] * 120)
     wait_for(lambda: counts(client)[0] == 3, 20)
     for handle in handles:
         handle.result(30)
