@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cluster.codecs import register_codec
 from cluster.errors import (
     BadStoreUrl,
     ClusterError,
@@ -33,6 +34,7 @@ from cluster.errors import (
     StoreUnavailable,
     TaskCancelled,
     TaskNotFound,
+    UnknownCodec,
     UnknownGroup,
     UnknownOperation,
     WorkerLost,
@@ -92,6 +94,7 @@ __all__ = [
     "TaskNotFound",
     "TimeLimit",
     "Transient",
+    "UnknownCodec",
     "UnknownGroup",
     "UnknownOperation",
     "Worker",
@@ -99,6 +102,7 @@ __all__ = [
     "open_store",
     "operation",
     "read_settings",
+    "register_codec",
 ]
 
 

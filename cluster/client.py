@@ -15,6 +15,7 @@ from typing import Any
 
 import gevent
 
+from cluster import codecs
 from cluster.errors import (
     InvalidArguments,
     LeaseLost,
@@ -48,11 +49,11 @@ class TaskHandle:
     def result(self, timeout: float | None = None) -> Any:
         """Wait for what the operation returned. Blocks.
 
-        Raises ResultTimeout, OperationError when it failed for good, TaskCancelled, TaskNotFound.
+        Raises ResultTimeout, OperationError when it failed for good, TaskCancelled, TaskNotFound, UnknownCodec.
         """
         task = self.wait(timeout)
         if task.state == TaskState.DONE:
-            return values.loads(task.result or b"")
+            return codecs.decode(task.result or b"")
         if task.state == TaskState.CANCELLED:
             raise TaskCancelled(f"task {self.task_id} ({task.op}) was cancelled")
         failure = dict(values.loads(task.error)) if task.error else {}
@@ -207,6 +208,7 @@ class Client:
 
         - `id`: submitting the same id again changes nothing and succeeds
         - `queue`, `priority` (a level overtakes up to 1000 tasks), `max_losses`, `job_id`, `meta`
+        - `codec`: the name of one that `register_codec` made known here and in the workers
         - `delay` or `not_before`, `deadline` (seconds)
         - `partition_key`: tasks with it prefer one worker; `ordering_key`: they run one at a time, in order;
           `coalesce_key`: a task that is not due yet absorbs others

@@ -57,6 +57,10 @@ class UnknownOperation(ClusterError, LookupError):
     """No operation is registered under this name here."""
 
 
+class UnknownCodec(ClusterError, LookupError):
+    """Bytes of a codec, or a wish for one, that is not registered in this process."""
+
+
 class InvalidArguments(ClusterError, ValueError):
     """The arguments of a task were refused before it was submitted; the store is unchanged."""
 

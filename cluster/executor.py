@@ -18,8 +18,8 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, Protocol
 
-from cluster import _frames as frames
-from cluster.errors import InvalidArguments, UnknownOperation
+from cluster import _frames as frames, codecs
+from cluster.errors import InvalidArguments, UnknownCodec, UnknownOperation
 from cluster.operations import (
     Cancelled,
     Fatal,
@@ -226,7 +226,7 @@ def execute(
     operation: Operation[..., Any] | None = None
     try:
         operation = find_operation(name)
-        calls = tuple(values.loads(one) for one in (args, *more))
+        calls = tuple(codecs.decode(one) for one in (args, *more))
         context = Context(told, tuple(call[0] for call in calls), link)
         call = operation.bind(calls[0])
         try:
@@ -243,7 +243,7 @@ def execute(
         if isinstance(result, Next):
             details = {"step": result.step, "after": float(result.after), "data": kept, "children": children}
             return frames.CONTINUES, details
-        payload = values.dumps(result)
+        payload = codecs.encode(result, codecs.codec_of(args))
         if len(payload) > max_payload:
             raise Fatal(
                 f"its result has {len(payload)} bytes, and {max_payload} are allowed; store it, return where"
@@ -274,7 +274,9 @@ def _described(error: BaseException, operation: Operation[..., Any] | None) -> d
 def _is_transient(error: BaseException, operation: Operation[..., Any] | None) -> bool:
     if isinstance(error, Transient | TimeLimit | MemoryError | InvalidArguments):
         return True  # of arguments: another worker may run another release
-    if operation is None or isinstance(error, (Fatal, NotSendable, UnknownOperation, *operation.fatal)):
+    if operation is None or isinstance(
+        error, (Fatal, NotSendable, UnknownCodec, UnknownOperation, *operation.fatal)
+    ):
         return False
     return isinstance(error, operation.transient)
 

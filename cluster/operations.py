@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from cluster import codecs
 from cluster.errors import ClusterError, InvalidArguments, UnknownOperation
 from cluster.records import NewTask, make_id
-from net import values
 from tasklets import NotSendable
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def make_task(
 ) -> NewTask:
     """Return the task of a call of an operation that need not be known here."""
     try:
-        data = values.dumps((args, dict(kwargs), dict(made_with or {})))
+        data = codecs.encode((args, dict(kwargs), dict(made_with or {})), fields.pop("codec", ""))
     except NotSendable as error:
         raise InvalidArguments(f"the arguments of {name} cannot travel: {error}") from error
     if isinstance(fields.get("meta"), str):

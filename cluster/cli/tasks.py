@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cluster import _decide
+from cluster import _decide, codecs
 from cluster.cli._common import (
     cluster,
     common_options,
@@ -170,8 +170,16 @@ def _task_row(client: Any, task: Any) -> dict[str, Any]:
         error = values.loads(task.error)
         row["error"] = f"{error['kind']}: {error['message']}"
     if task.result is not None:
-        row["result"] = repr(values.loads(task.result))
+        row["result"] = _shown(task.result)
     return row
+
+
+def _shown(result: bytes) -> str:
+    """A result as text; its classes and its codec may be known to the program only that submitted it."""
+    try:
+        return repr(codecs.decode(result))
+    except Exception as error:  # noqa: BLE001  a codec of somebody's own
+        return f"({len(result)} bytes, which mean nothing here: {error})"
 
 
 @cluster.command()

@@ -78,9 +78,10 @@ class _TlsConnection(redis.SSLConnection, _Connection):
     """The same with TLS. The url says what to trust: `rediss://HOST:PORT/0?ssl_ca_certs=/etc/ca.pem`."""
 
     def _connect(self) -> Any:
+        context = self._tls()
         plain = _Connection._connect(self)
         try:
-            return self._tls().wrap_socket(plain, server_hostname=self.host)
+            return context.wrap_socket(plain, server_hostname=self.host)
         except ssl.SSLError as error:
             plain.close()
             raise redis.AuthenticationError(str(error)) from error  # to try again would not help

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import Fatal, Next, Retry, Transient, operation
+from cluster import Fatal, Next, Retry, Transient, operation, register_codec
+
+register_codec("json", lambda value: json.dumps(value).encode(), json.loads)
 
 QUICK = Retry(max=2, base=0.05, cap=0.1)
 

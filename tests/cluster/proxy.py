@@ -1,9 +1,10 @@
-"""A TCP proxy that cuts and delays: what lies between a node and its Redis."""
+"""A TCP proxy that cuts, delays and speaks TLS: what lies between a node and its Redis."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 
@@ -11,8 +12,9 @@ import time
 class Proxy:
     """Passes bytes on to a port of this machine, until it is told otherwise."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._target = port
+        self._tls = tls  # spoken with the clients
         self.delay = 0.0  # seconds, for whatever passes in either direction
         self._cut = False
         self._open: set[socket.socket] = set()
@@ -46,6 +48,12 @@ class Proxy:
             if self._cut:
                 theirs.close()
                 continue
+            if self._tls is not None:
+                try:
+                    theirs = self._tls.wrap_socket(theirs, server_side=True)
+                except OSError:  # they do not trust us
+                    theirs.close()
+                    continue
             ours = socket.create_connection(("127.0.0.1", self._target))
             self._open |= {theirs, ours}
             for source, sink in ((theirs, ours), (ours, theirs)):

@@ -32,9 +32,9 @@ def find_executable() -> str:
 class RedisServer:
     """One server process with its own folder; survives being killed, by its append-only file."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, password: str = "") -> None:
         self.folder = tempfile.mkdtemp(prefix="redis-")
-        self.options = options
+        self.options = (*options, "--requirepass", password) if password else options
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -56,7 +56,7 @@ class RedisServer:
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
                 connection.sendall(b"PING\r\n")
-                if connection.recv(16).startswith(b"+PONG"):
+                if connection.recv(16).startswith((b"+PONG", b"-NOAUTH")):
                     return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 with open(os.path.join(self.folder, "log"), encoding="utf-8", errors="replace") as log:

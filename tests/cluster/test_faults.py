@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from cluster import Client, StoreFull, StoreUnavailable
 from cluster.records import Lock, NewTask
 from cluster.stores import open_store
 from cluster.testing import FAST, Nodes, all_events, check_journal, wait_for
+from net.certificates import make_authority, make_certificate
 from tests.cluster import ops
 from tests.cluster.conftest import lines, shared_redis
 from tests.cluster.proxy import Proxy
@@ -326,6 +328,46 @@ def test_a_store_that_is_not_there_is_a_clear_error() -> None:  # X2
     with pytest.raises(StoreUnavailable, match="is the server running"):
         open_store("redis://127.0.0.1:1/0", patience=0.3)
     assert time.monotonic() - began < 3
+
+
+def test_a_wrong_password_is_said_at_once() -> None:  # X2
+    server = RedisServer(password="right")
+    try:
+        open_store(server.url.replace("//", "//:right@")).close()
+        for url in (server.url, server.url.replace("//", "//:wrong@")):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable, match="refused us") as caught:
+                open_store(url)
+            assert time.monotonic() - began < 5
+            assert "wrong@" not in str(caught.value)
+    finally:
+        server.close()
+
+
+def test_redis_by_tls(tmp_path: Path, journal: Path) -> None:
+    make_authority(tmp_path)
+    ours = make_certificate(tmp_path, "redis", ["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(ours.certificate, ours.key)
+    proxy = Proxy(shared_redis().port, context)
+    url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={tmp_path}/ca.pem"
+    try:
+        with (
+            Client(url, settings=FAST) as client,
+            Nodes(url, imports=["tests.cluster.ops"]) as nodes,
+        ):
+            nodes.worker(slots=2)
+            handles = client.with_options().map(ops.MultiplyBy(2), range(20))
+            assert [h.result(10) for h in handles] == [2 * n for n in range(20)]
+            client.store.wipe()
+        for query, message in (
+            ("", "certificate verify failed"),
+            ("?ssl_ca_certs=/no/such.pem", "no/such.pem"),
+        ):
+            with pytest.raises(StoreUnavailable, match=message):
+                open_store(f"rediss://127.0.0.1:{proxy.port}/0{query}")
+    finally:
+        proxy.close()
 
 
 def test_four_processes_on_one_file_never_see_it_locked(tmp_path: Path) -> None:  # X6

@@ -97,7 +97,9 @@ def test_a_worker_that_flaps_loses_no_task(
             wait_for(lambda: "flapping" not in {m.node for m in client.members()})
             flapping.thaw()
             wait_for(
-                lambda: any(m.node == "flapping" and m.incarnation not in known for m in client.members())
+                lambda known=known: any(
+                    m.node == "flapping" and m.incarnation not in known for m in client.members()
+                )
             )
         for handle in handles:
             handle.wait(30)
@@ -243,7 +245,7 @@ def test_leaders_of_many_changes_never_overlap(url: str) -> None:  # G-05
             lock = wait_for(lambda: probe.store.lock("coordinator"), sleep=lambda _: gevent.sleep(0.002))
             probe.store.release("coordinator", lock.fence)  # its holder finds out, and steps down
             wait_for(
-                lambda: (probe.store.lock("coordinator") or lock).fence != lock.fence,
+                lambda lock=lock: (probe.store.lock("coordinator") or lock).fence != lock.fence,
                 sleep=lambda _: gevent.sleep(0.002),
             )
     with Client(url, settings=FAST) as probe:
@@ -493,7 +495,7 @@ def test_five_workers_replace_a_coordinator_by_one(
         (old,) = [m for m in client.members() if m.role == "coordinator"]
         with_pid(old.pid, signal.SIGKILL)
         assert client.submit(ops.add, repetition, 1).result(10) == repetition + 1
-        wait_for(lambda: leader(client) not in (None, old.node) and counts(client) == (5, 1), 15)
+        wait_for(lambda old=old: leader(client) not in (None, old.node) and counts(client) == (5, 1), 15)
         assert kinds(client, "spawn") == ["spawn"] * (repetition + 2)
 
 
@@ -531,7 +533,9 @@ def test_spawning_by_ssh_runs_the_command_there(
 ) -> None:  # by the system's own ssh; here one that runs the command on this machine
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
-    ssh.write_text('#!/bin/sh\necho "$3" >> "$(dirname "$0")/hosts"\nexec sh -c "$4"\n')
+    ssh.write_text(
+        '#!/bin/sh\necho "$3" >> "$(dirname "$0")/hosts"\necho "$@" >> "$(dirname "$0")/words"\nexec sh -c "$4"\n'
+    )
     ssh.chmod(ssh.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{ssh.parent}{os.pathsep}{os.environ['PATH']}")
     template = NodeTemplate(
@@ -545,6 +549,9 @@ def test_spawning_by_ssh_runs_the_command_there(
     assert client.submit(ops.add, 1, 2).result(15) == 3
     (member,) = client.members()
     assert (ssh.parent / "hosts").read_text() == "elsewhere\n"
+    assert (
+        url not in (ssh.parent / "words").read_text()
+    )  # it may hold a password, and command lines are public
     client.store.drain(member.node)
     wait_for(lambda: not client.members(), 10)
     wait_for(lambda: healer.check([]) or not healer._spawns, 10)
