@@ -223,8 +223,8 @@ def claim_cost(store: Store, waiting: int) -> tuple[float, float]:
 
     store.join(Member("w", "i", "worker", ops=("op",)), 3600)
     before = stored_bytes(store)
-    for _ in range(0, waiting, 5000):
-        store.submit([NewTask("op", b"x" * 50) for _ in range(5000)])
+    for start in range(0, waiting, 5000):
+        store.submit([NewTask("op", b"x" * 50) for _ in range(min(5000, waiting - start))])
     size = (stored_bytes(store) - before) / waiting
     times = []
     for _ in range(500):

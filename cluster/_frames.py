@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgpack
 
-MAX_FRAME_BYTES: Final = 64 * 1024 * 1024  # a result beside its children; payloads have limits of their own
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024  # from an executor: a result beside its children
+MAX_RUN_BYTES: Final = 2**31 - 1  # to an executor: the arguments of all tasks that one has absorbed
 
 RUN: Final = "run"
 CANCEL: Final = "cancel"
@@ -31,11 +32,11 @@ STOPPED: Final = "stopped"  # it obeyed a cancellation
 class Frames:
     """Frames out of a stream of bytes."""
 
-    def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(max_buffer_size=MAX_FRAME_BYTES, strict_map_key=False)
+    def __init__(self, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=max_bytes, strict_map_key=False)
 
     def feed(self, data: bytes) -> list[list[Any]]:
-        """The frames that are complete by now."""
+        """The frames that are complete by now. Raises ValueError, msgpack.BufferFull for what is no stream of them."""
         self._unpacker.feed(data)
         return list(self._unpacker)
 

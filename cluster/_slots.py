@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import msgpack
 from gevent import socket, subprocess
 
 from cluster import _frames as frames
@@ -123,8 +124,12 @@ class Slot:
                 data = b""
             if not data:
                 return
-            for frame in unpacked.feed(data):
-                self._heard(*frame)
+            try:
+                for frame in unpacked.feed(data):
+                    self._heard(*frame)
+            except (msgpack.BufferFull, ValueError, TypeError) as error:  # user code wrote into our socket
+                log.warning("slot %d: its process does not make sense any more: %r", self.number, error)
+                return
 
     def _heard(self, kind: str, *rest: Any) -> None:
         if kind == frames.HELLO:

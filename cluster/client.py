@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 
 from cluster import codecs
+from cluster._identity import new_name
 from cluster.errors import (
     InvalidArguments,
     LeaseLost,
@@ -306,7 +307,7 @@ class Client:
         It is lost when it is not checked for `ttl` seconds. Blocks; raises ResultTimeout when it is not free within
         `timeout`.
         """
-        holder = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+        holder = f"{new_name()}-{os.urandom(4).hex()}"
         deadline = None if timeout is None else monotonic() + timeout
         listener = self.store.listen("lead")
         try:

@@ -7,10 +7,8 @@ changes nothing. What is to be done is decided in `_decide`; here are the loops 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import signal
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
@@ -20,12 +18,12 @@ from gevent.event import Event as Flag
 
 from cluster import _decide
 from cluster._failpoints import fail_point
+from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster.errors import LeaseLost, NameTaken, StoreError
 from cluster.healing import Healer, read_bounds
 from cluster.records import Guard, Member
 from cluster.settings import Settings
-from cluster.stores import Store, open_store
-from cluster.worker import release
+from cluster.stores import Store
 from net import values
 
 log = logging.getLogger("cluster")
@@ -68,21 +66,9 @@ class Coordinator:
         leadership: Leadership | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.store = (
-            open_store(store, group, patience=self.settings.store_patience)
-            if isinstance(store, str)
-            else store
-        )
-        self.name = name or f"coordinator-{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
-        self._member = Member(
-            self.name,
-            os.urandom(8).hex(),
-            "coordinator",
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=release(),
-            spawn_id=spawn_id,
-        )
+        self.store = opened(store, group, self.settings)
+        self.name = name or new_name("coordinator-")
+        self._member = new_member(self.name, "coordinator", spawn_id=spawn_id)
         self._healer = healer or Healer(self.store, self.settings, self.name)
         self._leadership = leadership or Leadership()
         self._guard: Guard | None = None  # while it leads
@@ -128,7 +114,7 @@ class Coordinator:
                 if beat.state == "draining":
                     self.stop()
             except LeaseLost:
-                self._member = replace(self._member, incarnation=os.urandom(8).hex(), spawn_id="")
+                self._member = replace(self._member, incarnation=new_incarnation(), spawn_id="")
                 try:
                     self.store.join(self._member, self.settings.member_ttl)
                 except (NameTaken, StoreError) as error:

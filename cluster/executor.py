@@ -37,6 +37,8 @@ from net import values
 from tasklets import NotSendable
 from tasklets.freezing import describe_exception
 
+MAX_CHILDREN_BYTES = frames.MAX_FRAME_BYTES // 2  # of the children of one execution, which go in one frame
+
 
 class Context:
     """What an operation is told about its execution, and what it may ask for.
@@ -145,7 +147,7 @@ class _Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._frames = frames.Frames()
+        self._frames = frames.Frames(frames.MAX_RUN_BYTES)
         self._waiting: list[list[Any]] = []
         self._cancelled: set[str] = set()
 
@@ -238,16 +240,20 @@ def execute(
             _limited = False
             if limit is not None and link is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-        children = [_child(child) for child in context.children]
+        children = [asdict(child) for child in context.children]
         kept = values.dumps(context.data) if context.data else b""
+        _check_size("what it keeps for its next step", len(kept), max_payload)
+        for child in context.children:
+            _check_size(
+                f"the arguments of its child {child.task_id} ({child.op})", len(child.args), max_payload
+            )
+        together = sum(len(child.args) for child in context.children)
+        _check_size(f"the arguments of its {len(children)} children", together, MAX_CHILDREN_BYTES)
         if isinstance(result, Next):
             details = {"step": result.step, "after": float(result.after), "data": kept, "children": children}
             return frames.CONTINUES, details
         payload = codecs.encode(result, codecs.codec_of(args))
-        if len(payload) > max_payload:
-            raise Fatal(
-                f"its result has {len(payload)} bytes, and {max_payload} are allowed; store it, return where"
-            )
+        _check_size("its result", len(payload), max_payload)
         return frames.RETURNED, {"payload": payload, "children": children}
     except Cancelled:
         return frames.STOPPED, {}
@@ -255,8 +261,11 @@ def execute(
         return frames.RAISED, _described(error, operation)
 
 
-def _child(task: NewTask) -> dict[str, Any]:
-    return asdict(task)
+def _check_size(what: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise Fatal(
+            f"{what} has {size} bytes, and {limit} are allowed; put it where others can read it, and say where"
+        )
 
 
 def _described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:

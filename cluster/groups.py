@@ -6,19 +6,16 @@ with Membership("sqlite:///work.db", "indexers") as me:
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import replace
 from typing import Any
 
 import gevent
 
 from cluster import _decide
-from cluster.errors import LeaseLost, StoreError
-from cluster.records import Member
+from cluster._identity import new_incarnation, new_member, new_name, opened
+from cluster.errors import LeaseLost, NameTaken, StoreError
 from cluster.settings import Settings
-from cluster.stores import Store, open_store
-from cluster.worker import release
+from cluster.stores import Store
 
 
 class Membership:
@@ -33,20 +30,9 @@ class Membership:
         settings: Settings | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.store = (
-            open_store(store, group, patience=self.settings.store_patience)
-            if isinstance(store, str)
-            else store
-        )
-        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
-        self._member = Member(
-            self.name,
-            os.urandom(8).hex(),
-            "member",
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=release(),
-        )
+        self.store = opened(store, group, self.settings)
+        self.name = name or new_name()
+        self._member = new_member(self.name, "member")
         self._beats: Any = None
 
     def __enter__(self) -> Membership:
@@ -64,7 +50,7 @@ class Membership:
             gevent.sleep(self.settings.heartbeat)
             try:
                 self.renew()
-            except StoreError:
+            except (StoreError, NameTaken):
                 pass  # the next beat tries again
 
     def renew(self) -> None:
@@ -72,7 +58,7 @@ class Membership:
         try:
             self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease)
         except LeaseLost:
-            self._member = replace(self._member, incarnation=os.urandom(8).hex())
+            self._member = replace(self._member, incarnation=new_incarnation())
             self.store.join(self._member, self.settings.member_ttl)
 
     def my_share(self, total: int) -> range:

@@ -12,12 +12,10 @@ import logging
 import os
 import random
 import signal
-import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +24,12 @@ from gevent.event import Event as Flag
 
 from cluster import _decide, _frames as frames, _slots
 from cluster._failpoints import fail_point
+from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster._slots import InlineSlot, Slot
 from cluster.errors import LeaseLost, NameTaken, StoreError
-from cluster.records import Claim, Ending, Finish, Member, NewTask
+from cluster.records import Claim, Ending, Finish, NewTask
 from cluster.settings import Settings
-from cluster.stores import Store, open_store
+from cluster.stores import Store
 
 if TYPE_CHECKING:
     from cluster.healing import Healer
@@ -40,14 +39,6 @@ log = logging.getLogger("cluster")
 UNHEARD = (
     2  # heartbeats that a row must be ours without our knowing it, before we say that the claim was lost
 )
-
-
-def release() -> str:
-    """The version of this program, for the members' list."""
-    try:
-        return version("tasklets")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Worker:
@@ -71,12 +62,8 @@ class Worker:
         healer: Healer | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self.store = (
-            open_store(store, group, patience=self.settings.store_patience)
-            if isinstance(store, str)
-            else store
-        )
-        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
+        self.store = opened(store, group, self.settings)
+        self.name = name or new_name()
         weights = queues if isinstance(queues, Mapping) else dict.fromkeys(queues, 1)
         self._turns = _decide.Turns(weights)
         self._imports = tuple(imports)
@@ -85,17 +72,8 @@ class Worker:
         self._dispatch = dispatch
         self._healer = healer
         self._count = slots if slots is not None else os.cpu_count() or 1
-        self._member = Member(
-            self.name,
-            os.urandom(8).hex(),
-            "worker",
-            slots=self._count,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=release(),
-            queues=tuple(weights),
-            labels=tuple(labels),
-            spawn_id=spawn_id,
+        self._member = new_member(
+            self.name, "worker", slots=self._count, queues=tuple(weights), labels=labels, spawn_id=spawn_id
         )
         self._slots: list[Slot | InlineSlot] = []
         self._held: deque[Claim] = deque()  # claimed, and no slot free yet
@@ -258,7 +236,7 @@ class Worker:
                 slot.kill(_slots.DROPPED)
         self._held.clear()
         ends, self._ends = [end for _, end in self._ends], []
-        self._member = replace(self._member, incarnation=os.urandom(8).hex(), spawn_id="", joined=0.0)
+        self._member = replace(self._member, incarnation=new_incarnation(), spawn_id="", joined=0.0)
         try:
             self.store.finish(self.name, ends)  # those that nobody has taken over meanwhile count
             self._join()

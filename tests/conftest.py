@@ -25,11 +25,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--chaos-seconds", default="2", help="how long nodes are killed at random (full size: 60)"
     )
-    parser.addoption(
-        "--full-size",
-        action="store_true",
-        help="cluster: repeat what only many repetitions show as often as asked for",
-    )
 
 
 def pytest_report_collectionfinish() -> str:  # pytest_report_header would be hidden by -q

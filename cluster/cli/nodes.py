@@ -73,6 +73,7 @@ def worker(
     sets: tuple[str, ...],
 ) -> None:
     """Run a worker until SIGTERM or Ctrl-C, which let it finish what it runs; a second one ends it at once."""
+    from cluster._identity import new_name
     from cluster.healing import Healer
     from cluster.stores import open_store
     from cluster.worker import Worker, run_workers
@@ -87,7 +88,7 @@ def worker(
     workers = []
     for group in groups or ("default",):
         handle = open_store(store, group, patience=settings.store_patience)
-        chosen = name or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
+        chosen = name or new_name()
         made = Worker(
             handle,
             imports=imports,

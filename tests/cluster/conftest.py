@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,9 +70,9 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def full_size(request: pytest.FixtureRequest) -> bool:
+def full_size() -> bool:
     """Whether to repeat as often as the requirements say, and not as often as the suite has time for."""
-    return bool(request.config.getoption("--full-size"))
+    return os.environ.get("TASKLETS_FULL") == "1"
 
 
 @pytest.fixture

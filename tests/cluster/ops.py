@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -105,6 +106,13 @@ def fail(kind: str, mark: str = "") -> None:
             raise Strange(lambda: 1)
         case "result":
             return object()  # type: ignore[return-value]
+        case "large":
+            return b"x" * (1 << 20)  # type: ignore[return-value]
+        case "garbage":
+            for descriptor in range(3, 20):
+                with contextlib.suppress(OSError):
+                    os.write(descriptor, b"\xc1 no frame")
+            time.sleep(5)
     return None
 
 
@@ -168,6 +176,18 @@ def parent(ctx: Any, count: int, end: str = "return") -> int:
     if end == "fail":
         raise Fatal("the children must not be")
     return count
+
+
+@operation
+def prolific(ctx: Any, count: int, size: int) -> None:
+    for _ in range(count):
+        ctx.submit(nap, 0, "x" * size)
+
+
+@operation
+def hoards(ctx: Any) -> Any:
+    ctx.data["all"] = "x" * (1 << 20)
+    return Next("more")
 
 
 @operation(coalesce=0.4)

@@ -169,6 +169,8 @@ def test_every_way_to_fail_is_that_tasks_failure(
         "keyboard": ("KeyboardInterrupt", 1),
         "strange": ("Strange", 3),
         "result": ("NotSendable", 1),
+        "large": ("Fatal", 1),
+        "garbage": ("WorkerLost", 3),
     }
     handles = {kind: client.submit(ops.fail, kind) for kind in expected}
     bystander = client.submit(ops.nap, 0.5, "bystander")
@@ -180,6 +182,29 @@ def test_every_way_to_fail_is_that_tasks_failure(
     assert bystander.result(5) == "bystander"
     assert client.submit(ops.add, 1, 2).result(5) == 3
     assert worker.alive
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "message"),
+    [
+        (
+            ops.prolific,
+            (1, 1 << 20),
+            r"the arguments of its child \S+ \(tests.cluster.ops:nap\) has 10485\d\d bytes",
+        ),
+        (ops.prolific, (40, 1_000_000), "the arguments of its 40 children has 400"),
+        (ops.hoards, (), "what it keeps for its next step has"),
+        (ops.fail, ("large",), "its result has 10485"),
+    ],
+    ids=["child", "children", "data", "result"],
+)
+def test_what_is_too_large_is_that_tasks_failure(
+    client: Client, worker: NodeProcess, op: object, args: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(OperationError, match=message) as caught:
+        client.submit(op, *args).result(10)
+    assert (caught.value.kind, caught.value.attempts) == ("Fatal", 1)
+    assert client.submit(ops.add, 1, 2).result(5) == 3
 
 
 def test_only_declared_exceptions_are_tried_again(
