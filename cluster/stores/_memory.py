@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 
 from gevent import sleep
 from gevent.event import Event as Flag
@@ -20,13 +21,15 @@ class Memory:
         self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         for statement in statements(TABLES):
             self.db.execute(statement)
+        self.turn = threading.Lock()  # its one connection has one transaction at a time, whatever thread asks
         self.listeners: set[MemoryListener] = set()
 
     @classmethod
     def named(cls, name: str) -> Memory:
         if not name:
             return cls()
-        return cls._by_name.setdefault(name, cls())
+        found = cls._by_name.get(name)
+        return found if found is not None else cls._by_name.setdefault(name, cls())
 
     def ring(self, topic: str) -> None:
         for listener in list(self.listeners):

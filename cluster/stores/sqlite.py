@@ -113,7 +113,8 @@ class SqliteStore:
 
     def _call(self, function: Callable[[Turn], T], *, writes: bool = True) -> T:
         if self._memory is not None:
-            result, readied = transact(self._memory.db, self.group, 0.0, function, writes)
+            with self._memory.turn:
+                result, readied = transact(self._memory.db, self.group, 0.0, function, writes)
         else:
             pool = self._pool
             if pool is None:

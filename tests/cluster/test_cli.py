@@ -60,7 +60,7 @@ def run_apart(folder: Path, url: str, *words: str) -> str:
     return done.stdout
 
 
-def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  # A-38, G-27, X6
+def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  # A-38, G-27, G-33, X6
     try:
         out = run_apart(folder, url, "up", "--import", "myops", "--min", "2", "--max", "2", "--slots", "1")
         assert "2 workers with 2 slots" in out
