@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import gevent
 import msgpack
 import redis
-from gevent import socket, ssl
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -50,9 +49,19 @@ from cluster.records import (
     Statistics,
     Survey,
     Task,
-    TaskState,
 )
-from cluster.stores._keys import lane_of, split_lane, worker_lost
+from cluster.stores._connections import CONNECTIONS
+from cluster.stores._keys import split_lane, worker_lost
+from cluster.stores._packed import (
+    assignment_of,
+    lock_of,
+    member_of,
+    member_row,
+    new_row,
+    packed,
+    pairs,
+    task_of,
+)
 from cluster.stores.base import Listener
 
 _SCRIPT: Final = (files("cluster.stores") / "redis.lua").read_text(encoding="utf-8")
@@ -62,63 +71,6 @@ _GROWING: Final = frozenset({"submit", "put", "configure_queue"})
 _CALL_SECONDS: Final = (
     2.0  # for one answer; a server that froze for longer is asked again on a new connection
 )
-
-
-class _Connection(redis.Connection):
-    """redis-py's connection on gevent's socket."""
-
-    def _connect(self) -> Any:
-        connection = socket.create_connection((self.host, self.port), timeout=self.socket_connect_timeout)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(self.socket_timeout)
-        return connection
-
-
-class _TlsConnection(redis.SSLConnection, _Connection):
-    """The same with TLS. The url says what to trust: `rediss://HOST:PORT/0?ssl_ca_certs=/etc/ca.pem`."""
-
-    def _connect(self) -> Any:
-        context = self._tls()
-        plain = _Connection._connect(self)
-        try:
-            return context.wrap_socket(plain, server_hostname=self.host)
-        except ssl.SSLError as error:
-            plain.close()
-            raise redis.AuthenticationError(str(error)) from error  # to try again would not help
-        except OSError:
-            plain.close()
-            raise
-
-    def _tls(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.check_hostname = bool(self.check_hostname)
-        context.verify_mode = ssl.VerifyMode(self.cert_reqs)
-        try:
-            if self.ca_certs or self.ca_path or self.ca_data:
-                context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
-            else:
-                context.load_default_certs()
-            if self.certfile:
-                context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
-        except OSError as error:  # a file that is not there, or holds no certificate
-            files = ", ".join(filter(None, [self.ca_certs, self.ca_path, self.certfile, self.keyfile]))
-            raise redis.AuthenticationError(f"{files}: {error}") from error
-        return context
-
-
-class _UnixConnection(redis.UnixDomainSocketConnection):
-    """The same for a Unix socket."""
-
-    def _connect(self) -> Any:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(self.socket_connect_timeout)
-        connection.connect(self.path)
-        connection.settimeout(self.socket_timeout)
-        return connection
-
-
-_CONNECTIONS: Final = {"redis": _Connection, "rediss": _TlsConnection, "unix": _UnixConnection}
 
 
 class RedisStore:
@@ -132,7 +84,7 @@ class RedisStore:
         try:
             pool = redis.ConnectionPool.from_url(
                 url,
-                connection_class=_CONNECTIONS[urlsplit(url).scheme],
+                connection_class=CONNECTIONS[urlsplit(url).scheme],
                 socket_timeout=_CALL_SECONDS,
                 socket_connect_timeout=_CALL_SECONDS,
                 retry=Retry(NoBackoff(), 0),  # we repeat calls ourselves
@@ -199,24 +151,23 @@ class RedisStore:
         guard = arguments.get("guard")
         if guard is not None:
             arguments["guard"] = {"lock": guard.lock, "fence": guard.fence}
-        packed = _packed(arguments)
         try:
-            answer = msgpack.unpackb(self._evaluate(call, packed), raw=True, strict_map_key=False)
+            answer = msgpack.unpackb(self._evaluate(call, packed(arguments)), raw=True, strict_map_key=False)
         except redis.ResponseError as error:
             raise self._translated(error) from error
         if isinstance(answer, list) and answer and answer[0] == b"\x1frefused":
             raise self._refusal(*answer[1:])
         return answer
 
-    def _evaluate(self, name: str, packed: bytes) -> bytes:
+    def _evaluate(self, name: str, argument: bytes) -> bytes:
         script = self._scripts[name not in _GROWING]
         sha = self._shas.get(script)
         if sha is None:
             sha = self._shas[script] = self._command("SCRIPT LOAD", script)
         try:
-            return self._command("EVALSHA", sha, 1, self._prefix, name, packed)  # type: ignore[no-any-return]
+            return self._command("EVALSHA", sha, 1, self._prefix, name, argument)  # type: ignore[no-any-return]
         except redis.exceptions.NoScriptError:  # the server was restarted, or its scripts flushed
-            return self._command("EVAL", script, 1, self._prefix, name, packed)  # type: ignore[no-any-return]
+            return self._command("EVAL", script, 1, self._prefix, name, argument)  # type: ignore[no-any-return]
 
     def _refusal(self, kind: bytes, *values: Any) -> Exception:
         values = tuple(value.decode() if isinstance(value, bytes) else value for value in values)
@@ -300,7 +251,7 @@ class RedisStore:
     # -- tasks ---------------------------------------------------------------------------------------------
 
     def submit(self, tasks: Sequence[NewTask], *, guard: Guard | None = None) -> list[str]:
-        outcomes = self._call("submit", tasks=[_new(task) for task in tasks], guard=guard)
+        outcomes = self._call("submit", tasks=[new_row(task) for task in tasks], guard=guard)
         fail_point("submit-committed")
         return [outcome.decode() for outcome in outcomes]
 
@@ -333,11 +284,11 @@ class RedisStore:
         )
         if ends:
             fail_point("finish-committed")
-        return [Claim(_task(row), fence) for row, fence in claims], None if due < 0 else due
+        return [Claim(task_of(row), fence) for row, fence in claims], None if due < 0 else due
 
     def assigned(self, node: str, incarnation: str) -> list[Claim]:
         rows = self._call("assigned", node=node, incarnation=incarnation)
-        return [Claim(_task(row), fence) for row, fence in rows or ()]
+        return [Claim(task_of(row), fence) for row, fence in rows or ()]
 
     def finish(self, node: str, ends: Sequence[Finish]) -> list[bool]:
         if not ends:
@@ -348,7 +299,7 @@ class RedisStore:
 
     def _end(self, node: str, end: Finish) -> dict[str, Any]:
         row = asdict(end)
-        row["children"] = [_new(child) for child in end.children]
+        row["children"] = [new_row(child) for child in end.children]
         if end.ending == "lost":  # the script cannot write an error, so it is given the one it may need
             task = self.task(end.task_id)
             if task is not None:
@@ -363,23 +314,23 @@ class RedisStore:
 
     def task(self, task_id: str) -> Task | None:
         row = self._call("task", task_id=task_id)
-        return _task(row) if row else None
+        return task_of(row) if row else None
 
     def tasks(
         self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
     ) -> list[Task]:
         return [
-            _task(row)
+            task_of(row)
             for row in self._call("tasks", state=state, queue=queue, limit=limit, after=after) or ()
         ]
 
     def assignments(self, node: str | None = None) -> list[Assignment]:
-        return [_assignment(row) for row in self._call("assignments", node=node) or ()]
+        return [assignment_of(row) for row in self._call("assignments", node=node) or ()]
 
     def statistics(self) -> Statistics:
         tally, counters, oldest_rows = self._call("statistics")
         tasks: dict[str, dict[str, int]] = {}
-        for name, number in _pairs(tally).items():
+        for name, number in pairs(tally).items():
             queue, _, state = name.partition("\x1f")
             if int(number):
                 tasks.setdefault(queue, {})[state] = int(number)
@@ -387,7 +338,7 @@ class RedisStore:
         for lane, age in oldest_rows or ():
             queue = split_lane(lane.decode())[0]
             oldest[queue] = max(oldest.get(queue, 0.0), float(age))
-        return Statistics(tasks, {name: int(value) for name, value in _pairs(counters).items()}, oldest)
+        return Statistics(tasks, {name: int(value) for name, value in pairs(counters).items()}, oldest)
 
     def configure_queue(
         self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
@@ -396,10 +347,10 @@ class RedisStore:
         self._call("configure_queue", queue=queue, max_waiting=max_waiting, paused=paused)
 
     def queues(self) -> dict[str, dict[str, int]]:
-        rows = _pairs(self._call("queues") or [])
+        rows = pairs(self._call("queues") or [])
         return {
-            name: {key.decode(): value for key, value in msgpack.unpackb(packed, raw=True).items()}
-            for name, packed in rows.items()
+            name: {key.decode(): value for key, value in msgpack.unpackb(row, raw=True).items()}
+            for name, row in rows.items()
         }
 
     # -- members -------------------------------------------------------------------------------------------
@@ -407,15 +358,15 @@ class RedisStore:
     def reserve(
         self, node: str, role: str, *, spawn_id: str, grace: float, limit: int, by: str = "", host: str = ""
     ) -> bool:
-        member = _member_row(Member(node, "", role, "joining", spawn_id=spawn_id, host=host))
+        member = member_row(Member(node, "", role, "joining", spawn_id=spawn_id, host=host))
         return bool(self._call("reserve", member=member, spawn_id=spawn_id, grace=grace, limit=limit, by=by))
 
     def join(self, member: Member, ttl: float) -> None:
         self._declare_if_there_is_room()
-        self._call("join", member=_member_row(member), ttl=ttl)
+        self._call("join", member=member_row(member), ttl=ttl)
 
     def renew(self, member: Member, ttl: float, lease: float, running: Sequence[str] = ()) -> Beat:
-        now, held, state = self._call("renew", member=_member_row(member), ttl=ttl, lease=lease)
+        now, held, state = self._call("renew", member=member_row(member), ttl=ttl, lease=lease)
         self._offset = now - time.monotonic()
         self._declare_if_there_is_room()
         return Beat(now, tuple((i.decode(), fence, bool(on)) for i, fence, on in held or ()), state.decode())
@@ -427,13 +378,13 @@ class RedisStore:
         return bool(self._call("drain", node=node))
 
     def members(self) -> list[Member]:
-        found = [_member(row) for row in self._call("members") or ()]
+        found = [member_of(row) for row in self._call("members") or ()]
         return sorted(found, key=lambda m: (m.joined, m.node))
 
     # -- locks ---------------------------------------------------------------------------------------------
 
     def acquire(self, name: str, holder: str, ttl: float) -> Lock:
-        return _lock(self._call("acquire", name=name, holder=holder, ttl=ttl))
+        return lock_of(self._call("acquire", name=name, holder=holder, ttl=ttl))
 
     def renew_lock(self, name: str, fence: int, ttl: float) -> bool:
         return bool(self._call("renew_lock", name=name, fence=fence, ttl=ttl))
@@ -443,7 +394,7 @@ class RedisStore:
 
     def lock(self, name: str) -> Lock | None:
         row = self._call("lock", name=name)
-        return _lock(row) if row else None
+        return lock_of(row) if row else None
 
     # -- the coordinator -----------------------------------------------------------------------------------
 
@@ -456,10 +407,10 @@ class RedisStore:
         }
         return Survey(
             rows["now"],
-            tuple(_member(row) for row in rows["expired_members"]),
-            tuple(_assignment(row) for row in rows["expired"]),
-            tuple(_assignment(row) for row in rows["orphans"]),
-            tuple(tuple(_assignment(row) for row in several) for several in rows["duplicates"]),
+            tuple(member_of(row) for row in rows["expired_members"]),
+            tuple(assignment_of(row) for row in rows["expired"]),
+            tuple(assignment_of(row) for row in rows["orphans"]),
+            tuple(tuple(assignment_of(row) for row in several) for several in rows["duplicates"]),
             tuple(i.decode() for i in rows["unassigned"]),
             tuple(i.decode() for i in rows["overdue"]),
             tuple(i.decode() for i in rows["unserved"]),
@@ -487,7 +438,7 @@ class RedisStore:
     def events(self, *, after: str = "", limit: int = 1000) -> list[Event]:
         found = []
         for seq, flat in self._call("events", after=after, limit=limit) or ():
-            row = {key: value.decode() for key, value in _pairs(flat).items()}
+            row = {key: value.decode() for key, value in pairs(flat).items()}
             found.append(
                 Event(seq.decode(), float(row["at"]), row["kind"], row["subject"], row["by"], row["detail"])
             )
@@ -554,103 +505,6 @@ class _RedisListener:
             self._pubsub.close()
         except (redis.RedisError, OSError):
             pass
-
-
-# -- rows ----------------------------------------------------------------------------------------------------------
-
-
-def _packed(arguments: dict[str, Any]) -> bytes:
-    # The script's msgpack is of the old kind, which has one type for text and bytes.
-    return msgpack.packb(  # type: ignore[no-any-return]
-        {key: value for key, value in arguments.items() if value is not None},
-        use_bin_type=False,
-        unicode_errors="surrogatepass",
-    )
-
-
-def _new(task: NewTask) -> dict[str, Any]:
-    row = {name: getattr(task, name) for name in NewTask.__slots__}
-    row["lane"] = lane_of(task.queue, task.op, task.partition_key)
-    return {name: value for name, value in row.items() if value is not None}
-
-
-def _pairs(flat: list[bytes]) -> dict[str, bytes]:
-    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-
-
-def _text(row: dict[str, bytes], name: str) -> str | None:
-    value = row.get(name)
-    return None if value is None else value.decode("utf-8", "surrogatepass")
-
-
-def _task(row: list[Any]) -> Task:
-    task_id, flat, more = row
-    f = _pairs(flat)
-    return Task(
-        task_id=task_id.decode(),
-        queue=_text(f, "queue") or "",
-        op=_text(f, "op") or "",
-        args=f.get("args", b""),
-        state=TaskState(f["state"].decode()),
-        priority=int(f["priority"]),
-        created=float(f["created"]),
-        due=float(f["due"]),
-        attempts=int(f.get("attempts", 0)),
-        losses=int(f.get("losses", 0)),
-        max_losses=int(f["max_losses"]),
-        step=_text(f, "step") or "",
-        data=f.get("data", b""),
-        partition_key=_text(f, "partition_key"),
-        ordering_key=_text(f, "ordering_key"),
-        coalesce_key=_text(f, "coalesce_key"),
-        deadline=float(f["deadline"]) if "deadline" in f else None,
-        job_id=_text(f, "job") or "",
-        meta=f.get("meta", b""),
-        more=tuple(more or ()),
-        merged_into=_text(f, "merged_into") or "",
-        ended=float(f["ended"]) if "ended" in f else None,
-        result=f.get("result"),
-        error=f.get("error"),
-        worker=_text(f, "worker") or "",
-    )
-
-
-def _assignment(row: dict[bytes, Any]) -> Assignment:
-    f = {key.decode(): value for key, value in row.items()}
-    return Assignment(
-        f["task_id"].decode(),
-        f["node"].decode(),
-        f["incarnation"].decode(),
-        f["fence"],
-        f["attempt"],
-        f["since"],
-        f["lease_until"],
-        bool(f["running"]),
-        f["by"].decode(),
-    )
-
-
-def _member_row(member: Member) -> dict[str, Any]:
-    row = asdict(member)
-    for name in ("ops", "queues", "labels"):
-        row[name] = "\n".join(row[name])
-    return row
-
-
-def _member(row: dict[bytes, Any]) -> Member:
-    f: dict[str, Any] = {
-        key.decode(): value.decode() if isinstance(value, bytes) else value for key, value in row.items()
-    }
-    for name in ("ops", "queues", "labels"):
-        f[name] = tuple(f[name].split("\n")) if f[name] else ()
-    return Member(**f)
-
-
-def _lock(row: dict[bytes, Any]) -> Lock:
-    f: dict[str, Any] = {
-        key.decode(): value.decode() if isinstance(value, bytes) else value for key, value in row.items()
-    }
-    return Lock(f["name"], f["holder"], f["fence"], f["lease_until"])
 
 
 def _escaped(text: str) -> str:

@@ -490,7 +490,9 @@ def test_of_five_that_miss_a_coordinator_one_starts_it(url: str, client: Client)
         store.close()
 
 
-def test_a_start_that_never_joins_is_given_up_and_tried_again_later(url: str, client: Client) -> None:  # A-39, G-23
+def test_a_start_that_never_joins_is_given_up_and_tried_again_later(
+    url: str, client: Client
+) -> None:  # A-39, G-23
     client.store.put("template:worker", NodeTemplate("worker", url, "default").dumps())
     counting = _Counting()
     healer = Healer(client.store, replace(FAST, spawn_grace=0.1), "w", find_provisioner=lambda _: counting)
