@@ -15,7 +15,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from cluster import Client, Coordinator, Membership, TaskHandle, OperationError
+from cluster import Client, Coordinator, Membership, OperationError, TaskHandle
 from cluster._decide import Bounds
 from cluster.errors import LeaseLost, NameTaken
 from cluster.healing import Healer, write_bounds
