@@ -8,8 +8,10 @@ channel waits behind at the receiver, so that order holds. State machines: no so
 from __future__ import annotations
 
 from collections import deque
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
+from net._apart import Apart, Head, read_head
 from net._wire import LARGE, PART, PART_BYTES, Frame
 from net.errors import RemoteProtocolError
 
@@ -26,10 +28,9 @@ class Outgoing:
 
     def __init__(self) -> None:
         self.limits: Limits | None = None  # the peer's; known when the session opens
-        self._streams: deque[tuple[int, memoryview]] = (
-            deque()
-        )  # in the order in which they began: number, the rest
-        self._waiting: deque[tuple[int, memoryview]] = deque()  # announced, and nothing of them has left
+        # In the order in which they began: number, what comes before the rest, the rest.
+        self._streams: deque[tuple[int, bytes, memoryview]] = deque()
+        self._waiting: deque[tuple[int, bytes, memoryview]] = deque()  # announced, and nothing of them has left
         self._active_bytes = 0  # whole sizes of those that began
         self._sizes: dict[int, int] = {}
         self._next = 0
@@ -51,10 +52,11 @@ class Outgoing:
         """True when a part may leave now."""
         return self._credit > 0 and bool(self._streams or self._waiting)
 
-    def add(self, data: bytes, subject: bytes | int | None) -> Frame:
+    def add(self, data: bytes | Apart, subject: bytes | int | None) -> Frame:
         """Take a packed frame; returns the frame that announces it."""
         stream, self._next = self._next, self._next + 1
-        self._waiting.append((stream, memoryview(data)))
+        head, body = (data.head, data.body) if isinstance(data, Apart) else (b"", data)
+        self._waiting.append((stream, head, memoryview(body)))
         self._sizes[stream] = len(data)
         self.pending_bytes += len(data)
         return (LARGE, stream, len(data), subject)
@@ -71,21 +73,27 @@ class Outgoing:
     def next_part(self) -> Frame:
         """The next part, of the frames under way in turn. Only while `ready`."""
         self._begin_more()
-        stream, rest = self._streams.popleft()
-        size = min(PART_BYTES, self._credit, len(rest))
+        stream, head, rest = self._streams.popleft()
+        size = min(PART_BYTES, self._credit, len(head) + len(rest))
         self._credit -= size
         self.pending_bytes -= size
-        if size < len(rest):
-            self._streams.append((stream, rest[size:]))
+        part: bytes | memoryview
+        if head:
+            start = head + bytes(rest[: max(0, size - len(head))])
+            part, head, rest = start[:size], start[size:], rest[max(0, size - len(head)) :]
+        else:
+            part, rest = rest[:size], rest[size:]
+        if head or rest:
+            self._streams.append((stream, head, rest))
         else:
             self._active_bytes -= self._sizes.pop(stream)
-        return (PART, stream, bytes(rest[:size]))
+        return (PART, stream, part)
 
     def _begin_more(self) -> None:
         """The receiver puts together so many bytes at once as one message may have; one frame always may begin."""
         assert self.limits is not None
         while self._waiting:
-            size = len(self._waiting[0][1])
+            size = self._sizes[self._waiting[0][0]]
             if self._streams and self._active_bytes + size > self.limits.max_message_bytes:
                 return
             self._active_bytes += size
@@ -95,14 +103,15 @@ class Outgoing:
 class _Stream:
     """A frame that is being put together, or (`act`) something that waits behind one."""
 
-    __slots__ = ("act", "parts", "received", "seqno", "size", "subject")
+    __slots__ = ("act", "content", "head", "received", "seqno", "size", "subject")
 
     def __init__(self, size: int, subject: bytes | int | None) -> None:
         self.size = size
         self.subject = subject
         self.seqno = 0  # of the message
         self.received = 0
-        self.parts: list[bytes] = []
+        self.content = BytesIO()
+        self.head: Head | None = None  # read already: of a frame that ends with large bytes, which are the content then
         self.act: Callable[[], object] | None = None
 
 
@@ -145,14 +154,22 @@ class Incoming:
         self._lines[subject].append(behind)
 
     def part(self, stream: int, data: bytes) -> bytes | None:
-        """A part has arrived; returns the frame's bytes when it is complete. Raises RemoteProtocolError."""
+        """A part has arrived; returns what was put together when it is complete: the frame's bytes, or without its `head`
+        if that was read already. Raises RemoteProtocolError.
+        """
         begun = self._streams.get(stream)
-        if begun is None:
-            raise RemoteProtocolError(f"PART of {stream}, which was not announced or is complete")
-        begun.parts.append(data)
-        begun.received += len(data)
         self._held_bytes += len(data)
         self._owed += len(data)
+        if begun is None:
+            raise RemoteProtocolError(f"PART of {stream}, which was not announced or is complete")
+        if begun.received == 0:
+            head = read_head(data)
+            if head is not None and head.begin + head.size == begun.size:
+                begun.head = head
+                data = memoryview(data)[head.begin :]
+                begun.received += head.begin
+        begun.content.write(data)
+        begun.received += len(data)
         if begun.received > begun.size:
             raise RemoteProtocolError(f"{begun.received} bytes of a frame of {begun.size}")
         if self._held_bytes > self._limits.max_message_bytes or self._owed > self._limits.bulk_bytes:
@@ -163,12 +180,11 @@ class Incoming:
             return None
         del self._streams[stream]
         self._held_bytes -= begun.size
-        return b"".join(begun.parts)
+        return begun.content.getvalue()  # no copy: the buffer becomes the bytes
 
     def complete(self, stream: _Stream, act: Callable[[], object]) -> None:
         """The frame was read: act on it in its turn, and on what waited behind it."""
         subject = stream.subject
-        stream.parts = []
         stream.act = act
         if subject is None:
             act()

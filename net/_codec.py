@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
+from net._apart import read_head
 from net._extensions import DECODERS, ENCODERS, Meaningless, encode_enum
 from net._wire import (
     ACK,
@@ -195,6 +196,12 @@ class Codec:
 
     def _decode(self, batch: bytes | bytearray | memoryview) -> list[Frame]:
         if len(batch) > _TRUSTED_BYTES:
+            head = read_head(batch)
+            if head is not None and head.begin + head.size == len(batch):  # one frame that ends with large bytes
+                frame: Frame = (head.kind, head.subject, bytes(batch[head.begin :]))
+                check_frame(frame)
+                self.sizes[0] = len(batch)
+                return [frame]
             _walk(batch)
         unpacker = self._unpacker
         unpack, tell = unpacker.unpack, unpacker.tell

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from net import _exports, _wire as wire
+from net._apart import Apart, is_apart
 from net._bulk import Incoming, Outgoing
 from net._exports import grant
 from net._failures import error_of
@@ -27,7 +28,7 @@ from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
 from net._pulse import Line, thread as pulse_thread
 from net._recovery import PEER_PATIENCE, Recovery
-from net._session import REPLAY_BYTES, Session
+from net._session import REPLAY_BYTES, Pieces, Session
 from net._window import Windows
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
 from tasklets import NotSendable, sleep, tasklet, timeout
@@ -98,10 +99,11 @@ class Link:
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
         self._roomy: list[Grant] = []  # whose room is to be told to the peer
-        self._outbox: list[bytes] = []
+        self._outbox: list[bytes | Apart] = []
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
-        self._unsent: memoryview | None = None  # of a batch that the transport took in part
+        self._aparts = 0  # how many frames in the outbox have their large bytes apart
+        self._unsent: memoryview | Pieces | None = None  # of a batch that the transport took in part
         self._writing_failed = False
         self._writable = False  # there is a connection, it is open, and takes more
         self._end_of_turn_armed = False
@@ -155,6 +157,8 @@ class Link:
         """
         if self.lost is not None:
             raise self.loss("not taken")
+        if is_apart(frame):
+            return self._send_apart(frame)
         packed = self._pack(frame)
         exported = self._codec.exported
         for one in exported:
@@ -172,6 +176,22 @@ class Link:
         for one in exported:
             if one.closing and one._observer is not None:  # it was closed before it was given away
                 self.notify((wire.CLOSED, self.node.id_of(one)))
+        return size
+
+    def _send_apart(self, frame: wire.Frame) -> int:
+        """Queue a frame whose large bytes are not copied."""
+        apart = self.session.pack_apart(frame)
+        size = len(apart)
+        if size > wire.MAX_FRAME_BYTES:
+            announced = self._pack(self._outgoing.add(apart, _subject_of(frame)))
+            self._outbox.append(announced)
+            self._outbox_bytes += len(announced)
+        else:
+            self._outbox.append(apart)
+            self._outbox_bytes += size
+            self._aparts += 1
+            self._flush()
+        self._arm_end_of_turn()
         return size
 
     def send_message(self, frame: wire.Frame) -> int:
@@ -234,33 +254,42 @@ class Link:
         while (
             self._writable and (self._outbox or self._outgoing.ready) and session.replay_bytes < REPLAY_BYTES
         ):
-            self._write(session.envelope(self._take_batch()))
+            self._write(self._next_batch())
 
-    def _take_batch(self) -> list[bytes]:
-        """Take as many frames out of the outbox as should leave together, and one part of a large frame."""
+    def _next_batch(self) -> bytes | Pieces:
+        """The next batch to leave: as many frames of the outbox as should leave together, one whose large bytes are apart,
+        or, when the outbox is empty, a part of a large frame.
+        """
         outbox = self._outbox
-        if self._outbox_bytes <= BATCH_BYTES:
+        self._messages_left = self.messages_sent
+        if not outbox:  # what announces the large frames has left, then
+            return self.session.envelope_apart(Apart.of(self._outgoing.next_part()))
+        if self._outbox_bytes <= BATCH_BYTES and not self._aparts:
             self._outbox, self._outbox_bytes = [], 0
-            self._messages_left = self.messages_sent
-            batch = outbox
-        else:
-            size = count = 0
-            for packed in outbox:
-                if count and size + len(packed) > BATCH_BYTES:
-                    break
-                size += len(packed)
-                count += 1
-            batch, self._outbox = outbox[:count], outbox[count:]
-            self._outbox_bytes -= size
-            self._messages_left = self.messages_sent
-        if self._outgoing.ready and not self._outbox:  # what announces it has left, then
-            batch.append(self._codec.encode(self._outgoing.next_part()))
-        return batch
+            return self.session.envelope(outbox)
+        first = outbox[0]
+        if first.__class__ is Apart:
+            del outbox[0]
+            self._outbox_bytes -= len(first)
+            self._aparts -= 1
+            return self.session.envelope_apart(first)
+        size = count = 0
+        for packed in outbox:
+            if packed.__class__ is Apart or (count and size + len(packed) > BATCH_BYTES):
+                break
+            size += len(packed)
+            count += 1
+        batch, self._outbox = outbox[:count], outbox[count:]
+        self._outbox_bytes -= size
+        return self.session.envelope(batch)
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: bytes | memoryview | Pieces) -> None:
         assert self._transport is not None
         try:
-            sent = self._transport.send(data)
+            if data.__class__ is tuple:
+                sent = self._transport.send_pieces(data)
+            else:
+                sent = self._transport.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -269,10 +298,17 @@ class Link:
             self._writable = False
             self._call_soon(self._on_writing_failed, f"writing failed: {error.strerror or error}")
             return
-        if sent < len(data):
+        if data.__class__ is tuple:
+            head, body = data
+            if sent >= len(head) + len(body):
+                return
+            self._unsent = (head[sent:], body) if sent < len(head) else memoryview(body)[sent - len(head) :]
+        elif sent < len(data):
             self._unsent = memoryview(data)[sent:]
-            self._writable = False
-            self._transport.wait_writable()
+        else:
+            return
+        self._writable = False
+        self._transport.wait_writable()
 
     def _on_writing_failed(self, reason: str) -> None:
         if not self._writing_failed:
@@ -467,8 +503,9 @@ class Link:
         batches = self.session.resume(peer.received)
         self._recovery.mended()
         self._end_patience()
-        log.info("%s: connected again, %d batches are sent again", self.name, len(tuple(batches)))
+        log.info("%s: connected again, %d batches are sent again", self.name, len(batches))
         missing = b"".join(batches)
+        assert not isinstance(self._unsent, tuple)
         self._writable = self._unsent is None and not self._writing_failed
         if self._unsent is not None:  # of our HELLO
             self._unsent = memoryview(bytes(self._unsent) + missing)
@@ -631,19 +668,21 @@ class Link:
             self._say_last_words(lingering)
         except (OSError, RemoteProtocolError) as error:
             log.warning("%s: not everything that was sent has reached it: %s", self.name, error)
-        self._outbox = []
+        self._outbox, self._aparts = [], 0
         self.lose("it was closed here")
 
     def _say_last_words(self, lingering: Lingering) -> None:
         """Send all that is queued, and wait until the peer has read it."""
         if self._unsent is not None:
-            lingering.send_all(self._unsent)
+            lingering.send_all(b"".join(self._unsent) if isinstance(self._unsent, tuple) else self._unsent)
             self._unsent = None
         goodbye = self._outbox.pop()
+        assert isinstance(goodbye, bytes)
         self._outbox_bytes -= len(goodbye)
         while self._outbox or self._outgoing.pending:
             while (self._outbox or self._outgoing.ready) and self.session.has_room:
-                lingering.send_all(self.session.envelope(self._take_batch()))
+                batch = self._next_batch()
+                lingering.send_all(b"".join(batch) if isinstance(batch, tuple) else batch)
             if self._outbox or self._outgoing.pending:
                 self._hear(lingering)
         lingering.send_all(self.session.envelope([goodbye]))
@@ -675,7 +714,7 @@ class Link:
         self._end_patience()
         if self._reconnecting is not None:
             self._reconnecting.wake()
-        self._outbox = []
+        self._outbox, self._aparts = [], 0
         self.node.link_lost(self)
         self.opened.fail(self.lost)
         operations, self.operations = self.operations, {}
@@ -738,13 +777,20 @@ def _on_part(link: Link, frame: wire.Frame) -> None:
     if whole is None:
         return
     assert begun is not None
-    frames = link.node.decode_large(link, whole)
-    if len(frames) != 1 or frames[0][0] not in _MAY_BE_LARGE or _subject_of(frames[0]) != begun.subject:
+    if begun.head is not None:
+        frame = (begun.head.kind, begun.head.subject, whole)
+        wire.check_frame(frame)
+    else:
+        frames = link.node.decode_large(link, whole)
+        if len(frames) != 1:
+            raise RemoteProtocolError(f"LARGE {stream} holds {len(frames)} frames")
+        frame = frames[0]
+    if frame[0] not in _MAY_BE_LARGE or _subject_of(frame) != begun.subject:
         raise RemoteProtocolError(f"LARGE {stream} is not the frame that was announced")
     if begun.subject.__class__ is bytes:
-        act = partial(link.node.take_message, link, frames[0], begun.seqno, len(whole))
+        act = partial(link.node.take_message, link, frame, begun.seqno, begun.size)
     else:
-        act = partial(link.act, frames[0], len(whole))
+        act = partial(link.act, frame, begun.size)
     link.incoming.complete(begun, act)
 
 

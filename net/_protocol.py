@@ -244,12 +244,37 @@ class Protocol:
                     return frames
         elif self.state is not State.NEW:
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
-        if self._buffer:
-            self._buffer += data
-            data = self._buffer
-        frames = []
-        offset = self._read_preface(data)
-        # Batches are read where they arrived; only what is incomplete is kept.
+        frames: list[Frame] = []
+        with memoryview(data) as view:
+            offset = 0
+            if self._buffer:
+                offset = self._complete(view)
+                del self._buffer[: self._take_batches(self._buffer, 0, frames)]
+            if not self._buffer:  # batches are read where they arrived; only what is incomplete is kept
+                offset = self._take_batches(view, offset, frames)
+            self._buffer += view[offset:]
+        return frames
+
+    def _complete(self, view: memoryview) -> int:
+        """Move to what is kept the bytes that its batch lacks, and no more; return how many."""
+        buffer = self._buffer
+        if not self._preface_read:
+            buffer += view
+            return len(view)
+        moved = max(0, BATCH.size - len(buffer))
+        buffer += view[:moved]
+        if len(buffer) >= BATCH.size:
+            size = BATCH.unpack_from(buffer)[0]
+            self._check_size(size)
+            end = moved + BATCH.size - NUMBER_BYTES + size - len(buffer)
+            buffer += view[moved:end]
+            moved = end
+        return min(moved, len(view))
+
+    def _take_batches(self, data: bytearray | memoryview, offset: int, frames: list[Frame]) -> int:
+        """Take the complete batches from an offset on, and return where they end."""
+        if not self._preface_read:
+            offset = self._read_preface(data)
         with memoryview(data) as view:
             while len(view) - offset >= BATCH.size:
                 size, number, acknowledged = BATCH.unpack_from(view, offset)
@@ -265,16 +290,10 @@ class Protocol:
                     )
                 frames += taken
                 offset = end
-        if data is self._buffer:
-            del self._buffer[:offset]
-        elif offset < len(data):
-            self._buffer += data[offset:]
-        return frames
+        return offset
 
     def _read_preface(self, data: bytes | bytearray | memoryview) -> int:
         """Return how many bytes belong to the preface."""
-        if self._preface_read:
-            return 0
         start = bytes(data[: len(PREFACE) + 1])
         check_not_asked(data)
         if start[: len(PREFACE)] != PREFACE[: len(start)]:

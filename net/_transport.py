@@ -30,6 +30,9 @@ class Transport(Interface):
     def send(self, data: bytes | memoryview) -> int:
         """Take as many of the bytes as there is room for now, and return how many. Raises OSError."""
 
+    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+        """The same for bytes in several pieces, which are sent without being copied into one."""
+
     def wait_writable(self) -> None:
         """Call `on_writable` once, when there is room again."""
 
@@ -60,6 +63,7 @@ class SocketTransport:
         self._write_watcher = loop.io(sock.fileno(), 2)
         self._on_writable: Callable[[], object] = lambda: None
         self.send = sock.send  # BlockingIOError means 0; a method more would cost every batch a call
+        self.send_pieces = sock.sendmsg
         self.recv_into = sock.recv_into
 
     def start(self, on_readable: Callable[[], object], on_writable: Callable[[], object]) -> None:

@@ -321,6 +321,9 @@ class MemoryTransport:
                 self._add(piece)
         return len(taken)
 
+    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+        return self.send(b"".join(pieces))
+
     def wait_writable(self) -> None:
         self._wants_room = True
 
