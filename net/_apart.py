@@ -14,12 +14,12 @@ from net._wire import ID_BYTES, ITEM, PART, SEND, Frame
 
 # From here on: to copy fewer bytes takes no longer than to write two pieces.
 APART_BYTES: Final = 8 * 1024
+APART_KINDS: Final = frozenset({SEND, ITEM, PART})  # of frames
 HEAD_BYTES: Final = 32  # more than any head has
 
 _FRAME_OF_THREE: Final = 0x93
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
 _UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
-_KINDS: Final = frozenset({SEND, ITEM, PART})
 
 
 class Apart:
@@ -33,20 +33,19 @@ class Apart:
 
     @classmethod
     def of(cls, frame: Frame) -> "Apart":
-        """Pack a frame of which `is_apart` is true."""
+        """Pack a frame of APART_KINDS that ends with bytes."""
         kind, subject, body = frame
         size = len(body)
-        length = bytes([_BIN16, *size.to_bytes(2, "big")]) if size < 1 << 16 else bytes([_BIN32, *size.to_bytes(4, "big")])
+        length = (
+            bytes([_BIN16, *size.to_bytes(2, "big")])
+            if size < 1 << 16
+            else bytes([_BIN32, *size.to_bytes(4, "big")])
+        )
         packed: bytes = msgpack.packb(subject)
         return cls(bytes([_FRAME_OF_THREE, kind]) + packed + length, body)
 
     def __len__(self) -> int:
         return len(self.head) + len(self.body)
-
-
-def is_apart(frame: Frame) -> bool:
-    """True when the frame's large bytes are to be left apart."""
-    return frame[-1].__class__ is bytes and len(frame[-1]) >= APART_BYTES and frame[0] in _KINDS
 
 
 class Head(NamedTuple):
@@ -60,7 +59,7 @@ class Head(NamedTuple):
 
 def read_head(data: Any) -> Head | None:
     """Read the beginning of a packed frame; None when it is of another shape, or too short to tell."""
-    if len(data) < HEAD_BYTES or data[0] != _FRAME_OF_THREE or data[1] not in _KINDS:
+    if len(data) < HEAD_BYTES or data[0] != _FRAME_OF_THREE or data[1] not in APART_KINDS:
         return None
     mark = data[2]
     subject: bytes | int

@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from net._apart import Apart, Head, read_head
-from net._wire import LARGE, PART, PART_BYTES, Frame
+from net._wire import LARGE, PART, PART_BYTES, Frame, check_frame
 from net.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -30,7 +30,9 @@ class Outgoing:
         self.limits: Limits | None = None  # the peer's; known when the session opens
         # In the order in which they began: number, what comes before the rest, the rest.
         self._streams: deque[tuple[int, bytes, memoryview]] = deque()
-        self._waiting: deque[tuple[int, bytes, memoryview]] = deque()  # announced, and nothing of them has left
+        self._waiting: deque[tuple[int, bytes, memoryview]] = (
+            deque()
+        )  # announced, and nothing of them has left
         self._active_bytes = 0  # whole sizes of those that began
         self._sizes: dict[int, int] = {}
         self._next = 0
@@ -111,7 +113,9 @@ class _Stream:
         self.seqno = 0  # of the message
         self.received = 0
         self.content = BytesIO()
-        self.head: Head | None = None  # read already: of a frame that ends with large bytes, which are the content then
+        self.head: Head | None = (
+            None  # read already: of a frame that ends with large bytes, which are the content then
+        )
         self.act: Callable[[], object] | None = None
 
 
@@ -121,16 +125,11 @@ class Incoming:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._streams: dict[int, _Stream] = {}
-        # subject -> frames that must be acted on in this order; the first is not complete
-        self._lines: dict[bytes | int, deque[_Stream]] = {}
+        # By subject, what waits for a frame to be complete: in this order, and the first is not.
+        self.in_line: dict[bytes | int, deque[_Stream]] = {}
         self._next = 0
         self._held_bytes = 0
         self._owed = 0  # taken in since we last made room
-
-    @property
-    def in_line(self) -> dict[bytes | int, deque[_Stream]]:
-        """By subject, what waits for a frame to be complete."""
-        return self._lines
 
     def begin(self, stream: int, size: int, subject: bytes | int | None) -> None:
         """A frame is announced. Raises RemoteProtocolError."""
@@ -145,31 +144,32 @@ class Incoming:
         self._next += 1
         begun = self._streams[stream] = _Stream(size, subject)
         if subject is not None:
-            self._lines.setdefault(subject, deque()).append(begun)
+            self.in_line.setdefault(subject, deque()).append(begun)
 
     def defer(self, subject: bytes | int, act: Callable[[], object]) -> None:
         """Something else about a subject in line has arrived: it is to be done in its turn."""
         behind = _Stream(0, subject)
         behind.act = act
-        self._lines[subject].append(behind)
+        self.in_line[subject].append(behind)
 
-    def part(self, stream: int, data: bytes) -> bytes | None:
-        """A part has arrived; returns what was put together when it is complete: the frame's bytes, or without its `head`
-        if that was read already. Raises RemoteProtocolError.
+    def part(self, stream: int, data: bytes) -> bytes | Frame | None:
+        """A part has arrived; returns the frame's bytes when it is complete, or the frame if it ends with large bytes.
+
+        Raises RemoteProtocolError.
         """
         begun = self._streams.get(stream)
-        self._held_bytes += len(data)
-        self._owed += len(data)
         if begun is None:
             raise RemoteProtocolError(f"PART of {stream}, which was not announced or is complete")
         if begun.received == 0:
             head = read_head(data)
             if head is not None and head.begin + head.size == begun.size:
                 begun.head = head
-                data = memoryview(data)[head.begin :]
-                begun.received += head.begin
-        begun.content.write(data)
+        begun.content.write(
+            memoryview(data)[begun.head.begin :] if begun.received == 0 and begun.head else data
+        )
         begun.received += len(data)
+        self._held_bytes += len(data)
+        self._owed += len(data)
         if begun.received > begun.size:
             raise RemoteProtocolError(f"{begun.received} bytes of a frame of {begun.size}")
         if self._held_bytes > self._limits.max_message_bytes or self._owed > self._limits.bulk_bytes:
@@ -180,7 +180,12 @@ class Incoming:
             return None
         del self._streams[stream]
         self._held_bytes -= begun.size
-        return begun.content.getvalue()  # no copy: the buffer becomes the bytes
+        content = begun.content.getvalue()  # no copy: the buffer becomes the bytes
+        if begun.head is None:
+            return content
+        frame = (begun.head.kind, begun.head.subject, content)
+        check_frame(frame)
+        return frame
 
     def complete(self, stream: _Stream, act: Callable[[], object]) -> None:
         """The frame was read: act on it in its turn, and on what waited behind it."""
@@ -189,12 +194,12 @@ class Incoming:
         if subject is None:
             act()
             return
-        line = self._lines[subject]
+        line = self.in_line[subject]
         while line and (first := line[0].act) is not None:
             line.popleft()
             first()
         if not line:
-            self._lines.pop(subject, None)
+            self.in_line.pop(subject, None)
 
     def find(self, stream: int) -> _Stream | None:
         return self._streams.get(stream)

@@ -25,8 +25,9 @@ from tasklets import NotSendable
 
 # Sent and not known to have arrived: beyond it nothing more leaves. Ten milliseconds of a fast network.
 REPLAY_BYTES: Final = 4 * 1024 * 1024
-# Received since we last said so: what we have to say says it anyway, and a silent receiver speaks up here.
-ACKNOWLEDGE_BYTES: Final = 256 * 1024
+# Received since we last said so: what we have to say says it anyway, and a silent receiver speaks up here. As much as a
+# window of messages has, so that who tells of room need say nothing more.
+ACKNOWLEDGE_BYTES: Final = 1024 * 1024
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 BULK_BYTES: Final = 256 * 1024  # measured: more of it in the kernel's buffers holds up small messages
@@ -38,7 +39,7 @@ Pieces = tuple[bytes, bytes | memoryview]
 
 def size_of(batch: bytes | Pieces) -> int:
     """How many bytes a batch has."""
-    return len(batch) if batch.__class__ is bytes else len(batch[0]) + len(batch[1])  # type: ignore[arg-type]
+    return len(batch[0]) + len(batch[1]) if isinstance(batch, tuple) else len(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +77,25 @@ class Session:
         large.
         """
         data = self._codec.encode(frame)
-        if len(data) > self.peer_limits.max_message_bytes:
-            raise self._too_large(frame, len(data))
+        self.check_size(frame, len(data))
         return data
 
     def pack_apart(self, frame: Frame) -> Apart:
         """The same for a frame whose large bytes are left apart. Raises NotSendable."""
         apart = Apart.of(frame)
-        if len(apart) > self.peer_limits.max_message_bytes:
-            raise self._too_large(frame, len(apart))
+        self.check_size(frame, len(apart))
         return apart
 
-    def _too_large(self, frame: Frame, size: int) -> NotSendable:
-        name = FRAMES[frame[0]].fields[-1][0]
-        return NotSendable(
-            f"{name}: a message of {size} bytes is over the limit of {self.peer_limits.max_message_bytes} "
-            "bytes at the other side; send it in parts, or raise the limit there: "
-            "net.configure(max_message_bytes=...)",
-            name,
-        )
+    def check_size(self, frame: Frame, size: int) -> None:
+        """Raises NotSendable when the frame has more bytes than the other side takes."""
+        if size > self.peer_limits.max_message_bytes:
+            name = FRAMES[frame[0]].fields[-1][0]
+            raise NotSendable(
+                f"{name}: a message of {size} bytes is over the limit of {self.peer_limits.max_message_bytes} "
+                "bytes at the other side; send it in parts, or raise the limit there: "
+                "net.configure(max_message_bytes=...)",
+                name,
+            )
 
     @property
     def has_room(self) -> bool:
@@ -149,7 +150,7 @@ class Session:
             raise RemoteProtocolError(f"it has {received} batches, but acknowledged {self.acknowledged}")
         self.acknowledge(received)
         self.owed_bytes = 0
-        return [batch if batch.__class__ is bytes else b"".join(batch) for batch in self._replay]
+        return [b"".join(batch) if isinstance(batch, tuple) else batch for batch in self._replay]
 
     # ------------------------------------------------------------------------------------------- coming in
 
@@ -159,7 +160,10 @@ class Session:
             raise RemoteProtocolError(f"batch {number} came, but batch {self.received + 1} is due")
         self.received = number
         self.owed_bytes += size
-        if acknowledged != self.acknowledged:
+        if acknowledged == self.acknowledged + 1 <= self.sent:  # as when requests and answers take turns
+            self.replay_bytes -= size_of(self._replay.popleft())
+            self.acknowledged = acknowledged
+        elif acknowledged != self.acknowledged:
             self.acknowledge(acknowledged)
 
     def acknowledge(self, number: int) -> None:
