@@ -35,7 +35,7 @@ def compiled_modules(is_required: bool) -> list[Extension]:
             ) from None
         print(f"note: tasklets goes without its compiled core: {error}", file=sys.stderr)
         return []
-    # No generated C beside the sources. Without keywords for the only argument, the interpreter calls send(value) directly.
+    # No generated C beside the sources. In the core an only argument has no keyword: send(value) is called directly.
     options = {"build_dir": "build/cython", "language_level": 3}
     directives = {**DIRECTIVES, "always_allow_keywords": False}
     found: list[Extension] = cythonize(

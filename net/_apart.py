@@ -6,6 +6,7 @@
 On the wire nothing differs: these are the bytes that net._codec makes of the frame. No socket, no tasklet.
 """
 
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -19,33 +20,38 @@ HEAD_BYTES: Final = 32  # more than any head has
 
 _FRAME_OF_THREE: Final = 0x93
 _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
+_LENGTH16, _LENGTH32 = Struct(">BH"), Struct(">BI")
+_ID_MARK: Final = bytes((_BIN8, ID_BYTES))
+_OPENINGS: Final = {kind: bytes((_FRAME_OF_THREE, kind)) for kind in APART_KINDS}
 _UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 
 
 class Apart:
     """A packed frame in two pieces. Its length is that of both."""
 
-    __slots__ = ("body", "head")
+    __slots__ = ("body", "head", "size")
 
     def __init__(self, head: bytes, body: bytes | memoryview) -> None:
         self.head = head
         self.body = body
+        self.size = len(head) + len(body)
 
     @classmethod
     def of(cls, frame: Frame) -> "Apart":
         """Pack a frame of APART_KINDS that ends with bytes."""
         kind, subject, body = frame
         size = len(body)
-        length = (
-            bytes([_BIN16, *size.to_bytes(2, "big")])
-            if size < 1 << 16
-            else bytes([_BIN32, *size.to_bytes(4, "big")])
-        )
-        packed: bytes = msgpack.packb(subject)
-        return cls(bytes([_FRAME_OF_THREE, kind]) + packed + length, body)
+        if size >= 1 << 16:
+            length = _LENGTH32.pack(_BIN32, size)
+        elif size >= 1 << 8:
+            length = _LENGTH16.pack(_BIN16, size)
+        else:
+            length = bytes((_BIN8, size))
+        named = _ID_MARK + subject if subject.__class__ is bytes else msgpack.packb(subject)
+        return cls(_OPENINGS[kind] + named + length, body)
 
     def __len__(self) -> int:
-        return len(self.head) + len(self.body)
+        return self.size
 
 
 class Head(NamedTuple):

@@ -83,7 +83,7 @@ class Session:
     def pack_apart(self, frame: Frame) -> Apart:
         """The same for a frame whose large bytes are left apart. Raises NotSendable."""
         apart = Apart.of(frame)
-        self.check_size(frame, len(apart))
+        self.check_size(frame, apart.size)
         return apart
 
     def check_size(self, frame: Frame, size: int) -> None:
@@ -121,14 +121,14 @@ class Session:
 
     def envelope_apart(self, apart: Apart) -> Pieces:
         """The same for one frame whose large bytes are left apart: the pieces to write one after the other."""
-        size = NUMBER_BYTES + len(apart)
+        size = NUMBER_BYTES + apart.size
         if size > MAX_BATCH_BYTES:
             raise LocalProtocolError(f"a batch of {size} bytes; {MAX_BATCH_BYTES} are allowed")
         self.sent += 1
         pieces = BATCH.pack(size, self.sent, self.received) + apart.head, apart.body
         self.owed_bytes = 0
         self._replay.append(pieces)
-        self.replay_bytes += size_of(pieces)
+        self.replay_bytes += BATCH.size + apart.size
         return pieces
 
     @property
