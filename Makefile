@@ -33,9 +33,12 @@ demo: $(CORE) ## the prime search and the ATM network, in one process, in severa
 # The core has two forms. Its own tests (but those of kernels, to which it is all the same) run on its source first, where
 # they say more; then everything runs on the compiled one, if there is one. 5 is pytest's way to say that none of the tests
 # was selected, here by ARGS.
+# Of net, what tests the compiled modules one by one, and all of them together.
+PURE_NET := $(patsubst %,tests/net/test_%.py,apart bounds codec protocol session vectors window references channel_contract)
+
 test: $(CORE) ## all tests; one of them: make test ARGS="-k deadlock"
 	@if ls tasklets/_core*.so >/dev/null 2>&1; then \
-	  TASKLETS_PURE=1 $(RUN) -m pytest -q tests/tasklets --ignore tests/tasklets/test_jupyter.py $(ARGS) || [ $$? -eq 5 ]; \
+	  TASKLETS_PURE=1 $(RUN) -m pytest -q tests/tasklets $(PURE_NET) --ignore tests/tasklets/test_jupyter.py $(ARGS) || [ $$? -eq 5 ]; \
 	fi
 	@$(RUN) -m pytest -q $(ARGS)
 
@@ -67,7 +70,7 @@ format: $(STAMP) ## put the code into the common form and mend what can be mende
 	@$(RUN) -m ruff check --fix .
 
 clean: ## remove what can be made again: the environment, caches, builds
-	@rm -rf "$(VENV)" build dist *.egg-info tasklets/_core*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf "$(VENV)" build dist *.egg-info tasklets/_core*.so net/_*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Sets $$python to the first candidate that is new enough and can make environments. Each one is run, not looked up:
@@ -119,10 +122,13 @@ $(STAMP): pyproject.toml $(wildcard setup.py)
 	@touch "$@"
 
 # Compiling takes half a minute. A compiled core that is older than its source would be left aside, with a warning.
-$(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_stack.h
-	@echo "compiling the core (half a minute; works without, but slower)"
-	@rm -rf build tasklets/_core*.so
-	@TASKLETS_BUILD=$(TASKLETS_BUILD) "$(RUN)" setup.py --quiet build_ext --inplace --force >"$(VENV)/core.log" 2>&1 </dev/null || { \
+# The modules of net that are compiled, too, as net/_which_form.py has them.
+HOT := _apart _bulk _codec _entries _exports _link _protocol _references _session _window
+
+$(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_stack.h net/_made_of.h $(HOT:%=net/%.py)
+	@echo "compiling the core and the hot path of net (a minute; works without, but slower)"
+	@rm -rf build tasklets/_core*.so net/_*.so
+	@TASKLETS_BUILD=$(TASKLETS_BUILD) "$(RUN)" setup.py --quiet build_ext --inplace --force --parallel=2 >"$(VENV)/core.log" 2>&1 </dev/null || { \
 	  tail -n 20 "$(VENV)/core.log" >&2; \
 	  echo "make: the core could not be compiled; all of the compiler's words are in $(VENV)/core.log" >&2; \
 	  exit 1; }

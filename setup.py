@@ -1,4 +1,5 @@
-"""Compile `tasklets/_core.py`, where that is possible. Everything else about the project is in pyproject.toml.
+"""Compile `tasklets/_core.py`, and of `net` what every message passes through, where that is possible. Everything else
+about the project is in pyproject.toml.
 
 The environment variable TASKLETS_BUILD decides: `auto` (the default) goes on without the compiled core when there is no
 compiler, `require` fails then, `off` does not try. Without it everything works the same, some five times slower.
@@ -15,7 +16,15 @@ HERE = Path(__file__).resolve().parent
 CHOICES = ("auto", "require", "off")
 
 
-def compiled_core(is_required: bool) -> list[Extension]:
+DIRECTIVES = {
+    "annotation_typing": False,  # the types are those of _core.pxd, nothing is guessed from annotations
+    "binding": False,  # methods that the interpreter calls directly
+    "embedsignature": True,
+    "embedsignature.format": "clinic",  # what inspect.signature() reads
+}
+
+
+def compiled_modules(is_required: bool) -> list[Extension]:
     try:
         import greenlet
         from Cython.Build import cythonize
@@ -26,42 +35,53 @@ def compiled_core(is_required: bool) -> list[Extension]:
             ) from None
         print(f"note: tasklets goes without its compiled core: {error}", file=sys.stderr)
         return []
+    # No generated C beside the sources. In the core an only argument has no keyword: send(value) is called directly.
+    options = {"build_dir": "build/cython", "language_level": 3}
+    directives = {**DIRECTIVES, "always_allow_keywords": False}
+    found: list[Extension] = cythonize(
+        [core(Path(greenlet.__file__).resolve().parent.parent)], compiler_directives=directives, **options
+    )
+    found += cythonize(hot_path_of_net(), compiler_directives=DIRECTIVES, **options)
+    for each in found:
+        each.optional = not is_required  # here, since cythonize() forgets it
+    return found
+
+
+def core(greenlet_include: Path) -> Extension:
     digest = runpy.run_path(str(HERE / "tasklets" / "_which_core.py"))["source_digest"](HERE / "tasklets")
-    core = Extension(
+    return Extension(
         "tasklets._core",
         ["tasklets/_core.py"],
-        include_dirs=[
-            "tasklets",
-            str(Path(greenlet.__file__).resolve().parent.parent),
-        ],  # <greenlet/greenlet.h>
+        include_dirs=["tasklets", str(greenlet_include)],  # <greenlet/greenlet.h>
         depends=["tasklets/_core.pxd", "tasklets/_data_stack.h"],
         define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{digest}"')],
         extra_compile_args=[]
         if sys.platform == "win32"
         else ["-g0"],  # debug information is ten times the code
     )
-    found: list[Extension] = cythonize(
-        [core],
-        build_dir="build/cython",  # no generated C beside the sources
-        language_level=3,
-        compiler_directives={
-            "always_allow_keywords": False,  # lets the interpreter call send(value) directly
-            "annotation_typing": False,  # the types are those of _core.pxd, nothing is guessed from annotations
-            "binding": False,  # methods that the interpreter calls directly
-            "embedsignature": True,
-            "embedsignature.format": "clinic",  # what inspect.signature() reads
-        },
-    )
-    for each in found:
-        each.optional = not is_required  # here, since cythonize() forgets it
-    return found
+
+
+def hot_path_of_net() -> list[Extension]:
+    if sys.platform == "win32":  # its compiler cannot be told to begin with a file
+        return []
+    which = runpy.run_path(str(HERE / "net" / "_which_form.py"))
+    return [
+        Extension(
+            f"net.{name}",
+            [f"net/{name}.py"],
+            depends=["net/_made_of.h"],
+            define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{which["source_digest"](name)}"')],
+            extra_compile_args=["-g0", "-O2", "-include", str(HERE / "net" / "_made_of.h")],
+        )
+        for name in which["HOT"]
+    ]
 
 
 def main() -> None:
     choice = os.environ.get("TASKLETS_BUILD") or "auto"
     if choice not in CHOICES:
         raise SystemExit(f"error: TASKLETS_BUILD={choice!r} is none of {', '.join(CHOICES)}")
-    setup(ext_modules=[] if choice == "off" else compiled_core(choice == "require"))
+    setup(ext_modules=[] if choice == "off" else compiled_modules(choice == "require"))
 
 
 if __name__ == "__main__":

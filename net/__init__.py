@@ -7,6 +7,10 @@
 Not here: microthreads and channels themselves (package `tasklets`).
 """
 
+from net._which_form import choose as _choose_form
+
+_choose_form()
+
 from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus
 from net.errors import (
     AddressInUse,

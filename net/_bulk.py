@@ -8,9 +8,11 @@ channel waits behind at the receiver, so that order holds. State machines: no so
 from __future__ import annotations
 
 from collections import deque
+from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
-from net._wire import LARGE, PART, PART_BYTES, Frame
+from net._apart import Apart, Head, read_head
+from net._wire import LARGE, PART, PART_BYTES, Frame, check_frame
 from net.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -26,10 +28,11 @@ class Outgoing:
 
     def __init__(self) -> None:
         self.limits: Limits | None = None  # the peer's; known when the session opens
-        self._streams: deque[tuple[int, memoryview]] = (
+        # In the order in which they began: number, what comes before the rest, the rest.
+        self._streams: deque[tuple[int, bytes, memoryview]] = deque()
+        self._waiting: deque[tuple[int, bytes, memoryview]] = (
             deque()
-        )  # in the order in which they began: number, the rest
-        self._waiting: deque[tuple[int, memoryview]] = deque()  # announced, and nothing of them has left
+        )  # announced, and nothing of them has left
         self._active_bytes = 0  # whole sizes of those that began
         self._sizes: dict[int, int] = {}
         self._next = 0
@@ -51,10 +54,11 @@ class Outgoing:
         """True when a part may leave now."""
         return self._credit > 0 and bool(self._streams or self._waiting)
 
-    def add(self, data: bytes, subject: bytes | int | None) -> Frame:
+    def add(self, data: bytes | Apart, subject: bytes | int | None) -> Frame:
         """Take a packed frame; returns the frame that announces it."""
         stream, self._next = self._next, self._next + 1
-        self._waiting.append((stream, memoryview(data)))
+        head, body = (data.head, data.body) if isinstance(data, Apart) else (b"", data)
+        self._waiting.append((stream, head, memoryview(body)))
         self._sizes[stream] = len(data)
         self.pending_bytes += len(data)
         return (LARGE, stream, len(data), subject)
@@ -71,21 +75,27 @@ class Outgoing:
     def next_part(self) -> Frame:
         """The next part, of the frames under way in turn. Only while `ready`."""
         self._begin_more()
-        stream, rest = self._streams.popleft()
-        size = min(PART_BYTES, self._credit, len(rest))
+        stream, head, rest = self._streams.popleft()
+        size = min(PART_BYTES, self._credit, len(head) + len(rest))
         self._credit -= size
         self.pending_bytes -= size
-        if size < len(rest):
-            self._streams.append((stream, rest[size:]))
+        part: bytes | memoryview
+        if head:
+            start = head + bytes(rest[: max(0, size - len(head))])
+            part, head, rest = start[:size], start[size:], rest[max(0, size - len(head)) :]
+        else:
+            part, rest = rest[:size], rest[size:]
+        if head or rest:
+            self._streams.append((stream, head, rest))
         else:
             self._active_bytes -= self._sizes.pop(stream)
-        return (PART, stream, bytes(rest[:size]))
+        return (PART, stream, part)
 
     def _begin_more(self) -> None:
         """The receiver puts together so many bytes at once as one message may have; one frame always may begin."""
         assert self.limits is not None
         while self._waiting:
-            size = len(self._waiting[0][1])
+            size = self._sizes[self._waiting[0][0]]
             if self._streams and self._active_bytes + size > self.limits.max_message_bytes:
                 return
             self._active_bytes += size
@@ -95,14 +105,17 @@ class Outgoing:
 class _Stream:
     """A frame that is being put together, or (`act`) something that waits behind one."""
 
-    __slots__ = ("act", "parts", "received", "seqno", "size", "subject")
+    __slots__ = ("act", "content", "head", "received", "seqno", "size", "subject")
 
     def __init__(self, size: int, subject: bytes | int | None) -> None:
         self.size = size
         self.subject = subject
         self.seqno = 0  # of the message
         self.received = 0
-        self.parts: list[bytes] = []
+        self.content = BytesIO()
+        self.head: Head | None = (
+            None  # read already: of a frame that ends with large bytes, which are the content then
+        )
         self.act: Callable[[], object] | None = None
 
 
@@ -112,16 +125,11 @@ class Incoming:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._streams: dict[int, _Stream] = {}
-        # subject -> frames that must be acted on in this order; the first is not complete
-        self._lines: dict[bytes | int, deque[_Stream]] = {}
+        # By subject, what waits for a frame to be complete: in this order, and the first is not.
+        self.in_line: dict[bytes | int, deque[_Stream]] = {}
         self._next = 0
         self._held_bytes = 0
         self._owed = 0  # taken in since we last made room
-
-    @property
-    def in_line(self) -> dict[bytes | int, deque[_Stream]]:
-        """By subject, what waits for a frame to be complete."""
-        return self._lines
 
     def begin(self, stream: int, size: int, subject: bytes | int | None) -> None:
         """A frame is announced. Raises RemoteProtocolError."""
@@ -136,20 +144,29 @@ class Incoming:
         self._next += 1
         begun = self._streams[stream] = _Stream(size, subject)
         if subject is not None:
-            self._lines.setdefault(subject, deque()).append(begun)
+            self.in_line.setdefault(subject, deque()).append(begun)
 
     def defer(self, subject: bytes | int, act: Callable[[], object]) -> None:
         """Something else about a subject in line has arrived: it is to be done in its turn."""
         behind = _Stream(0, subject)
         behind.act = act
-        self._lines[subject].append(behind)
+        self.in_line[subject].append(behind)
 
-    def part(self, stream: int, data: bytes) -> bytes | None:
-        """A part has arrived; returns the frame's bytes when it is complete. Raises RemoteProtocolError."""
+    def part(self, stream: int, data: bytes) -> bytes | Frame | None:
+        """A part has arrived; returns the frame's bytes when it is complete, or the frame if it ends with large bytes.
+
+        Raises RemoteProtocolError.
+        """
         begun = self._streams.get(stream)
         if begun is None:
             raise RemoteProtocolError(f"PART of {stream}, which was not announced or is complete")
-        begun.parts.append(data)
+        if begun.received == 0:
+            head = read_head(data)
+            if head is not None and head.begin + head.size == begun.size:
+                begun.head = head
+        begun.content.write(
+            memoryview(data)[begun.head.begin :] if begun.received == 0 and begun.head else data
+        )
         begun.received += len(data)
         self._held_bytes += len(data)
         self._owed += len(data)
@@ -163,22 +180,26 @@ class Incoming:
             return None
         del self._streams[stream]
         self._held_bytes -= begun.size
-        return b"".join(begun.parts)
+        content = begun.content.getvalue()  # no copy: the buffer becomes the bytes
+        if begun.head is None:
+            return content
+        frame = (begun.head.kind, begun.head.subject, content)
+        check_frame(frame)
+        return frame
 
     def complete(self, stream: _Stream, act: Callable[[], object]) -> None:
         """The frame was read: act on it in its turn, and on what waited behind it."""
         subject = stream.subject
-        stream.parts = []
         stream.act = act
         if subject is None:
             act()
             return
-        line = self._lines[subject]
+        line = self.in_line[subject]
         while line and (first := line[0].act) is not None:
             line.popleft()
             first()
         if not line:
-            self._lines.pop(subject, None)
+            self.in_line.pop(subject, None)
 
     def find(self, stream: int) -> _Stream | None:
         return self._streams.get(stream)

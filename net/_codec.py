@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
+from net._apart import read_head
 from net._extensions import DECODERS, ENCODERS, Meaningless, encode_enum
 from net._wire import (
     ACK,
@@ -181,7 +182,50 @@ class Codec:
         if self.sizes:
             self.sizes = {}
         try:
-            frames = self._decode(batch)
+            if len(batch) > _TRUSTED_BYTES:
+                head = read_head(batch)
+                if head is not None and head.begin + head.size == len(
+                    batch
+                ):  # one frame that ends with large bytes
+                    frame: Frame = (head.kind, head.subject, bytes(batch[head.begin :]))
+                    check_frame(frame)
+                    self.sizes[0] = len(batch)
+                    return [frame]
+                _walk(batch)
+            unpacker = self._unpacker
+            unpack, tell = unpacker.unpack, unpacker.tell
+            start = tell()
+            end = start + len(batch)
+            unpacker.feed(batch)
+            frames: list[Frame] = []
+            while start < end:
+                frame = unpack()
+                # SEND and ACK, nearly all of the traffic, are checked here without a call.
+                if not (
+                    type(frame) is tuple
+                    and len(frame) == 3
+                    and (
+                        frame[0] == SEND
+                        or (frame[0] == ACK and type(frame[2]) is int and 0 < frame[2] < 1 << 64)
+                    )
+                    and type(frame[0]) is int
+                    and type(frame[1]) is bytes
+                    and len(frame[1]) == ID_BYTES
+                ):
+                    check_frame(frame)
+                if self._tags_open:
+                    raise RemoteProtocolError("a tag extension that is not the only key of a map")
+                now = tell()
+                size = now - start
+                if size > MAX_DEPTH:
+                    if _too_deep_at(batch, start - end, now - end, frame):
+                        raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
+                    if size > SMALL_BYTES:
+                        self.sizes[len(frames)] = size
+                if self._trouble is not None:
+                    frame, self._trouble = _without_value(frame, self._trouble), None
+                frames.append(frame)
+                start = now
         except RemoteProtocolError:
             self._renew_unpacker()
             raise
@@ -191,44 +235,6 @@ class Codec:
             raise RemoteProtocolError(f"malformed batch of {len(batch)} bytes: {text}") from failure
         if len(batch) > _KEPT_BYTES:
             self._renew_unpacker()
-        return frames
-
-    def _decode(self, batch: bytes | bytearray | memoryview) -> list[Frame]:
-        if len(batch) > _TRUSTED_BYTES:
-            _walk(batch)
-        unpacker = self._unpacker
-        unpack, tell = unpacker.unpack, unpacker.tell
-        start = tell()
-        end = start + len(batch)
-        unpacker.feed(batch)
-        frames: list[Frame] = []
-        while start < end:
-            frame = unpack()
-            # SEND and ACK, nearly all of the traffic, are checked here without a call.
-            if not (
-                type(frame) is tuple
-                and len(frame) == 3
-                and (
-                    frame[0] == SEND or (frame[0] == ACK and type(frame[2]) is int and 0 < frame[2] < 1 << 64)
-                )
-                and type(frame[0]) is int
-                and type(frame[1]) is bytes
-                and len(frame[1]) == ID_BYTES
-            ):
-                check_frame(frame)
-            if self._tags_open:
-                raise RemoteProtocolError("a tag extension that is not the only key of a map")
-            now = tell()
-            size = now - start
-            if size > MAX_DEPTH:
-                if _too_deep_at(batch, start - end, now - end, frame):
-                    raise RemoteProtocolError(f"a value nested more than {MAX_DEPTH} levels deep")
-                if size > SMALL_BYTES:
-                    self.sizes[len(frames)] = size
-            if self._trouble is not None:
-                frame, self._trouble = _without_value(frame, self._trouble), None
-            frames.append(frame)
-            start = now
         return frames
 
     def _renew_unpacker(self) -> None:

@@ -278,7 +278,7 @@ def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
     else:
         grant.let_wait(size)
         deliver(RemoteSender(grant, value, seqno, size))
-    if not grant.told_soon:
+    if (grant.used >= grant.half_window or size or grant.count <= 0) and not grant.told_soon:
         grant.tell_room()
 
 

@@ -65,10 +65,12 @@ class Grant:
         "channel_id",
         "count",
         "granted",
+        "half_window",
         "link",
         "rights",
         "room",
         "room_bytes",
+        "takes",
         "told_soon",
         "used",
         "used_bytes",
@@ -81,6 +83,7 @@ class Grant:
         self.channel = target_of(granted)
         self.rights = rights_of(granted)
         self.at_home = granted._observer is not None
+        self.takes = self.at_home and bool(self.rights & wire.MAY_SEND)  # messages
         self.channel_id = channel_id
         self.link = link
         self.count = 0
@@ -91,6 +94,7 @@ class Grant:
         self.waiting_bytes = 0  # of them, what stands in line: the memory that the peer takes here
         self.told_soon = False  # the link tells the peer at the end of this turn
         self.window = wire.window_size(granted.capacity)
+        self.half_window = self.window // 2
 
     def tell_room(self) -> None:
         """See to it that the peer hears of room when it should. To be called when `used` or `room` has grown."""
@@ -98,7 +102,7 @@ class Grant:
             self.room
             and not self.told_soon
             and (
-                self.used >= self.window // 2
+                self.used >= self.half_window
                 or self.used_bytes >= wire.WINDOW_BYTES // 2
                 or self.count <= 0  # a dropped window is to end
             )
@@ -145,9 +149,14 @@ def grant(where: channel, link: Link) -> None:
 
 def _on_send(link: Link, frame: wire.Frame) -> None:
     seqno = link.messages_received = link.messages_received + 1
+    kind, channel_id, value = frame
     in_line = link.incoming.in_line
-    if in_line and frame[1] in in_line:
-        link.incoming.defer(frame[1], partial(take_message, link, frame, seqno, link.frame_bytes))
+    if in_line and channel_id in in_line:
+        link.incoming.defer(channel_id, partial(take_message, link, frame, seqno, link.frame_bytes))
+        return
+    granted = link.grants.get(channel_id)
+    if granted is not None and granted.takes and kind == wire.SEND and value.__class__ is not Undecodable:
+        accept(granted, value, seqno, link.frame_bytes)  # nearly always
     else:
         take_message(link, frame, seqno, link.frame_bytes)
 

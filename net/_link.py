@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from net import _exports, _wire as wire
+from net._apart import APART_BYTES, APART_KINDS, Apart
 from net._bulk import Incoming, Outgoing
 from net._exports import grant
 from net._failures import error_of
@@ -27,7 +28,7 @@ from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
 from net._pulse import Line, thread as pulse_thread
 from net._recovery import PEER_PATIENCE, Recovery
-from net._session import REPLAY_BYTES, Session
+from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session
 from net._window import Windows
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
 from tasklets import NotSendable, sleep, tasklet, timeout
@@ -98,17 +99,18 @@ class Link:
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
         self._roomy: list[Grant] = []  # whose room is to be told to the peer
-        self._outbox: list[bytes] = []
+        self._outbox: list[Any] = []  # of bytes, and of Apart
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
-        self._unsent: memoryview | None = None  # of a batch that the transport took in part
+        self._aparts = 0  # how many frames in the outbox have their large bytes apart
+        self._unsent: memoryview | Pieces | None = None  # of a batch that the transport took in part
         self._writing_failed = False
         self._writable = False  # there is a connection, it is open, and takes more
         self._end_of_turn_armed = False
         self._messages_left = 0  # the number of the last message that is in a batch
         self._codec = node.codec
         self.session = Session(node.draw_id(), self._codec)
-        self._pack = self.session.pack
+        self._encode = self._codec.encode
         self._recovery = Recovery(patience, node.random)
         self._reconnecting: Wait | None = None
         self._line: Line | None = None  # of the pulse
@@ -155,13 +157,18 @@ class Link:
         """
         if self.lost is not None:
             raise self.loss("not taken")
-        packed = self._pack(frame)
+        last = frame[-1]
+        if last.__class__ is bytes and len(last) >= APART_BYTES and frame[0] in APART_KINDS:
+            return self._send_apart(frame)
+        packed = self._encode(frame)
         exported = self._codec.exported
-        for one in exported:
-            grant(one, self)
+        if exported:
+            for one in exported:
+                grant(one, self)
         size = len(packed)
         if size > wire.MAX_FRAME_BYTES:
-            packed = self._pack(self._outgoing.add(packed, _subject_of(frame)))
+            self.session.check_size(frame, size)
+            packed = self._encode(self._outgoing.add(packed, _subject_of(frame)))
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
@@ -169,9 +176,26 @@ class Link:
             self._flush()
         if not self._end_of_turn_armed:
             self._arm_end_of_turn()
-        for one in exported:
-            if one.closing and one._observer is not None:  # it was closed before it was given away
-                self.notify((wire.CLOSED, self.node.id_of(one)))
+        if exported:
+            for one in exported:
+                if one.closing and one._observer is not None:  # it was closed before it was given away
+                    self.notify((wire.CLOSED, self.node.id_of(one)))
+        return size
+
+    def _send_apart(self, frame: wire.Frame) -> int:
+        """Queue a frame whose large bytes are not copied."""
+        apart = self.session.pack_apart(frame)
+        size = len(apart)
+        if size > wire.MAX_FRAME_BYTES:
+            announced = self._encode(self._outgoing.add(apart, _subject_of(frame)))
+            self._outbox.append(announced)
+            self._outbox_bytes += len(announced)
+        else:
+            self._outbox.append(apart)
+            self._outbox_bytes += size
+            self._aparts += 1
+            self._flush()
+        self._arm_end_of_turn()
         return size
 
     def send_message(self, frame: wire.Frame) -> int:
@@ -211,10 +235,9 @@ class Link:
         self._arm_end_of_turn()
 
     def _send_room(self) -> None:
-        if self._roomy:
-            roomy, self._roomy = self._roomy, []
-            for found in roomy:
-                self.notify((wire.ACK, found.channel_id, found.take_room()))
+        roomy, self._roomy = self._roomy, []
+        for found in roomy:
+            self.notify((wire.ACK, found.channel_id, found.take_room()))
 
     def _arm_end_of_turn(self) -> None:
         if not self._end_of_turn_armed:
@@ -224,43 +247,61 @@ class Link:
     def _end_turn(self) -> None:
         self._end_of_turn_armed = False
         self._threshold = FLUSH_FIRST
-        self._send_room()
-        self._flush()
-        if self._writable and self.session.owes:
-            self._write(self.session.acknowledgement())
+        if self._roomy:
+            self._send_room()
+        if self._outbox or self._outgoing.pending_bytes:
+            self._flush()
+        session = self.session
+        if session.owed_bytes >= ACKNOWLEDGE_BYTES and self._writable:
+            self._write(session.acknowledgement())
 
     def _flush(self) -> None:
-        session = self.session
+        session, outgoing = self.session, self._outgoing
         while (
-            self._writable and (self._outbox or self._outgoing.ready) and session.replay_bytes < REPLAY_BYTES
+            self._writable
+            and (self._outbox or (outgoing.pending_bytes and outgoing.ready))
+            and session.replay_bytes < REPLAY_BYTES
         ):
-            self._write(session.envelope(self._take_batch()))
+            outbox = self._outbox
+            if outbox and self._outbox_bytes <= BATCH_BYTES and not self._aparts:  # nearly always
+                self._outbox, self._outbox_bytes = [], 0
+                self._messages_left = self.messages_sent
+                self._write(session.envelope(outbox))
+            else:
+                self._write(self._next_batch())
 
-    def _take_batch(self) -> list[bytes]:
-        """Take as many frames out of the outbox as should leave together, and one part of a large frame."""
+    def _next_batch(self) -> bytes | Pieces:
+        """The next batch to leave: as many frames of the outbox as should leave together, one whose large bytes are
+        apart, or, when the outbox is empty, a part of a large frame.
+        """
         outbox = self._outbox
-        if self._outbox_bytes <= BATCH_BYTES:
-            self._outbox, self._outbox_bytes = [], 0
-            self._messages_left = self.messages_sent
-            batch = outbox
-        else:
-            size = count = 0
-            for packed in outbox:
-                if count and size + len(packed) > BATCH_BYTES:
-                    break
-                size += len(packed)
-                count += 1
-            batch, self._outbox = outbox[:count], outbox[count:]
-            self._outbox_bytes -= size
-            self._messages_left = self.messages_sent
-        if self._outgoing.ready and not self._outbox:  # what announces it has left, then
-            batch.append(self._codec.encode(self._outgoing.next_part()))
-        return batch
+        self._messages_left = self.messages_sent
+        if not outbox:  # what announces the large frames has left, then
+            return self.session.envelope_apart(Apart.of(self._outgoing.next_part()))
+        first = outbox[0]
+        if first.__class__ is Apart:
+            del outbox[0]
+            self._outbox_bytes -= len(first)
+            self._aparts -= 1
+            return self.session.envelope_apart(first)
+        size = count = 0
+        for packed in outbox:
+            if packed.__class__ is Apart or (count and size + len(packed) > BATCH_BYTES):
+                break
+            size += len(packed)
+            count += 1
+        batch, self._outbox = outbox[:count], outbox[count:]
+        self._outbox_bytes -= size
+        return self.session.envelope(batch)
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: Any) -> None:
+        """Write bytes, or a batch in two pieces."""
         assert self._transport is not None
         try:
-            sent = self._transport.send(data)
+            if data.__class__ is tuple:
+                sent = self._transport.send_pieces(data)
+            else:
+                sent = self._transport.send(data)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -269,10 +310,17 @@ class Link:
             self._writable = False
             self._call_soon(self._on_writing_failed, f"writing failed: {error.strerror or error}")
             return
-        if sent < len(data):
+        if data.__class__ is tuple:
+            head, body = data
+            if sent >= len(head) + len(body):
+                return
+            self._unsent = (head[sent:], body) if sent < len(head) else memoryview(body)[sent - len(head) :]
+        elif sent < len(data):
             self._unsent = memoryview(data)[sent:]
-            self._writable = False
-            self._transport.wait_writable()
+        else:
+            return
+        self._writable = False
+        self._transport.wait_writable()
 
     def _on_writing_failed(self, reason: str) -> None:
         if not self._writing_failed:
@@ -321,23 +369,24 @@ class Link:
 
     def _read(self) -> bool:
         """Act on what has arrived; False when there was nothing."""
-        handlers = self.node.handlers
-        received = self.node.received
+        node = self.node
+        handlers, received = node.handlers, node.received
         transport, protocol = self._transport, self._protocol
         assert transport is not None
         assert protocol is not None
         try:
             size = transport.receive_into(received)
+        except BlockingIOError:
+            return False
         except OSError as error:
             self._cut(f"the connection broke: {error.strerror or error}")
-            return False
-        if size is None:
             return False
         if not size:
             self._cut("its connection ended")
             return False
         try:
-            frames = self.node.decode(self, protocol, received[:size])
+            node.decoding = self
+            frames = protocol.receive(received[:size])
             if protocol.sizes:
                 self._act_on_sizes(frames, protocol.sizes)
             else:
@@ -467,8 +516,9 @@ class Link:
         batches = self.session.resume(peer.received)
         self._recovery.mended()
         self._end_patience()
-        log.info("%s: connected again, %d batches are sent again", self.name, len(tuple(batches)))
+        log.info("%s: connected again, %d batches are sent again", self.name, len(batches))
         missing = b"".join(batches)
+        assert not isinstance(self._unsent, tuple)
         self._writable = self._unsent is None and not self._writing_failed
         if self._unsent is not None:  # of our HELLO
             self._unsent = memoryview(bytes(self._unsent) + missing)
@@ -631,19 +681,21 @@ class Link:
             self._say_last_words(lingering)
         except (OSError, RemoteProtocolError) as error:
             log.warning("%s: not everything that was sent has reached it: %s", self.name, error)
-        self._outbox = []
+        self._outbox, self._aparts = [], 0
         self.lose("it was closed here")
 
     def _say_last_words(self, lingering: Lingering) -> None:
         """Send all that is queued, and wait until the peer has read it."""
         if self._unsent is not None:
-            lingering.send_all(self._unsent)
+            lingering.send_all(b"".join(self._unsent) if isinstance(self._unsent, tuple) else self._unsent)
             self._unsent = None
         goodbye = self._outbox.pop()
+        assert isinstance(goodbye, bytes)
         self._outbox_bytes -= len(goodbye)
         while self._outbox or self._outgoing.pending:
             while (self._outbox or self._outgoing.ready) and self.session.has_room:
-                lingering.send_all(self.session.envelope(self._take_batch()))
+                batch = self._next_batch()
+                lingering.send_all(b"".join(batch) if isinstance(batch, tuple) else batch)
             if self._outbox or self._outgoing.pending:
                 self._hear(lingering)
         lingering.send_all(self.session.envelope([goodbye]))
@@ -658,7 +710,8 @@ class Link:
         size = lingering.receive_into(self.node.received)
         if not size:
             raise ConnectionError("its connection ended")
-        for frame in self.node.decode(self, self._protocol, self.node.received[:size]):
+        self.node.decoding = self
+        for frame in self._protocol.receive(self.node.received[:size]):
             if frame[0] == wire.WINDOW:
                 self._outgoing.granted(frame[1])
 
@@ -675,7 +728,7 @@ class Link:
         self._end_patience()
         if self._reconnecting is not None:
             self._reconnecting.wake()
-        self._outbox = []
+        self._outbox, self._aparts = [], 0
         self.node.link_lost(self)
         self.opened.fail(self.lost)
         operations, self.operations = self.operations, {}
@@ -731,20 +784,26 @@ def _on_large(link: Link, frame: wire.Frame) -> None:
 def _on_part(link: Link, frame: wire.Frame) -> None:
     _, stream, data = frame
     begun = link.incoming.find(stream)
-    whole = link.incoming.part(stream, data)
+    whole: Any = link.incoming.part(stream, data)
     room = link.incoming.take_room()
     if room:
         link.notify((wire.WINDOW, room))
     if whole is None:
         return
     assert begun is not None
-    frames = link.node.decode_large(link, whole)
-    if len(frames) != 1 or frames[0][0] not in _MAY_BE_LARGE or _subject_of(frames[0]) != begun.subject:
+    if whole.__class__ is tuple:
+        frame = whole
+    else:
+        frames = link.node.decode_large(link, whole)
+        if len(frames) != 1:
+            raise RemoteProtocolError(f"LARGE {stream} holds {len(frames)} frames")
+        frame = frames[0]
+    if frame[0] not in _MAY_BE_LARGE or _subject_of(frame) != begun.subject:
         raise RemoteProtocolError(f"LARGE {stream} is not the frame that was announced")
     if begun.subject.__class__ is bytes:
-        act = partial(link.node.take_message, link, frames[0], begun.seqno, len(whole))
+        act = partial(link.node.take_message, link, frame, begun.seqno, begun.size)
     else:
-        act = partial(link.act, frames[0], len(whole))
+        act = partial(link.act, frame, begun.size)
     link.incoming.complete(begun, act)
 
 

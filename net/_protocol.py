@@ -158,6 +158,10 @@ TRANSITIONS: Final[Mapping[tuple[State, str], State]] = MappingProxyType(
 )
 
 
+# What frames are as far as the state is concerned; all others are a "frame".
+_STEPS: Final[Mapping[int, str]] = MappingProxyType({HELLO: "hello", GOODBYE: "goodbye"})
+
+
 class Protocol:
     """One end of one connection. After a RemoteProtocolError every call raises."""
 
@@ -214,11 +218,27 @@ class Protocol:
         The first frame of all is (HELLO, features), and fills `peer`. Frames before a fault are lost with it.
         Raises RemoteProtocolError when the other side broke the rules.
         """
-        if self.state is State.ERROR:
-            raise RemoteProtocolError(f"{self!r} failed before; open a new session")
         if self.sizes:
             self.sizes = {}
         try:
+            session = self.session
+            if (
+                self.state is State.OPEN
+                and session is not None
+                and not self._buffer
+                and BATCH.size < len(data) <= SHORT_BYTES
+            ):
+                size, number, acknowledged = BATCH.unpack_from(data)
+                if size == len(data) - BATCH.size + NUMBER_BYTES and number == session.received + 1:
+                    # One small batch and nothing else, as most come: without the steps below it takes half the time.
+                    session.take(number, size, acknowledged)
+                    frames = self._codec.decode(data[BATCH.size :])
+                    for frame in frames:
+                        if frame[0] in _STEPS or self.state is not State.OPEN:
+                            self._step(_STEPS.get(frame[0], "frame"))
+                    if self._codec.sizes:
+                        self.sizes = self._codec.sizes
+                    return frames
             return self._receive(data) if len(data) else self._receive_end()
         except RemoteProtocolError:
             self.state = State.ERROR
@@ -227,29 +247,48 @@ class Protocol:
 
     def _receive_end(self) -> list[Frame]:
         # Also in the middle of a batch: a cut asks nobody. The rest comes over the next connection.
+        if self.state is State.ERROR:
+            raise RemoteProtocolError(f"{self!r} failed before; open a new session")
         self._buffer = bytearray()
         self._step("end of stream")
         return []
 
     def _receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        session = self.session
-        if self.state is State.OPEN:
-            if session is not None and not self._buffer and BATCH.size < len(data) <= SHORT_BYTES:
-                size, number, acknowledged = BATCH.unpack_from(data)
-                if size == len(data) - BATCH.size + NUMBER_BYTES and number == session.received + 1:
-                    # One small batch and nothing else, as most come: without the steps below it takes half the time.
-                    frames = self._take(number, size, acknowledged, data[BATCH.size :])
-                    if self._codec.sizes:
-                        self.sizes = self._codec.sizes
-                    return frames
-        elif self.state is not State.NEW:
+        if self.state is State.ERROR:
+            raise RemoteProtocolError(f"{self!r} failed before; open a new session")
+        if self.state not in (State.NEW, State.OPEN):
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
-        if self._buffer:
-            self._buffer += data
-            data = self._buffer
-        frames = []
-        offset = self._read_preface(data)
-        # Batches are read where they arrived; only what is incomplete is kept.
+        frames: list[Frame] = []
+        with memoryview(data) as view:
+            offset = 0
+            if self._buffer:
+                offset = self._complete(view)
+                del self._buffer[: self._take_batches(self._buffer, 0, frames)]
+            if not self._buffer:  # batches are read where they arrived; only what is incomplete is kept
+                offset = self._take_batches(view, offset, frames)
+            self._buffer += view[offset:]
+        return frames
+
+    def _complete(self, view: memoryview) -> int:
+        """Move to what is kept the bytes that its batch lacks, and no more; return how many."""
+        buffer = self._buffer
+        if not self._preface_read:
+            buffer += view
+            return len(view)
+        moved = max(0, BATCH.size - len(buffer))
+        buffer += view[:moved]
+        if len(buffer) >= BATCH.size:
+            size = BATCH.unpack_from(buffer)[0]
+            self._check_size(size)
+            end = moved + BATCH.size - NUMBER_BYTES + size - len(buffer)
+            buffer += view[moved:end]
+            moved = end
+        return min(moved, len(view))
+
+    def _take_batches(self, data: bytearray | memoryview, offset: int, frames: list[Frame]) -> int:
+        """Take the complete batches from an offset on, and return where they end."""
+        if not self._preface_read:
+            offset = self._read_preface(data)
         with memoryview(data) as view:
             while len(view) - offset >= BATCH.size:
                 size, number, acknowledged = BATCH.unpack_from(view, offset)
@@ -265,16 +304,10 @@ class Protocol:
                     )
                 frames += taken
                 offset = end
-        if data is self._buffer:
-            del self._buffer[:offset]
-        elif offset < len(data):
-            self._buffer += data[offset:]
-        return frames
+        return offset
 
     def _read_preface(self, data: bytes | bytearray | memoryview) -> int:
         """Return how many bytes belong to the preface."""
-        if self._preface_read:
-            return 0
         start = bytes(data[: len(PREFACE) + 1])
         check_not_asked(data)
         if start[: len(PREFACE)] != PREFACE[: len(start)]:
@@ -319,13 +352,8 @@ class Protocol:
         if not frames:
             raise RemoteProtocolError(f"batch {number} has no frames")
         for frame in frames:
-            kind = frame[0]
-            if kind == HELLO:
-                self._step("hello")
-            elif kind == GOODBYE:
-                self._step("goodbye")
-            elif self.state is not State.OPEN:
-                self._step("frame")
+            if frame[0] in _STEPS or self.state is not State.OPEN:
+                self._step(_STEPS.get(frame[0], "frame"))
         return frames
 
     def _take_hello(self, number: int, batch: bytes | bytearray | memoryview) -> list[Frame]:

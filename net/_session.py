@@ -13,10 +13,11 @@ Not here: what the bytes of one connection are (net._protocol), and when to give
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from net._apart import Apart
 from net._codec import Codec
 from net._wire import BATCH, FRAMES, MAX_BATCH_BYTES, NUMBER_BYTES, Frame
 from net.errors import LocalProtocolError, RemoteProtocolError
@@ -24,11 +25,21 @@ from tasklets import NotSendable
 
 # Sent and not known to have arrived: beyond it nothing more leaves. Ten milliseconds of a fast network.
 REPLAY_BYTES: Final = 4 * 1024 * 1024
-# Received since we last said so: what we have to say says it anyway, and a silent receiver speaks up here.
-ACKNOWLEDGE_BYTES: Final = 256 * 1024
+# Received since we last said so: what we have to say says it anyway, and a silent receiver speaks up here. As much as a
+# window of messages has, so that who tells of room need say nothing more.
+ACKNOWLEDGE_BYTES: Final = 1024 * 1024
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 BULK_BYTES: Final = 256 * 1024  # measured: more of it in the kernel's buffers holds up small messages
+
+
+# A batch that is written as two pieces: everything before its large bytes, and these.
+Pieces = tuple[bytes, bytes | memoryview]
+
+
+def size_of(batch: bytes | Pieces) -> int:
+    """How many bytes a batch has."""
+    return len(batch[0]) + len(batch[1]) if isinstance(batch, tuple) else len(batch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Session:
         self.replay_bytes = 0
         self.owed_bytes = 0  # received since we last said so
         self._codec = codec
-        self._replay: deque[bytes] = deque()  # batches acknowledged + 1 to sent
+        self._replay: deque[bytes | Pieces] = deque()  # batches acknowledged + 1 to sent
 
     def __repr__(self) -> str:
         counts = f"sent={self.sent} acknowledged={self.acknowledged} received={self.received}"
@@ -66,15 +77,25 @@ class Session:
         large.
         """
         data = self._codec.encode(frame)
-        if len(data) > self.peer_limits.max_message_bytes:
+        self.check_size(frame, len(data))
+        return data
+
+    def pack_apart(self, frame: Frame) -> Apart:
+        """The same for a frame whose large bytes are left apart. Raises NotSendable."""
+        apart = Apart.of(frame)
+        self.check_size(frame, apart.size)
+        return apart
+
+    def check_size(self, frame: Frame, size: int) -> None:
+        """Raises NotSendable when the frame has more bytes than the other side takes."""
+        if size > self.peer_limits.max_message_bytes:
             name = FRAMES[frame[0]].fields[-1][0]
             raise NotSendable(
-                f"{name}: a message of {len(data)} bytes is over the limit of {self.peer_limits.max_message_bytes} "
+                f"{name}: a message of {size} bytes is over the limit of {self.peer_limits.max_message_bytes} "
                 "bytes at the other side; send it in parts, or raise the limit there: "
                 "net.configure(max_message_bytes=...)",
                 name,
             )
-        return data
 
     @property
     def has_room(self) -> bool:
@@ -98,6 +119,18 @@ class Session:
         self.replay_bytes += len(data)
         return data
 
+    def envelope_apart(self, apart: Apart) -> Pieces:
+        """The same for one frame whose large bytes are left apart: the pieces to write one after the other."""
+        size = NUMBER_BYTES + apart.size
+        if size > MAX_BATCH_BYTES:
+            raise LocalProtocolError(f"a batch of {size} bytes; {MAX_BATCH_BYTES} are allowed")
+        self.sent += 1
+        pieces = BATCH.pack(size, self.sent, self.received) + apart.head, apart.body
+        self.owed_bytes = 0
+        self._replay.append(pieces)
+        self.replay_bytes += BATCH.size + apart.size
+        return pieces
+
     @property
     def owes(self) -> bool:
         """True when the other side should hear soon what we have."""
@@ -108,7 +141,7 @@ class Session:
         self.owed_bytes = 0
         return BATCH.pack(NUMBER_BYTES, 0, self.received)
 
-    def resume(self, received: int) -> Iterable[bytes]:
+    def resume(self, received: int) -> Sequence[bytes]:
         """Return the batches that the other side, which has `received` of them, does not have.
 
         Raises RemoteProtocolError when that cannot be.
@@ -117,7 +150,7 @@ class Session:
             raise RemoteProtocolError(f"it has {received} batches, but acknowledged {self.acknowledged}")
         self.acknowledge(received)
         self.owed_bytes = 0
-        return tuple(self._replay)
+        return [b"".join(batch) if isinstance(batch, tuple) else batch for batch in self._replay]
 
     # ------------------------------------------------------------------------------------------- coming in
 
@@ -127,7 +160,10 @@ class Session:
             raise RemoteProtocolError(f"batch {number} came, but batch {self.received + 1} is due")
         self.received = number
         self.owed_bytes += size
-        if acknowledged != self.acknowledged:
+        if acknowledged == self.acknowledged + 1 <= self.sent:  # as when requests and answers take turns
+            self.replay_bytes -= size_of(self._replay.popleft())
+            self.acknowledged = acknowledged
+        elif acknowledged != self.acknowledged:
             self.acknowledge(acknowledged)
 
     def acknowledge(self, number: int) -> None:
@@ -136,5 +172,5 @@ class Session:
             raise RemoteProtocolError(f"batch {number} was acknowledged, but {self.sent} were sent")
         replay = self._replay
         while self.acknowledged < number:
-            self.replay_bytes -= len(replay.popleft())
+            self.replay_bytes -= size_of(replay.popleft())
             self.acknowledged += 1

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from net._gate import Newcomer, later
 from net._handshake import HandshakeCut
 from net._negotiation import BrokenConnection, Identity, Negotiation, accepting, connecting
-from net.addresses import Address, UnixAddress
+from net.addresses import Address, TcpAddress, UnixAddress
 from net.errors import (
     AddressInUse,
     AuthenticationError,
@@ -28,7 +28,7 @@ from tasklets import Timeout, sleep, timeout
 from tasklets._core import Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from net._link import Link
     from net.node import Node
@@ -293,13 +293,44 @@ def dial(address: Address) -> socket.socket:
 
 
 def _targets(address: Address) -> list[tuple[int, Any]]:
-    """What to connect to, best first: (family, address for the system)."""
-    from gevent import socket as waiting
+    """What to connect to, best first: (family, address for the system). Blocks only the calling tasklet."""
+    import gevent
 
     if isinstance(address, UnixAddress):
         return [(socket.AF_UNIX, address.path)]
-    found = waiting.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    with contextlib.suppress(
+        socket.gaierror
+    ):  # a number needs nobody to look it up, and no thread to wait in
+        return _look_up(address, socket.AI_NUMERICHOST)
+    # In a greenlet of gevent's own: the pool of threads in which gevent looks names up counts on it that whom it wakes
+    # runs at once, and a tasklet that gevent wakes joins the end of its line.
+    lookup = gevent.spawn(_outcome, _look_up_by_thread, address)
+    try:
+        found = lookup.get()
+    finally:
+        lookup.kill(block=False)
+    if isinstance(found, BaseException):
+        raise found
+    return found  # type: ignore[no-any-return]
+
+
+def _look_up(address: TcpAddress, flags: int = 0, look_up: Any = socket.getaddrinfo) -> list[tuple[int, Any]]:
+    found = look_up(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, target) for family, _, _, _, target in found]
+
+
+def _look_up_by_thread(address: TcpAddress) -> list[tuple[int, Any]]:
+    from gevent import socket as waiting
+
+    return _look_up(address, look_up=waiting.getaddrinfo)
+
+
+def _outcome(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns or raises."""
+    try:
+        return function(*args)
+    except Exception as error:  # noqa: BLE001  who waits for it raises it
+        return error
 
 
 def _connected(family: int, target: Any) -> socket.socket:

@@ -21,14 +21,17 @@ class Transport(Interface):
     def start(self, on_readable: Callable[[], object], on_writable: Callable[[], object]) -> None:
         """Call `on_readable` from now on whenever there may be something to receive."""
 
-    def receive_into(self, buffer: memoryview) -> int | None:
-        """Read what is there: the number of bytes, 0 at the end of the stream, None when nothing is there now.
+    def receive_into(self, buffer: memoryview) -> int:
+        """Read what is there: the number of bytes, 0 at the end of the stream.
 
-        Raises OSError when the connection broke.
+        Raises BlockingIOError when nothing is there now, another OSError when the connection broke.
         """
 
     def send(self, data: bytes | memoryview) -> int:
         """Take as many of the bytes as there is room for now, and return how many. Raises OSError."""
+
+    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+        """The same for bytes in several pieces, which are sent without being copied into one."""
 
     def wait_writable(self) -> None:
         """Call `on_writable` once, when there is room again."""
@@ -58,20 +61,16 @@ class SocketTransport:
         sock.setblocking(False)
         self._read_watcher = loop.io(sock.fileno(), 1)
         self._write_watcher = loop.io(sock.fileno(), 2)
+        # The socket's own methods: one of ours around each would cost every batch a call.
         self._on_writable: Callable[[], object] = lambda: None
-        self.send = sock.send  # BlockingIOError means 0; a method more would cost every batch a call
-        self.recv_into = sock.recv_into
+        self.send = sock.send
+        self.send_pieces = sock.sendmsg
+        self.receive_into = sock.recv_into
 
     def start(self, on_readable: Callable[[], object], on_writable: Callable[[], object]) -> None:
         self._on_writable = on_writable
         self._read_watcher.stop()
         self._read_watcher.start(on_readable)
-
-    def receive_into(self, buffer: memoryview) -> int | None:
-        try:
-            return self.recv_into(buffer)
-        except BlockingIOError:
-            return None
 
     def wait_writable(self) -> None:
         self._write_watcher.start(self._writable)

@@ -215,7 +215,7 @@ def top(
 
     Ends on Ctrl-C. Exits with 1 when a node could not be asked (with --once: any of them; otherwise: the last time).
     """
-    from net._watching import Watch  # here, since a node needs nothing that draws tables
+    from net._polling import Watch  # here, since a node needs nothing that draws tables
 
     parsed = [parse_address(text) for text in addresses]
     watch = Watch(parsed, _security(insecure=insecure, **credentials))

@@ -113,7 +113,7 @@ class Node:
         # What a link has read, until it is decoded. One for all: a fresh one for each read may cost the allocator four
         # system calls, which is half of a round trip.
         self.received = memoryview(bytearray(READ_BYTES))
-        self._decoding: Link | None = None  # whose bytes are being decoded
+        self.decoding: Link | None = None  # whose bytes are being decoded: references in them came over it
         self.scheduler.sources.append(self._may_wake_somebody)
         if network is None:  # a send on a channel with room has returned before the message has left
             atexit.register(self.close)
@@ -310,11 +310,11 @@ class Node:
         def read() -> None:
             try:
                 size = transport.receive_into(buffer)
-                if size is None:
-                    return
                 protocol.receive(buffer[:size])
                 if protocol.peer is not None or not size:
                     answered.wake()
+            except BlockingIOError:
+                return
             except (OSError, RemoteProtocolError) as error:
                 answered.fail(error)
 
@@ -504,7 +504,7 @@ class Node:
                 )
             self._return_grant(channel_id)
             return own
-        link = self._decoding
+        link = self.decoding
         assert link is not None
         assert link.peer is not None
         reference = self._references.get(channel_id)
@@ -526,8 +526,8 @@ class Node:
 
     def _return_grant(self, channel_id: bytes) -> None:
         """The peer counted a reference as given to us, which we do not count."""
-        assert self._decoding is not None
-        self.reactor.call_soon(self._decoding.notify, (wire.RELEASE, channel_id, 1))
+        assert self.decoding is not None
+        self.reactor.call_soon(self.decoding.notify, (wire.RELEASE, channel_id, 1))
 
     def drop(self, channel_id: bytes, introducers: dict[Link, int], user_of: Link | None) -> None:
         """A reference was collected, on whatever thread: tell those that gave it."""
@@ -552,14 +552,9 @@ class Node:
 
     # -- frames ----------------------------------------------------------------------------------------------
 
-    def decode(self, link: Link, protocol: Protocol, data: memoryview) -> list[wire.Frame]:
-        """Let a link's protocol read what arrived; references in it are known to have come over that link."""
-        self._decoding = link
-        return protocol.receive(data)
-
     def decode_large(self, link: Link, data: bytes) -> list[wire.Frame]:
         """The same for a frame that came in parts."""
-        self._decoding = link
+        self.decoding = link
         return self.codec.decode(data)
 
     def channel_ended(self, one: channel, reason: str) -> None:

@@ -21,6 +21,7 @@ PROGRAMS = {"examples", "tests", "benchmarks"}
 SANS_IO = {
     f"net.{name}"
     for name in (
+        "_apart",
         "_bulk",
         "_codec",
         "_extensions",

@@ -296,7 +296,7 @@ class MemoryTransport:
         if self._arrived or self._ending:
             self.owner.reactor.call_soon(self._tell)
 
-    def receive_into(self, buffer: memoryview) -> int | None:
+    def receive_into(self, buffer: memoryview) -> int:
         if self._arrived:
             size = min(len(self._arrived), len(buffer))
             buffer[:size] = self._arrived[:size]
@@ -306,7 +306,9 @@ class MemoryTransport:
             return size
         if self._ending == "reset":
             raise ConnectionResetError(104, "Connection reset by peer")
-        return 0 if self._ending else None
+        if self._ending:
+            return 0
+        raise BlockingIOError
 
     def send(self, data: bytes | memoryview) -> int:
         if self._deaf:
@@ -320,6 +322,9 @@ class MemoryTransport:
             if piece:
                 self._add(piece)
         return len(taken)
+
+    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+        return self.send(b"".join(pieces))
 
     def wait_writable(self) -> None:
         self._wants_room = True

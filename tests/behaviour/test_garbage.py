@@ -333,7 +333,7 @@ def test_a_slow_reader_holds_up_nobody_and_gets_everything(
                     whole = parts.part(*frame[1:])
                     if room := parts.take_room():
                         slow.send((wire.WINDOW, room))
-                    items += slow.codec.decode(whole) if whole is not None else []
+                    items += [whole] if whole is not None else []
         assert all(frame[0] == wire.ITEM and frame[2] == big for frame in items)
 
 

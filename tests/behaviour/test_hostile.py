@@ -47,7 +47,9 @@ class Hostile:
         try:
             while size := self.transport.receive_into(buffer):
                 self.heard += self.protocol.receive(buffer[:size])
-            self.closed = size == 0
+            self.closed = True
+        except BlockingIOError:
+            pass
         except OSError:
             self.closed = True
 

@@ -52,6 +52,13 @@ def test_a_request_with_a_reply_from_another_process(server: net.Server, inbox: 
     answering.result()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_many_tasklets_may_connect_at_once(server: net.Server, inbox: channel, host: str) -> None:
+    url = server.url("inbox").replace("127.0.0.1", host)
+    connecting = [Doing(net.connect, url) for _ in range(30)]  # gevent has ten threads that look names up
+    assert all(one.result() is inbox for one in connecting)
+
+
 def test_the_address_has_the_real_port(server: net.Server) -> None:
     assert server.address.startswith("tcp://127.0.0.1:")
     assert not server.address.endswith(":0")

@@ -60,9 +60,10 @@ def test_who_receives_much_and_says_nothing_owes_an_acknowledgement() -> None:
     pair = protocol_pair()
     pair.settle()
     assert not pair.other.session.owes
-    for _ in range(4):
-        pair.one.say((SEND, CID, bytes(ACKNOWLEDGE_BYTES // 4)))
-    pair.settle()
+    for _ in range(16):
+        assert not pair.other.session.owes
+        pair.one.say((SEND, CID, bytes(ACKNOWLEDGE_BYTES // 16)))
+        pair.settle()
     assert pair.other.session.owes
     pair.other.acknowledge()
     assert not pair.other.session.owes
