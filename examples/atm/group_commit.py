@@ -40,7 +40,9 @@ class GroupCommit:
     ) -> None:
         self._ledger = ledger
         self._on_locked = on_locked
-        self._waiting: deque[tuple[Request, channel]] = deque()  # with the channel that its asker waits at
+        self._waiting: deque[tuple[Request, Callable[[Any], object]]] = (
+            deque()
+        )  # with who is told what came of it
         self._working = False  # whether a tasklet is there for those that wait
         self._threads = None if apart else gevent.threadpool.ThreadPool(1 + HASHERS)
         self._apart = apart or self._threads.apply  # type: ignore[union-attr]
@@ -53,12 +55,9 @@ class GroupCommit:
 
         When the books cannot be written, that is Declined(UNAVAILABLE), and nothing has happened.
         """
+        asked = channel(1)
         while True:
-            asked = channel(1)
-            self._waiting.append((request, asked))
-            if not self._working:
-                self._working = True
-                tasklet(self._work)()
+            self.put(request, asked.send)
             outcome = asked.receive()
             if isinstance(outcome, NotHashedYet):
                 self._hash(outcome)
@@ -66,6 +65,16 @@ class GroupCommit:
                 raise outcome
             else:
                 return outcome  # type: ignore[no-any-return]
+
+    def put(self, request: Request, tell: Callable[[Reply | Exception], object]) -> None:
+        """Have the request done with the next group, and call `tell`, which must not block, with what came of it.
+
+        That is the answer, or an exception: NotHashedYet when answer() is to be called instead, as it can wait.
+        """
+        self._waiting.append((request, tell))
+        if not self._working:
+            self._working = True
+            tasklet(self._work)()
 
     def close(self) -> None:
         """End the threads."""
@@ -86,8 +95,8 @@ class GroupCommit:
                 count = min(len(self._waiting), MOST_TOGETHER)
                 group = [self._waiting.popleft() for _ in range(count)]
                 outcomes = self._do_together([request for request, _ in group])
-                for (_, asked), outcome in zip(group, outcomes, strict=True):
-                    asked.send(outcome)
+                for (_, tell), outcome in zip(group, outcomes, strict=True):
+                    tell(outcome)
         finally:
             self._working = False
 
