@@ -64,14 +64,6 @@ def test_a_bank_with_credentials_lets_in_only_who_shows_them(ledger_path: Path, 
     assert ONE_LINE.fullmatch(stderr), stderr
 
 
-def test_a_day_with_a_secret_goes_to_all_processes_of_it(tmp_path: Path) -> None:
-    trust = make_credentials("a secret", tmp_path)
-    day = run("simulate", "--atms", "4", "--customers", "5", "--day", "1", *trust, cwd=tmp_path)
-
-    assert day[0] == 0, day
-    assert "The books balance." in day[1]
-
-
 def test_a_new_ledger_is_made_in_the_working_folder_with_samples(tmp_path: Path) -> None:
     with running("examples.atm", "bank", "--listen", "tcp://127.0.0.1:0", cwd=tmp_path) as bank:
         assert bank.wait_for_line("Opened account alice with pin ") == "1111 and 500.00 EUR."
