@@ -16,7 +16,7 @@ import gevent.threadpool
 from examples.atm.ledger import Ledger
 from examples.atm.messages import Audit, Declined, Reason, Reply, Request
 from examples.atm.pins import NotHashedYet
-from tasklets import channel, tasklet
+from tasklets import channel, sleep, tasklet
 
 MOST_TOGETHER = 100  # requests in a group: some 5 ms of the loop's time
 MAINTAIN_AFTER = 1000  # requests; the log has some 10 MB then
@@ -92,6 +92,7 @@ class GroupCommit:
         """Do one group after the other until nobody waits."""
         try:
             while self._waiting:
+                sleep(0)  # one turn of the loop: what has arrived on the other lines joins the group
                 count = min(len(self._waiting), MOST_TOGETHER)
                 group = [self._waiting.popleft() for _ in range(count)]
                 outcomes = self._do_together([request for request, _ in group])
