@@ -19,6 +19,8 @@ from examples.atm.pins import NotHashedYet
 from tasklets import channel, sleep, tasklet
 
 MOST_TOGETHER = 100  # requests in a group: some 5 ms of the loop's time
+MANY = 5  # requests in a group; after one of so many
+GATHER_SECONDS = 0.001  # the next one waits so long for more, as an answer to many takes longer anyway
 MAINTAIN_AFTER = 1000  # requests; the log has some 10 MB then
 HASHERS = 2  # pins hashed at the same time
 
@@ -44,6 +46,7 @@ class GroupCommit:
             deque()
         )  # with who is told what came of it
         self._working = False  # whether a tasklet is there for those that wait
+        self._count = 0  # requests in the last group
         self._threads = None if apart else gevent.threadpool.ThreadPool(1 + HASHERS)
         self._apart = apart or self._threads.apply  # type: ignore[union-attr]
         self._hashers = channel(HASHERS, "pins being hashed")  # holds one None for each
@@ -92,9 +95,11 @@ class GroupCommit:
         """Do one group after the other until nobody waits."""
         try:
             while self._waiting:
-                sleep(0)  # one turn of the loop: what has arrived on the other lines joins the group
-                count = min(len(self._waiting), MOST_TOGETHER)
-                group = [self._waiting.popleft() for _ in range(count)]
+                # One turn of the loop: what has arrived on the other lines joins the group. Where many ask, more are
+                # on their way.
+                sleep(GATHER_SECONDS if self._count >= MANY else 0)
+                self._count = min(len(self._waiting), MOST_TOGETHER)
+                group = [self._waiting.popleft() for _ in range(self._count)]
                 outcomes = self._do_together([request for request, _ in group])
                 for (_, tell), outcome in zip(group, outcomes, strict=True):
                     tell(outcome)
