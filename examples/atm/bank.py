@@ -80,14 +80,13 @@ class Bank:
     def _finish(self, request: Request, outcome: Reply | Exception) -> None:
         """Send the answer of a request that had nothing to wait for, unless there is now. Never blocks."""
         if isinstance(outcome, Exception):
-            tasklet(self._handle)(
-                request
-            )  # a pin is to be hashed; or it fails once more, and is logged there
+            # A pin is to be hashed, which is waited for there; or it fails once more, and is told there.
+            tasklet(self._handle)(request)
             return
+        self._tell_observer(request, outcome)
         try:
-            self._after(request, outcome)
             sent, _ = select([(request.reply, outcome)], default=None)
-        except Exception:  # noqa: BLE001 - whatever it is, it is found again where it can be told, and waited for
+        except Exception:  # noqa: BLE001 - whatever it is, _send finds it again and tells it
             sent = -1
         if sent < 0:
             tasklet(self._finish_late)(request, outcome)
@@ -127,8 +126,14 @@ class Bank:
             if self._before is not None:
                 self._before(request)
             reply = self._books.answer(request)
-        self._after(request, reply)
+        self._tell_observer(request, reply)
         return reply
+
+    def _tell_observer(self, request: Request, reply: Reply) -> None:
+        try:
+            self._after(request, reply)
+        except Exception as error:  # noqa: BLE001 - who looks on must not cost an answer
+            _log.error("who was to hear of an answer failed (%r); the bank goes on", error)
 
     def _send(self, back: channel, message: Reply | Frozen) -> bool:
         try:
