@@ -1,7 +1,8 @@
-"""What the examples share at the command line: errors of one line, exit codes, and the choice of a place.
+"""What the examples share at the command line: errors of one line, exit codes, the choice of a place, credentials.
 
     @click.command()
     @on_option
+    @credential_options
     @debug_option
     def main(on): ...
 
@@ -14,17 +15,23 @@ Exit codes: 0 it worked, 1 it did not, 2 the command line is wrong, 130 stopped 
 from __future__ import annotations
 
 import builtins
+import functools
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
 
+from net.security import SECRET_FILE_VARIABLE, TLS_VARIABLES
 from tasklets import RemoteError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Answers go to out, what the program says about itself goes to err: `> file` keeps only answers.
 out = Console(highlight=False)
@@ -47,6 +54,63 @@ def _remember_debug(context: click.Context, _parameter: click.Parameter, wanted:
 
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks."
+)
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_CREDENTIALS = {  # option -> the variable that says the same, and what it means
+    "--secret-file": (
+        SECRET_FILE_VARIABLE,
+        "A secret that all must know. Make one with: tasklets secret FILE",
+    ),
+    "--tls-ca": (TLS_VARIABLES[0], "TLS with certificates on both sides: who signed the others' (PEM)."),
+    "--tls-cert": (TLS_VARIABLES[1], "TLS with certificates on both sides: our certificate (PEM)."),
+    "--tls-key": (TLS_VARIABLES[2], "TLS with certificates on both sides: its key (PEM)."),
+}
+
+
+def credential_options(command: F) -> F:
+    """Add the options of `tasklets node` that say by what programs prove to each other who they are.
+
+    What they say is put into the environment while the command runs. There `net` looks for it, in this process and in
+    those that it starts, so that nothing else in the program is about credentials.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> Any:
+        given = {name: options.pop(name[2:].replace("-", "_")) for name in _CREDENTIALS}
+        if any(given.values()) and options.get("insecure"):
+            raise click.UsageError("--insecure means without a secret and without TLS; leave out one of them")
+        tls = [given[name] for name in _CREDENTIALS if name.startswith("--tls")]
+        if any(tls) and not all(tls):
+            raise click.UsageError("TLS needs --tls-ca, --tls-cert and --tls-key together")
+        with _in_environment({_CREDENTIALS[name][0]: file for name, file in given.items() if file}):
+            return command(*args, **options)
+
+    for name, (variable, meaning) in reversed(_CREDENTIALS.items()):
+        add = click.option(name, type=_FILE, metavar="FILE", help=f"{meaning}  [env var: {variable}]")
+        run = add(run)
+    return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _in_environment(files: Mapping[str, Path]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in files}
+    os.environ.update({name: str(file.absolute()) for name, file in files.items()})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+insecure_option = click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen beyond this machine, without a secret or TLS, to anybody who can reach it.",
 )
 
 

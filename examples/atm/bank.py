@@ -10,7 +10,9 @@ nothing that an ATM sends or does not do ends the bank or stops the others (ATM-
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from examples.atm.group_commit import GroupCommit
@@ -18,7 +20,7 @@ from examples.atm.lanes import Lanes
 from examples.atm.ledger import Ledger, open_ledger
 from examples.atm.messages import Attach, Error, Frozen, Reply, Request
 from net.errors import NetError
-from tasklets import ChannelClosed, NotSendable, Timeout, channel, tasklet, timeout
+from tasklets import ChannelClosed, NotSendable, Timeout, channel, select, tasklet, timeout
 
 MOST_AT_ONCE = 1000  # requests in work; further ones wait in the channel, and their ATMs notice
 MOST_ATTACHED = 100_000  # machines that hear of locked accounts
@@ -36,14 +38,14 @@ def serve_bank(requests: channel, where: str) -> None:
 class Bank:
     """Answers requests out of a ledger.
 
-    `before` runs with the request's accounts held, and may block; `after` is told each answer that leaves; `apart` is
-    GroupCommit's.
+    `before` runs with the request's accounts held, and may block; `after` is told each answer that leaves, and must not
+    block; `apart` is GroupCommit's.
     """
 
     def __init__(
         self,
         ledger: Ledger,
-        before: Callable[[Request], None] = lambda request: None,
+        before: Callable[[Request], None] | None = None,
         after: Callable[[Request, Reply], None] = lambda request, reply: None,
         *,
         apart: Callable[..., Any] | None = None,
@@ -59,13 +61,55 @@ class Bank:
         """Serve until `requests` is closed, then finish what was begun. Blocks."""
         for request in requests:
             self._room.send(None)
-            tasklet(self._handle)(request)
+            if self._has_to_wait(request):
+                tasklet(self._handle)(request)
+            else:
+                self._books.put(request, partial(self._finish, request))
         for _ in range(MOST_AT_ONCE):
             self._room.send(None)
         self._books.close()
 
-    def _handle(self, request: object) -> None:
+    def _has_to_wait(self, request: object) -> bool:
+        """Say whether there is something to wait for before the books; else it costs no tasklet (ATM-11)."""
+        return (
+            self._before is not None
+            or type(request) is not Request
+            or not self._lanes.are_free(_accounts(request))
+        )
+
+    def _finish(self, request: Request, outcome: Reply | Exception) -> None:
+        """Send the answer of a request that had nothing to wait for, unless there is now. Never blocks."""
+        if isinstance(outcome, Exception):
+            # A pin is to be hashed, which is waited for there; or it fails once more, and is told there.
+            tasklet(self._handle)(request)
+            return
+        self._tell_observer(request, outcome)
         try:
+            sent, _ = select([(request.reply, outcome)], default=None)
+        except Exception:  # noqa: BLE001 - whatever it is, _send finds it again and tells it
+            sent = -1
+        if sent < 0:
+            tasklet(self._finish_late)(request, outcome)
+        else:
+            self._room.receive()
+
+    def _finish_late(self, request: Request, reply: Reply) -> None:
+        with self._one_request():
+            self._send(request.reply, reply)
+
+    @contextmanager
+    def _one_request(self) -> Iterator[None]:
+        """Let nothing that one request does end the bank (T8.12), and give its room back."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it holds
+            _log.error("a request could not be handled (%r); the bank goes on", error)
+            _log.debug("where it happened", exc_info=True)
+        finally:
+            self._room.receive()
+
+    def _handle(self, request: object) -> None:
+        with self._one_request():
             if isinstance(request, Attach):
                 self._attach(request)
                 return
@@ -74,20 +118,22 @@ class Bank:
             back = getattr(request, "reply", None)
             if back is not None:
                 self._send(back, reply)
-        except Exception as error:  # noqa: BLE001 - one request, whatever it holds, must not end the bank (T8.12)
-            _log.error("a request could not be handled (%r); the bank goes on", error)
-            _log.debug("where it happened", exc_info=True)
-        finally:
-            self._room.receive()
 
     def _answer(self, request: object) -> Reply:
         if not isinstance(request, Request):
             return Error("", f"{type(request).__name__} is not a request; send examples.atm.messages.Request")
         with self._lanes.hold(*_accounts(request)):
-            self._before(request)
+            if self._before is not None:
+                self._before(request)
             reply = self._books.answer(request)
-        self._after(request, reply)
+        self._tell_observer(request, reply)
         return reply
+
+    def _tell_observer(self, request: Request, reply: Reply) -> None:
+        try:
+            self._after(request, reply)
+        except Exception as error:  # noqa: BLE001 - who looks on must not cost an answer
+            _log.error("who was to hear of an answer failed (%r); the bank goes on", error)
 
     def _send(self, back: channel, message: Reply | Frozen) -> bool:
         try:

@@ -21,7 +21,7 @@ from examples.atm.money import format_amount, parse_amount
 from examples.atm.person import Dialogue
 from examples.atm.report import Comparison, make_day_table, make_tables
 from examples.atm.terminal import Terminal
-from examples.console import debug_option, err, on_option, out
+from examples.console import credential_options, debug_option, err, insecure_option, on_option, out
 from examples.pictures import plot_option
 from tasklets import channel
 
@@ -90,7 +90,8 @@ def main() -> None:
     multiple=True,
     help="Open an account first; may be repeated.",
 )
-@click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
+@credential_options
+@insecure_option
 @debug_option
 def bank(listen: str, where: str, synchronous: str, new: tuple[NewAccount, ...], insecure: bool) -> None:
     """Run the bank until Ctrl-C.
@@ -130,6 +131,7 @@ def open_accounts(ledger: Ledger, new: tuple[NewAccount, ...]) -> list[str]:
 @main.command()
 @click.argument("url", metavar="[URL]", default=f"{BANK}/bank")
 @click.option("--name", help="What the bank knows this machine by.  [default: one of its own]")
+@credential_options
 @debug_option
 def atm(url: str, name: str | None) -> None:
     """Use a cash machine.
@@ -166,6 +168,7 @@ def atm(url: str, name: str | None) -> None:
     type=click.Path(path_type=Path),
     help="The ledger, as a path where the bank runs.  [default: a new one, removed afterwards]",
 )
+@credential_options
 @debug_option
 def demo(on: str, atms: int, transactions: int, seed: int, accounts: Path | None) -> None:
     """Let scripted customers use the machines, then compare the books.
@@ -210,6 +213,7 @@ def demo(on: str, atms: int, transactions: int, seed: int, accounts: Path | None
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Draws the same customers again.")
 @plot_option("how long visits took and when what went wrong")
+@credential_options
 @debug_option
 def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int, plot: Path | None) -> None:
     """Run a day: a bank, its machines in four processes, and a thousand customers.
@@ -264,7 +268,8 @@ def simulate(atms: int, customers: int, faults: bool, seconds: float, seed: int,
     show_default=True,
     help="Machines with scripted customers; with a --ledger of yours better 0.",
 )
-@click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
+@credential_options
+@insecure_option
 @debug_option
 def watch(http: str, listen: str, where: str | None, atms: int, insecure: bool) -> None:
     """Run a bank and show on a web page what its machines do.

@@ -16,9 +16,11 @@ import gevent.threadpool
 from examples.atm.ledger import Ledger
 from examples.atm.messages import Audit, Declined, Reason, Reply, Request
 from examples.atm.pins import NotHashedYet
-from tasklets import channel, tasklet
+from tasklets import channel, sleep, tasklet
 
 MOST_TOGETHER = 100  # requests in a group: some 5 ms of the loop's time
+MANY = 5  # requests in a group; after one of so many
+GATHER_SECONDS = 0.001  # the next one waits so long for more, as an answer to many takes longer anyway
 MAINTAIN_AFTER = 1000  # requests; the log has some 10 MB then
 HASHERS = 2  # pins hashed at the same time
 
@@ -40,8 +42,11 @@ class GroupCommit:
     ) -> None:
         self._ledger = ledger
         self._on_locked = on_locked
-        self._waiting: deque[tuple[Request, channel]] = deque()  # with the channel that its asker waits at
+        self._waiting: deque[tuple[Request, Callable[[Any], object]]] = (
+            deque()
+        )  # with who is told what came of it
         self._working = False  # whether a tasklet is there for those that wait
+        self._count = 0  # requests in the last group
         self._threads = None if apart else gevent.threadpool.ThreadPool(1 + HASHERS)
         self._apart = apart or self._threads.apply  # type: ignore[union-attr]
         self._hashers = channel(HASHERS, "pins being hashed")  # holds one None for each
@@ -53,12 +58,9 @@ class GroupCommit:
 
         When the books cannot be written, that is Declined(UNAVAILABLE), and nothing has happened.
         """
+        asked = channel(1)
         while True:
-            asked = channel(1)
-            self._waiting.append((request, asked))
-            if not self._working:
-                self._working = True
-                tasklet(self._work)()
+            self.put(request, asked.send)
             outcome = asked.receive()
             if isinstance(outcome, NotHashedYet):
                 self._hash(outcome)
@@ -66,6 +68,16 @@ class GroupCommit:
                 raise outcome
             else:
                 return outcome  # type: ignore[no-any-return]
+
+    def put(self, request: Request, tell: Callable[[Reply | Exception], object]) -> None:
+        """Have the request done with the next group, and call `tell`, which must not block, with what came of it.
+
+        That is the answer, or an exception: NotHashedYet when answer() is to be called instead, as it can wait.
+        """
+        self._waiting.append((request, tell))
+        if not self._working:
+            self._working = True
+            tasklet(self._work)()
 
     def close(self) -> None:
         """End the threads."""
@@ -83,11 +95,14 @@ class GroupCommit:
         """Do one group after the other until nobody waits."""
         try:
             while self._waiting:
-                count = min(len(self._waiting), MOST_TOGETHER)
-                group = [self._waiting.popleft() for _ in range(count)]
+                # One turn of the loop: what has arrived on the other lines joins the group. Where many ask, more are
+                # on their way.
+                sleep(GATHER_SECONDS if self._count >= MANY else 0)
+                self._count = min(len(self._waiting), MOST_TOGETHER)
+                group = [self._waiting.popleft() for _ in range(self._count)]
                 outcomes = self._do_together([request for request, _ in group])
-                for (_, asked), outcome in zip(group, outcomes, strict=True):
-                    asked.send(outcome)
+                for (_, tell), outcome in zip(group, outcomes, strict=True):
+                    tell(outcome)
         finally:
             self._working = False
 

@@ -9,7 +9,7 @@ the same two accounts, one each way, cannot wait for each other (ATM-08).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from tasklets import channel
@@ -23,6 +23,11 @@ class Lanes:
 
     def __repr__(self) -> str:
         return f"<Lanes held={sorted(self._held)}>"
+
+    def are_free(self, names: Sequence[str]) -> bool:
+        """Say whether nobody holds any of these."""
+        held = self._held
+        return not held or not any(name in held for name in names)
 
     @contextmanager
     def hold(self, *names: str) -> Iterator[None]:

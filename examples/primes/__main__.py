@@ -10,7 +10,14 @@ from typing import TextIO, cast
 
 import click
 
-from examples.console import debug_option, err, on_option, run_program
+from examples.console import (
+    credential_options,
+    debug_option,
+    err,
+    insecure_option,
+    on_option,
+    run_program,
+)
 from examples.pictures import plot_option
 from examples.primes.algorithms import ALGORITHMS, load_numpy
 from examples.primes.backlog import Answer
@@ -36,6 +43,10 @@ On two nodes, each started in a terminal (or on a machine) of its own:
 With whoever joins, and leaves again, while it runs:
   python -m examples.primes 1 20000000 --on nobody --listen tcp://127.0.0.1:7200
   python -m examples.primes.node tcp://127.0.0.1:7200/primes
+\b
+The same from other machines, which all have the file (tasklets secret cluster.secret makes one):
+  python -m examples.primes 1 20000000 --listen tcp://0.0.0.0:7200 --secret-file cluster.secret
+  python -m examples.primes.node tcp://alpha:7200/primes --secret-file cluster.secret
 """
 
 
@@ -67,7 +78,8 @@ class WholeNumber(click.ParamType[int]):
     metavar="ADDRESS",
     help="Let other workers join at tcp://HOST:PORT while the search runs. With --on nobody, only they compute.",
 )
-@click.option("--insecure", is_flag=True, help="Listen beyond this machine, to anybody who can reach it.")
+@credential_options
+@insecure_option
 @click.option(
     "--algorithm",
     type=click.Choice(list(ALGORITHMS)),

@@ -17,7 +17,7 @@ from types import FrameType
 import click
 
 import net
-from examples.console import debug_option, err, run_program
+from examples.console import credential_options, debug_option, err, run_program
 from examples.primes.worker import work
 from net import NameNotFound, PeerLost, PeerUnreachable
 from tasklets import ChannelClosed, channel, nursery, sleep
@@ -31,6 +31,7 @@ WATCH_SECONDS = 1.0
 @click.argument("url")
 @click.option("--name", help="What the search calls this worker.  [default: the name of this machine]")
 @click.option("--stay", is_flag=True, help="Join again whenever the search is lost or over, until Ctrl-C.")
+@credential_options
 @debug_option
 def main(url: str, name: str | None, stay: bool) -> None:
     """Compute for the prime search at URL, as it prints it: tcp://HOST:7200/primes.

@@ -1,4 +1,4 @@
-"""Both programs over three hosts, one of which is cut off and comes back (PRI-06..08, ATM-09, T-02, T8.4)."""
+"""Both programs over three hosts that share a secret; one is cut off and comes back (PRI-06..08, ATM-09, T-02)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,29 @@ from typing import Any
 import pytest
 
 from examples.primes.algorithms import ALGORITHMS
+from net.security import make_secret
 from tests.examples.hosts import Host, three_hosts
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
-# One place: between hosts that trust each other. A shared secret takes its place as soon as the network has one.
-TRUST = ("--insecure",)
+
+@pytest.fixture
+def trust(tmp_path: Path) -> tuple[str, ...]:
+    """The options of every program: the secret that the hosts share."""
+    return "--secret-file", str(make_secret(tmp_path / "cluster.secret"))
+
+
+def hears_that_it_is_refused(host: Host, *arguments: str) -> bool:
+    """Whether a program that does not know the secret ends with one line that says so."""
+    done = subprocess.run(
+        host.command(*arguments),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode == 1 and "secret" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.fixture(params=["namespaces", "loopback"])
@@ -53,22 +70,25 @@ def wait_for(process: subprocess.Popen[Any], pattern: str, stream: Any = None) -
     raise AssertionError(f"it ended without {pattern!r}: {seen}")
 
 
-def test_a_search_goes_on_while_a_host_is_cut_off_and_uses_it_when_it_is_back(hosts: list[Host]) -> None:
+def test_a_search_goes_on_while_a_host_is_cut_off_and_uses_it_when_it_is_back(
+    hosts: list[Host], trust: tuple[str, ...]
+) -> None:
     first, second, third = hosts
     search = first.run(
         *("examples.primes", "1", "1000000000", "--on", "nobody", "--listen", f"tcp://{first.address}:0"),
-        *(*TRUST, "--list", "-", "--lease", "1"),
+        *(*trust, "--list", "-", "--lease", "1"),
         stderr=subprocess.PIPE,
     )
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(search.stdout or ()))
     reader.start()
     url = wait_for(search, r"primes\.node (\S+)", search.stderr)[1]
-    second.run("examples.primes.node", url, "--name", "second")
-    third.run("examples.primes.node", url, "--name", "third")
+    second.run("examples.primes.node", url, "--name", "second", *trust)
+    third.run("examples.primes.node", url, "--name", "third", *trust)
     for _ in range(2):
         wait_for(search, "has joined", search.stderr)
 
+    assert hears_that_it_is_refused(second, "examples.primes.node", url, "--name", "a stranger")
     third.cut()
     wait_for(search, r"third .* has been silent for too long; .* done again", search.stderr)
     before = len(lines)
@@ -118,16 +138,17 @@ class Person:
 
 
 def test_a_machine_that_is_cut_off_pays_nothing_and_settles_when_it_is_back(
-    hosts: list[Host], tmp_path: Path
+    hosts: list[Host], tmp_path: Path, trust: tuple[str, ...]
 ) -> None:  # ATM-04, ATM-05, ATM-09
     first, second, third = hosts
     bank = first.run(
-        *("examples.atm", "bank", "--listen", f"tcp://{first.address}:0", *TRUST),
+        *("examples.atm", "bank", "--listen", f"tcp://{first.address}:0", *trust),
         *("--ledger", str(tmp_path / "bank.sqlite")),
     )
     url = wait_for(bank, r"The bank listens at (\S+);")[1]
-    near = Person(second, "examples.atm", "atm", url)
-    far = Person(third, "examples.atm", "atm", url)
+    near = Person(second, "examples.atm", "atm", url, *trust)
+    far = Person(third, "examples.atm", "atm", url, *trust)
+    assert hears_that_it_is_refused(third, "examples.atm", "atm", url)
     near.log_in()
     far.log_in()
     far.answer("quit): ", "withdraw")

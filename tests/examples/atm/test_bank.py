@@ -41,7 +41,7 @@ class Other:
 class Counter:
     """A bank at work, and customers who write notes to it."""
 
-    def __init__(self, ledger: Ledger, before: Callable[[Request], None] = lambda request: None) -> None:
+    def __init__(self, ledger: Ledger, before: Callable[[Request], None] | None = None) -> None:
         self.requests = channel(copy=True)
         self.bank = tasklet(Bank(ledger, before).serve)(self.requests)
         self.txns = iter(range(10**9))
@@ -58,9 +58,10 @@ class Counter:
         return self.hand_in(order, **other).receive()  # type: ignore[no-any-return]
 
 
-@pytest.fixture
-def counter(ledger: Ledger) -> Iterator[Counter]:
-    counter = Counter(ledger)
+@pytest.fixture(params=[None, lambda request: None], ids=["at once", "in tasklets"])
+def counter(ledger: Ledger, request: pytest.FixtureRequest) -> Iterator[Counter]:
+    """A bank for each of the two ways that requests take in it."""
+    counter = Counter(ledger, request.param)
     yield counter
     assert counter.bank.alive, "the bank ended"
     counter.requests.close()
@@ -95,6 +96,17 @@ def test_ten_atms_at_one_account_get_exactly_what_is_there(counter: Counter) -> 
     ]
     assert [a.reason for a in answers if isinstance(a, Declined)] == [Reason.INSUFFICIENT_FUNDS] * 5
     assert counter.ask(Balance("alice", "1111"), txn="end") == Ok("end", 0)
+
+
+def test_an_observer_that_fails_costs_no_answer(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    requests, reply = channel(copy=True), channel(1)
+    tasklet(Bank(ledger, after=lambda request, reply: 1 / 0).serve)(requests)  # type: ignore[arg-type, return-value]
+    requests.send(Request("mine", "atm-1", NOON, Deposit("alice", 1), reply))
+
+    assert reply.receive() == Ok("mine", 10001)
+    assert "ZeroDivisionError" in caplog.text
+    requests.close()
+    run()
 
 
 def test_a_slow_account_holds_up_only_itself(ledger: Ledger) -> None:  # ATM-07

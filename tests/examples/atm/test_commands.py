@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from net.certificates import make_authority, make_certificate
+from net.security import make_secret
 from tests.examples.atm.processes import ROOT, Process, run, running, running_bank
 
 pytestmark = pytest.mark.real
@@ -39,6 +41,27 @@ def test_a_bank_is_used_from_a_script(ledger_path: Path) -> None:
         "What next (balance, deposit, withdraw, transfer, statement, quit): quit",
         "Goodbye.",
     ]
+
+
+def make_credentials(kind: str, folder: Path) -> tuple[str, ...]:
+    if kind == "a secret":
+        return "--secret-file", str(make_secret(folder / "cluster.secret"))
+    make_authority(folder / "certs")
+    tls = make_certificate(folder / "certs", "bank", ["127.0.0.1"])
+    return "--tls-ca", str(tls.ca), "--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)
+
+
+@pytest.mark.parametrize("kind", ["a secret", "TLS"])
+def test_a_bank_with_credentials_lets_in_only_who_shows_them(ledger_path: Path, kind: str) -> None:
+    trust = make_credentials(kind, ledger_path.parent)
+    with running_bank(ledger_path, "tcp://127.0.0.1:0", *trust) as (_, url):
+        used = run("atm", url, *trust, cwd=ledger_path.parent, answers="alice\n1111\nquit\n")
+        code, stdout, stderr = run("atm", url, cwd=ledger_path.parent)
+
+    assert used[0] == 0
+    assert "Balance: 500.00 EUR" in used[1]
+    assert (code, stdout) == (1, "")
+    assert ONE_LINE.fullmatch(stderr), stderr
 
 
 def test_a_new_ledger_is_made_in_the_working_folder_with_samples(tmp_path: Path) -> None:
@@ -74,6 +97,9 @@ def free_port() -> int:
         ("bank --listen tcp://127.0.0.1:0 --accounts {new} --open alice:1:5", "a pin of 4 to 12 digits"),
         ("bank --listen tcp://127.0.0.1:0 --ledger postgresql://127.0.0.1:{free}/x", "is the server up"),
         ("bank --listen tcp://0.0.0.0:0 --ledger {new}", "0.0.0.0"),
+        ("bank --listen tcp://127.0.0.1:0 --ledger {new} --secret-file {new}", "new.sqlite"),
+        ("bank --insecure --secret-file {garbage}", "without a secret and without TLS"),
+        ("atm --tls-ca {garbage}", "TLS needs --tls-ca, --tls-cert and --tls-key together"),
         ("bank --synchronous maybe", "'maybe' is not one of"),
         ("simulate --atms none", "'none' is not a valid integer"),
         ("simulate --customers 0", "0 is not in the range"),

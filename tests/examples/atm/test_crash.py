@@ -68,7 +68,7 @@ def test_while_the_bank_is_dead_the_atm_says_so_and_later_settles(ledger_path: P
 @pytest.mark.timeout(300)
 def test_kills_at_random_moments_lose_no_ok_and_double_none(ledger_path: Path) -> None:  # ATM-06
     """In full size, 20 kills under 4 ATMs x 500 transactions: TASKLETS_FULL=1 (about a minute)."""
-    kills, transactions = (20, 500) if os.environ.get("TASKLETS_FULL") else (4, 60)
+    kills, transactions = (20, 500) if os.environ.get("TASKLETS_FULL") else (3, 60)
     pins = {"alice": "1111", "bob": "2222", "carol": "3333"}
     dice = random.Random(6)
     seen: list[Reply] = []

@@ -23,6 +23,7 @@ from examples.atm.plot import draw_day
 from examples.atm.report import Comparison, make_day_table, quantile
 from examples.atm.simulate import Day
 from examples.pictures import CannotPlot, check_plot
+from net.security import make_secret
 from tests.examples.atm.processes import ROOT, run, running, running_bank
 
 NOTHING = Books("b", 0, 0, {}, {}, 0, ())
@@ -127,8 +128,11 @@ def test_the_books_balance_after_a_day_of_faults(tmp_path: Path) -> None:  # ATM
 
 
 @pytest.mark.real
-def test_a_day_without_faults_has_none(tmp_path: Path) -> None:
-    code, said, notes = run(*("simulate", "--atms", "3", "--customers", "10", "--day", "1"), cwd=tmp_path)
+def test_a_day_without_faults_has_none_and_a_secret_reaches_all_its_processes(tmp_path: Path) -> None:
+    trust = "--secret-file", str(make_secret(tmp_path / "cluster.secret"))
+    code, said, notes = run(
+        *("simulate", "--atms", "3", "--customers", "10", "--day", "1", *trust), cwd=tmp_path
+    )
 
     assert code == 0, notes
     rows = rows_of(said)

@@ -68,7 +68,7 @@ def cpu_ticks(pid: int) -> int:
 
 
 def test_pri07_nodes_join_and_leave_while_the_search_runs(start: type[Program], join: type[Node]) -> None:
-    program = start("1", "2500000", "--on", "nobody", "--listen", "tcp://127.0.0.1:0", "--list", "-")
+    program = start("1", "1600000", "--on", "nobody", "--listen", "tcp://127.0.0.1:0", "--list", "-")
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(program.process.stdout or ()))
     reader.start()
@@ -86,7 +86,7 @@ def test_pri07_nodes_join_and_leave_while_the_search_runs(start: type[Program], 
     assert program.process.wait(30) == 0
     reader.join()
     assert [int(line) for line in lines] == [
-        prime for primes in ALGORITHMS["sieve"](1, 2_500_000) for prime in primes
+        prime for primes in ALGORITHMS["sieve"](1, 1_600_000) for prime in primes
     ]
 
 
