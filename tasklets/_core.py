@@ -2203,15 +2203,15 @@ class Scheduler:
         one._wake = (one._greenlet, None, args)
         one._greenlet = None
         self.wake(one)
+        if current_greenlet() is self.get_reactor().hub:
+            # Now, since gevent counts on that: its semaphores and queues wake the next one as long as the first has not
+            # taken what there is. And straight back: others may be waiting for their events.
+            self._hub_visit = 0.0
+            self._switches_left = 0
+            self.switch_to(one)
 
     def throw_from_hub(self, one: tasklet, args: tuple[Any, ...]) -> None:
-        self._alarm_from_hub(one, _make_exception(*(*(args or (GreenletExit,)), None, None)[:3]))
-
-    def _alarm_from_hub(self, one: tasklet, error: BaseException) -> None:
-        # A socket's time limit is that of one wait. If that has ended, and the tasklet only waits for its turn, gevent
-        # would have resumed it by now, and it would have taken the limit back.
-        if one._wake is None or not isinstance(error, TimeoutError):
-            self.alarm(one, error)
+        self.alarm(one, _make_exception(*(*(args or (GreenletExit,)), None, None)[:3]))
 
     def _switch_main(self, *args: Any) -> Any:
         if self.current is None:
@@ -2227,7 +2227,7 @@ class Scheduler:
         elif isinstance(error, (KeyboardInterrupt, SystemExit)):  # nothing may hold it up
             self.switch_to(self._report_failure(error))
         else:
-            self._alarm_from_hub(self.main, error)
+            self.alarm(self.main, error)
         return None
 
     def _loop_is_empty(self) -> None:

@@ -843,3 +843,45 @@ def test_gevent_may_be_imported_at_any_time(first: str) -> None:
         print(*log, sep=", ")
     """
     assert python(program) == (0, "other, waited, paused and waited\n", "")
+
+
+def test_a_contended_semaphore_lets_each_tasklet_in_once() -> None:
+    """It wakes the next one as long as the first has not counted itself."""
+    free, most, inside = gevent.lock.BoundedSemaphore(2), [0], [0]
+    log: list[int] = []
+
+    def enter(number: int) -> None:
+        with free:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            gevent.sleep(0.001)
+            inside[0] -= 1
+            log.append(number)
+
+    for number in range(30):
+        tasklet(enter)(number)
+    run()
+    assert sorted(log) == list(range(30))
+    assert most == [2]
+
+
+def test_many_tasklets_wait_for_one_gevent_queue() -> None:
+    items: gevent.queue.Queue[int] = gevent.queue.Queue()
+    log: list[int] = []
+    for _ in range(5):
+        tasklet(lambda: log.append(items.get()))()
+    schedule()
+    for number in range(5):
+        items.put(number)
+        gevent.sleep(0.001)
+        assert log == list(range(number + 1))
+
+
+def test_more_tasklets_than_threads_use_a_thread_pool() -> None:
+    pool = gevent.threadpool.ThreadPool(2)
+    log: list[int] = []
+    for number in range(20):
+        tasklet(lambda number=number: log.append(pool.apply(int, (number,))))()
+    run()
+    assert sorted(log) == list(range(20))
+    pool.kill()
