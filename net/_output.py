@@ -15,6 +15,7 @@ import threading
 from time import monotonic
 from typing import IO, Final
 
+LAST_ROUNDS: Final = 32  # a pipe holds 64 KiB, in pieces of 4 KiB or more
 MAX_LINE_BYTES: Final = 64 * 1024  # a longer line is shown in parts, so that no child can fill our memory
 
 
@@ -60,11 +61,22 @@ class Output:
 
     def _copy(self) -> None:
         while self._sources and not self._closing.is_set():
-            for key, _ in self._selector.select():
-                if key.data is not None and not key.data.copy():
-                    self._selector.unregister(key.fileobj)
-                    self._sources -= 1
+            self._copy_ready(None)
+        # What had been written when `close` gave up waiting. Not more rounds than that can take: a process that a child
+        # left behind may write on and on.
+        for _ in range(LAST_ROUNDS):
+            if not (self._sources and self._copy_ready(0)):
+                break
         self._finished.set()
+
+    def _copy_ready(self, seconds: float | None) -> bool:
+        """Copy what can be read now, or within so many seconds. Returns False when there was nothing."""
+        sources = [key for key, _ in self._selector.select(seconds) if key.data is not None]
+        for key in sources:
+            if not key.data.copy():
+                self._selector.unregister(key.fileobj)
+                self._sources -= 1
+        return bool(sources)
 
 
 class _Source:
