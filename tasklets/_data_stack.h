@@ -17,7 +17,7 @@
 #if !defined(PYPY_VERSION) && !defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030E0000
 
 #define CHUNK_BYTES (16 * 1024) /* DATA_STACK_CHUNK_SIZE in CPython's pystate.c */
-#define ROOT_BYTES 800
+#define ROOT_BYTES 672
 #define KEPT 64 /* 1 MiB */
 
 static PyObjectArenaAllocator tasklets_arenas; /* the allocator that was there before */
