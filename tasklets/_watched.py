@@ -14,7 +14,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from tasklets import _core, _tracing
-from tasklets._core import _two_threads, bomb, gate, get_scheduler, living_schedulers, watch
+from tasklets._core import _defuse, _two_threads, gate, get_scheduler, living_schedulers, watch
 
 if TYPE_CHECKING:
     from tasklets._core import Scheduler, channel, tasklet
@@ -162,18 +162,9 @@ def receive(where: channel) -> Any:
         return block(scheduler, me, where, -1)
     del entry
     try:
-        return _opened(value)
+        return _defuse(value)
     finally:
         del value
-
-
-def _opened(value: Any) -> Any:
-    if type(value) is bomb:
-        try:
-            raise value.value
-        finally:
-            del value
-    return value
 
 
 def _begin_action(where: channel, value: Any, sending: int, will_block: bool, partner_first: bool) -> Any:
