@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="type[Job]")
 
 STEP: Final = ".step"  # the timer of the next step; a user's timers begin with no dot
+_RETRY: Final = Retry()
 _NEW_TASK: Final = frozenset(one.name for one in fields(NewTask)) - {"op", "args", "job_id", "task_id"}
 _NEW_JOB: Final = frozenset(one.name for one in fields(NewJob)) - {"cls", "params", "job_id"}
 
@@ -80,8 +81,8 @@ class Effects:
 class Job:
     """See above. Override what you need; each handler is called in a turn, never two at once.
 
-    An exception in `start`, a step, `on_task_*`, `on_timer`, `on_restart` or `on_all_done` undoes the whole turn, which is
-    tried again by the class's `retry`; after that the job has failed, with the error. One in `on_signal_*` or
+    An exception in `start`, a step, `on_task_*`, `on_timer`, `on_restart` or `on_all_done` undoes the whole turn, which
+    is tried again by the class's `retry`; after that the job has failed, with the error. One in `on_signal_*` or
     `on_finish` undoes what that handler did, and its sender is answered "failed".
     """
 
@@ -98,7 +99,7 @@ class Job:
     # -- handlers ------------------------------------------------------------------------------------------
 
     def start(self, params: Any) -> Next | None:
-        """Begin. Return Next("name", after=seconds) to have `step_name()` called later, or None to wait for what comes."""
+        """Begin. Return Next("name", after=seconds) to have `step_name()` called later, None to wait for what comes."""
 
     def on_restart(self, params: Any) -> Next | None:
         """Somebody started a job of this name again, while this one lives: once for each start."""
@@ -113,7 +114,7 @@ class Job:
         """
 
     def on_all_done(self) -> Next | None:
-        """All tasks that the job has by now have ended, and all of their ends were handled; or it has none to begin with."""
+        """All tasks that the job has by now have ended, and their ends were handled; or it has none to begin with."""
 
     def on_timer(self, name: str, body: Any) -> Next | None:
         """A time set by `after` has come."""
@@ -126,7 +127,7 @@ class Job:
         """The job is about to be cancelled: clean up. It has the settings' `grace`, and cannot refuse."""
 
     def on_finish(self, signal: Finish) -> Any:
-        """Somebody asks the job to finish: call `finish` with a result, if there is one. It ends after this, unless it raises."""
+        """Somebody asks the job to finish. Call `finish` if there is a result; it ends after this, unless this raises."""
 
     # -- what it knows -------------------------------------------------------------------------------------
 
@@ -313,7 +314,7 @@ def job(
     name: str | None = None,
     queue: str = "default",
     priority: int = 1,
-    retry: Retry = Retry(),
+    retry: Retry = _RETRY,
     transient: tuple[type[BaseException], ...] = (Exception,),
     fatal: tuple[type[BaseException], ...] = (),
     time_limit: float | None = None,
