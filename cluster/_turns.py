@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from cluster import codecs
+from cluster._tracebacks import traceback_from_theirs
 from cluster.errors import ClusterError
 from cluster.jobs import (
     STEP,
@@ -19,12 +20,13 @@ from cluster.jobs import (
     Job,
     TaskEnded,
     error_of_task,
+    inputs_of,
     kept_data,
     split_data,
 )
 from cluster.operations import Fatal, Next, TimeLimit, operations
 from cluster.records import Inbox, JobState, NewTask, Timer, Turn, TurnEnd
-from cluster.signals import Cancel, Finish, Reply, packed_reply, received
+from cluster.signals import Cancel, Reply, packed_reply, received
 from tasklets.freezing import describe_exception
 
 Limited = Callable[
@@ -67,7 +69,9 @@ def forced_cancel(turn: Turn, why: str) -> TurnEnd | None:
 
 
 def _reason_of(row: Inbox) -> str:
-    return str(codecs.decode(row.body) or "") if row.body else ""
+    """Why, and who asked: the store notes as the author of a change whose turn it was."""
+    text = str(codecs.decode(row.body) or "") if row.body else ""
+    return ", ".join(filter(None, (text, row.by and f"asked by {row.by}")))
 
 
 class _Taken:
@@ -112,7 +116,7 @@ class _Taken:
             case "signal":
                 self.answer(row, lambda: self.signalled(row))
             case "finish":
-                self.answer(row, lambda: self.finished(received(row)))
+                self.answer(row, lambda: self.finished(row))
             case "cancel":
                 self.cancelled(row, grace, limited or (lambda _: nullcontext()))
             case _:
@@ -160,15 +164,15 @@ class _Taken:
 
     def task_ended(self, row: Inbox) -> None:
         task = TaskEnded(row.row_id, row.name, row.index, row.weight, row.meta, row.state)
-        effects = self.effects
+        effects, count = self.effects, inputs_of(row.index, row.weight)
         if row.state == "done":
-            effects.done += row.weight
+            effects.done += count
             self.call(self.job.on_task_done, task, codecs.decode(row.body) if row.body else None)
         else:
             if row.state == "cancelled":
-                effects.cancelled += row.weight
+                effects.cancelled += count
             else:
-                effects.failed += row.weight
+                effects.failed += count
             error = error_of_task(row)
             operation = operations().get(row.name)
             if row.state == "dead" and operation is not None and operation.policy.on_failure == "terminate":
@@ -230,15 +234,18 @@ class _Taken:
     def failure(self, error: BaseException) -> bytes:
         kind, message, text = describe_exception(error)
         return packed_reply(
-            Reply(status="failed", error={"kind": kind, "message": message, "traceback": text})
+            Reply(
+                status="failed",
+                error={"kind": kind, "message": message, "traceback": traceback_from_theirs(error) or text},
+            )
         )
 
-    def finished(self, signal: Finish) -> Any:
-        value = self.job.on_finish(signal)
+    def finished(self, row: Inbox) -> Any:
+        value = self.job.on_finish(received(row))
         effects = self.effects
         if effects.state is None:
             effects.state = JobState.FINISHED
-        effects.reason = effects.reason or signal.text
+        effects.reason = effects.reason or _reason_of(row)
         return value
 
     def cancelled(self, row: Inbox, grace: float, limited: Limited) -> None:

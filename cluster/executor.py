@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 from cluster import _frames as frames, codecs
 from cluster._recorder import Recorder, results_of
+from cluster._tracebacks import traceback_from_theirs
 from cluster._turns import take_turn
 from cluster.errors import InvalidArguments, UnknownCodec, UnknownOperation
 from cluster.jobs import JobOperation
@@ -34,7 +34,6 @@ from cluster.operations import (
     Operation,
     TimeLimit,
     Transient,
-    constructed_with,
     find_operation,
     make_task,
     operations,
@@ -388,7 +387,7 @@ def _described(error: BaseException, operation: Operation[..., Any] | None) -> d
     return {
         "kind": kind,
         "message": message,
-        "traceback": _without_ours(error) or text,
+        "traceback": traceback_from_theirs(error) or text,
         "transient": _is_transient(error, operation),
         "after": after,
     }
@@ -402,25 +401,6 @@ def _is_transient(error: BaseException, operation: Operation[..., Any] | None) -
     ):
         return False
     return isinstance(error, operation.transient)
-
-
-def _without_ours(error: BaseException) -> str:
-    """The traceback from the operation on: how it was called is of no interest."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename in _OURS:
-        tb = tb.tb_next
-    if tb is None:
-        return ""
-    try:
-        return "".join(traceback.format_exception(type(error), error, tb))[-20_000:]
-    except Exception:  # noqa: BLE001  a broken __str__; the caller has a text that avoids it
-        return ""
-
-
-_OURS = {
-    __file__,
-    *(sys.modules[ours.__module__].__file__ for ours in (constructed_with, take_turn, JobOperation)),
-}
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class Job:
         """The job is about to be cancelled: clean up. It has the settings' `grace`, and cannot refuse."""
 
     def on_finish(self, signal: Finish) -> Any:
-        """Somebody asks the job to finish. Call `finish` if there is a result; it ends after this, unless this raises."""
+        """Somebody asks the job to finish. Call `finish` to give a result; it ends after this, unless it raises."""
 
     # -- what it knows -------------------------------------------------------------------------------------
 
@@ -164,7 +164,9 @@ class Job:
     @property
     def total(self) -> int:
         """How many it has, with those of this turn."""
-        return self._record.total + sum(child.weight for child in self._effects.children)
+        return self._record.total + sum(
+            inputs_of(child.index, child.weight) for child in self._effects.children
+        )
 
     @property
     def left(self) -> int:
@@ -399,6 +401,11 @@ def new_job(what: type[Job] | str, params: Any = None, *, id: str | None = None,
 
         made = replace(made, job_id=id)
     return made
+
+
+def inputs_of(index: int | None, weight: int) -> int:
+    """How many inputs a task counts for in its job."""
+    return 1 if index is None else weight
 
 
 def kept_data(data: Mapping[str, Any], effects: Effects) -> bytes:
