@@ -94,7 +94,7 @@ class Job:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        register(JobOperation(cls, name_of(cls), Policy()))
+        register(JobOperation(cls, name_of(cls), Policy(turns=True)))
 
     # -- handlers ------------------------------------------------------------------------------------------
 
@@ -337,7 +337,7 @@ def job(
     """
 
     def decorate(cls: C) -> C:
-        policy = Policy(queue, retry, time_limit, hard_limit, max_losses)
+        policy = Policy(queue, retry, time_limit, hard_limit, max_losses, turns=True)
         defaults = {"priority": priority, "notify": Notify(notify), "fail_fast": fail_fast, "ttl": ttl}
         operation = JobOperation(
             cls, name or name_of(cls), policy, transient=transient, fatal=fatal, defaults=defaults

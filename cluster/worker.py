@@ -40,6 +40,9 @@ log = logging.getLogger("cluster")
 UNHEARD = (
     2  # heartbeats that a row must be ours without our knowing it, before we say that the claim was lost
 )
+# Seconds that all slots are taken before turns of jobs are given one more. So a job can be signalled and cancelled
+# although its own tasks take all slots, and where tasks are short no claim more is made.
+FULL = 0.05
 
 
 class Worker:
@@ -90,6 +93,7 @@ class Worker:
         self._nodes: tuple[str, ...] = ()
         self._next_due: float | None = None
         self._idle_since = 0.0
+        self._full_since: float | None = None  # all slots have tasks, by our own clock
         self._asked = 0
 
     def __repr__(self) -> str:
@@ -326,6 +330,9 @@ class Worker:
         wait = self.settings.poll
         if self._next_due is not None:
             wait = min(wait, self._next_due + 0.001)
+        if self._full_since is not None:
+            left = FULL - (monotonic() - self._full_since)
+            wait = min(wait, left + 0.001) if left > 0 else wait
         return wait
 
     def _report_ends(self) -> int:
@@ -364,12 +371,10 @@ class Worker:
                 self._drop({(claim.task.task_id, claim.fence)})
 
     def _claim(self) -> int:
-        free = sum(slot.free for slot in self._slots) - len(self._held)
-        wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
-        if self._draining or self._dispatch == "assign" or wanted <= 0 or monotonic() >= self._leased_until:
+        if self._draining or monotonic() >= self._leased_until:
             return 0
-        ops = {name for slot in self._slots for name in slot.policies}
-        if not ops:
+        wanted, ops = self._wanted()
+        if wanted <= 0 or not ops:
             return 0
         buckets = (
             _decide.buckets_of(self.name, self._nodes)
@@ -392,8 +397,29 @@ class Worker:
         for claim in claims:
             self._turns.served(claim.task.queue)
             self._held.append(claim)
+        if claims and self._full_since is not None and not any(slot.only_turns for slot in self._slots):
+            slot = self._make_slot(len(self._slots))
+            slot.only_turns = True
+            self._slots.append(slot)
         self._run_held()
         return len(claims) + reported
+
+    def _wanted(self) -> tuple[int, set[str]]:
+        """How many tasks to claim, and of which operations."""
+        free = sum(slot.free for slot in self._slots if not slot.only_turns) - len(self._held)
+        wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
+        if self._dispatch == "assign":
+            wanted = 0
+        if free > 0 and wanted > 0:
+            self._full_since = None
+        if wanted > 0:
+            return wanted, {name for slot in self._slots for name in slot.policies}
+        now = monotonic()
+        self._full_since = self._full_since or now
+        taken = any(slot.only_turns and not slot.free for slot in self._slots)
+        if now - self._full_since < FULL or taken or any(claim.turn is not None for claim in self._held):
+            return 0, set()
+        return 1, {name for slot in self._slots for name, policy in slot.policies.items() if policy.turns}
 
     def _take(self, claim: Claim) -> None:
         if claim.task.task_id not in self.running:
@@ -404,14 +430,16 @@ class Worker:
                 self._work.set()
 
     def _run_held(self) -> None:
-        for slot in self._slots:
-            if not self._held:
-                return
-            if slot.free and self._held[0].task.op in slot.policies:
-                claim = self._held.popleft()
+        for slot in sorted(self._slots, key=lambda slot: not slot.only_turns):
+            if not slot.free:
+                continue
+            for number, claim in enumerate(self._held):
                 task = claim.task
-                log.debug("task %s (%s)%s starts", task.task_id, task.op, _of_job(claim))
-                slot.run(claim, self._told(claim))
+                if task.op in slot.policies and (claim.turn is not None or not slot.only_turns):
+                    del self._held[number]
+                    log.debug("task %s (%s)%s starts", task.task_id, task.op, _of_job(claim))
+                    slot.run(claim, self._told(claim))
+                    break
 
     def _told(self, claim: Claim) -> dict[str, Any]:
         """What the executor is told of a task besides its arguments."""
