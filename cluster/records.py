@@ -304,6 +304,13 @@ class Finish:
     ] = ()  # DONE, of a task with an index: results of the inputs that have none yet
     turn: TurnEnd | None = None  # TURN
 
+    def __post_init__(self) -> None:
+        if (self.ending == Ending.TURN) != (self.turn is not None):
+            raise ValueError(
+                f"the end of {self.task_id} is {self.ending!r} with turn={self.turn!r}; Ending.TURN, and no other, "
+                "says what came of a job's turn: Finish(..., Ending.TURN, turn=TurnEnd(...))"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
