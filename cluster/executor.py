@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cluster import _frames as frames, codecs
+from cluster._logs import IdsLog
 from cluster._recorder import Recorder, results_of
 from cluster._tracebacks import traceback_from_theirs
 from cluster._turns import take_turn
@@ -159,6 +160,12 @@ class Context:
     def results(self, returned: Any) -> list[Result]:
         """What is left to be kept of its inputs' results when the operation has returned."""
         return [] if self._recorder is None else list(results_of(returned, self._recorder))
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry the ids of the task and of its job."""
+        job = f" of job {self.job_id}" if self.job_id else ""
+        return IdsLog(logging.getLogger("cluster.task"), {"ids": f"task {self.task_id}{job}"})
 
     def progress(self, done: float, total: float) -> None:
         """Say how far it is; `cluster tasks` shows it."""

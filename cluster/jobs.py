@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cluster import codecs
+from cluster._logs import IdsLog
 from cluster.errors import ClusterError, InvalidArguments, OperationError, TaskCancelled, UnknownOperation
 from cluster.operations import Fatal, Next, Operation, Policy, Retry, name_of, operations, register
 from cluster.records import Job as JobRecord, JobState, NewJob, NewTask, Notify, Timer
@@ -176,7 +177,7 @@ class Job:
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose lines carry the job's id."""
-        return _JobLog(logging.getLogger("cluster.job"), {"job_id": self.job_id})
+        return IdsLog(logging.getLogger("cluster.job"), {"ids": f"job {self.job_id}"})
 
     @property
     def _counts_itself(self) -> bool:
@@ -236,11 +237,6 @@ class Job:
             self._effects.error = values.dumps(described)
             self._effects.state = JobState.FAILED
             self._effects.reason = f"{described['kind']}: {described['message']}"[:500]
-
-
-class _JobLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # it is not generic when the program runs
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        return f"job {(self.extra or {})['job_id']}: {msg}", kwargs
 
 
 def error_of(error: Exception | str, job: Job) -> dict[str, Any]:
