@@ -15,7 +15,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster._slots import InlineSlot, Slot
 from cluster._turns import forced_cancel
 from cluster.errors import LeaseLost, NameTaken, StoreError
-from cluster.records import Claim, Ending, Finish, JobState, NewTask, Result, Timer, TurnEnd
+from cluster.executor import end_of, told_of
+from cluster.records import Claim, Ending, Finish, JobState, Result
 from cluster.settings import Settings
 from cluster.stores import Store
 
@@ -438,28 +439,8 @@ class Worker:
                 if task.op in slot.policies and (claim.turn is not None or not slot.only_turns):
                     del self._held[number]
                     log.debug("task %s (%s)%s starts", task.task_id, task.op, _of_job(claim))
-                    slot.run(claim, self._told(claim))
+                    slot.run(claim, told_of(claim, self.name, self.settings.grace))
                     break
-
-    def _told(self, claim: Claim) -> dict[str, Any]:
-        """What the executor is told of a task besides its arguments."""
-        task = claim.task
-        told: dict[str, Any] = {
-            "task_id": task.task_id,
-            "fence": claim.fence,
-            "attempt": task.attempts + 1,
-            "step": task.step,
-            "data": task.data,
-            "job_id": task.job_id,
-            "meta": task.meta,
-            "worker": self.name,
-            "index": task.index,
-            "weight": task.weight,
-            "recorded": task.recorded,
-        }
-        if claim.turn is not None:
-            told.update(turn=asdict(claim.turn), grace=self.settings.grace)
-        return told
 
     def _report(self, slot: Slot | InlineSlot, claim: Claim, kind: str, details: dict[str, Any]) -> None:
         fail_point("worker-executed")
@@ -468,26 +449,8 @@ class Worker:
             # It was not ours any more, so this says nothing new; should it be ours after all, it is to run again.
             self._end(Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
         else:
-            self._end(self._decided(claim, kind, details, slot.policies.get(claim.task.op)))
-
-    def _decided(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
-        task, fence = claim.task, claim.fence
-        children = tuple(NewTask(**row) for row in details.get("children", ()))
-        if kind == frames.RETURNED:
-            results = tuple(Result(**row) for row in details["results"])
-            return Finish(
-                task.task_id, fence, Ending.DONE, details["payload"], children=children, results=results
-            )
-        if kind == frames.TURNED:
-            return Finish(
-                task.task_id, fence, Ending.TURN, turn=_turn_end(details["turn"]), children=children
-            )
-        if kind == frames.CONTINUES:
-            return Finish(
-                task.task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
-                children=children,
-            )  # fmt: skip
-        return self._failed(claim, kind, details, policy)
+            end = end_of(claim, kind, details)
+            self._end(end or self._failed(claim, kind, details, slot.policies.get(claim.task.op)))
 
     def _failed(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
         task, fence = claim.task, claim.fence
@@ -552,17 +515,6 @@ def _of_job(claim: Claim) -> str:
     if claim.turn is not None:
         return f", a turn over {len(claim.turn.inbox)} rows,"
     return f" of job {claim.task.job_id}" if claim.task.job_id else ""
-
-
-def _turn_end(row: dict[str, Any]) -> TurnEnd:
-    return TurnEnd(
-        **{
-            **row,
-            "state": None if row["state"] is None else JobState(row["state"]),
-            "replies": tuple((signal_id, reply) for signal_id, reply in row["replies"]),
-            "timers": tuple(Timer(**one) for one in row["timers"]),
-        }
-    )
 
 
 def run_workers(workers: Sequence[Worker], *, signals: bool = True) -> None:
