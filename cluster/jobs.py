@@ -152,6 +152,10 @@ class Job:
         """What it remembers from turn to turn: values that can travel. Lists become tuples after each handler."""
         return self._effects.data
 
+    @data.setter
+    def data(self, value: Mapping[str, Any]) -> None:
+        self._effects.data = dict(value)
+
     @property
     def done(self) -> int:
         """How many inputs of its tasks have ended well, of those that its handlers were told of."""
@@ -405,7 +409,9 @@ def inputs_of(index: int | None, weight: int) -> int:
 
 
 def kept_data(data: Mapping[str, Any], effects: Effects) -> bytes:
-    """The bytes of a job's data: what it keeps itself, and how far its handlers were told. Raises NotSendable."""
+    """The bytes of a job's data: its own, and how far its handlers were told. Raises NotSendable, Fatal."""
+    if "." in data:
+        raise Fatal('the key "." of a job\'s data is its own; choose another')
     told = (effects.done, effects.failed, effects.cancelled)
     whole = {**data, ".": told} if any(told) else data
     return values.dumps(whole) if whole else b""

@@ -318,6 +318,25 @@ def test_1000_increments_by_four_processes_are_1000(
     check_journal(all_events(client.store))
 
 
+@pytest.mark.timeout(180)
+def test_workers_that_die_between_any_two_writes_of_a_turn_change_nothing(
+    client: Client, group: Nodes
+) -> None:  # A-32, P-30, X2
+    points = ("claimed:2", "executed:2", "before-finish:2", "after-finish:2", "renewed:3")
+    group.coordinator()
+    handle = client.start(works.Account, max_losses=100)
+    adding = [in_a_process(_ADDS, client.store.url, handle.job_id, "60", str(n)) for n in range(2)]
+    doomed = [group.worker(slots=1, fail=f"worker-{point}") for point in points]
+    doomed.append(group.worker(slots=1, fail="finish-committed:2"))
+    assert [node.wait(40) for node in doomed] == [-os_signals.SIGKILL] * 6
+    group.worker(slots=1)
+    for one in adding:
+        one.communicate(timeout=50)
+        assert one.returncode == 0
+    assert handle.data["balance"] == 120
+    check_journal(all_events(client.store))
+
+
 def test_signals_are_handled_elsewhere_when_the_host_dies(client: Client, group: Nodes) -> None:
     group.coordinator()
     nodes = {node.name: node for node in (group.worker(slots=1), group.worker(slots=1))}

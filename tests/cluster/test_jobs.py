@@ -15,6 +15,7 @@ import pytest
 from cluster import (
     Cancel,
     Client,
+    ClusterError,
     InvalidArguments,
     Job,
     JobCancelled,
@@ -392,6 +393,26 @@ def test_wrong_calls_in_a_job_say_what_is_right() -> None:
         run_inline(Wrong, "option")
     with pytest.raises(InvalidArguments, match="begins with no dot"):
         run_inline(Wrong)
+
+
+def test_data_is_a_dict_of_the_job() -> None:
+    class Keeps(Job):
+        def start(self, params):  # type: ignore[no-untyped-def]
+            self.data = {"nested": {"list": [1, 2]}}
+
+        def on_signal_Ask(self, signal):  # type: ignore[no-untyped-def]
+            self.data["nested"]["more"] = signal.what  # a dict still, in the next turn, too
+            self.data["."] = 1
+
+    run = run_inline(Keeps)
+    assert run.data == {"nested": {"list": (1, 2)}}
+    reply = run.signal(works.Ask("x"))
+    assert (reply.status, run.data) == ("failed", {"nested": {"list": (1, 2)}})
+
+
+def test_on_failure_is_one_of_two_words() -> None:
+    with pytest.raises(ClusterError, match="and not 'explode'"):
+        operation(on_failure="explode")(lambda: 1)
 
 
 def test_a_class_keeps_its_name_and_says_its_policy() -> None:
