@@ -307,8 +307,8 @@ class Finish:
     def __post_init__(self) -> None:
         if (self.ending == Ending.TURN) != (self.turn is not None):
             raise ValueError(
-                f"the end of {self.task_id} is {self.ending!r} with turn={self.turn!r}; Ending.TURN, and no other, "
-                "says what came of a job's turn: Finish(..., Ending.TURN, turn=TurnEnd(...))"
+                f"the end of {self.task_id} is {str(self.ending)!r} with{'' if self.turn else 'out'} a TurnEnd; "
+                "Ending.TURN, and no other, has one: Finish(..., Ending.TURN, turn=TurnEnd(...))"
             )
 
 
