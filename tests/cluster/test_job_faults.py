@@ -228,6 +228,17 @@ def test_a_job_whose_tasks_take_all_slots_still_answers(client: Client, group: N
     assert len(lines(journal, "hold")) == 1
 
 
+def test_turns_are_dealt_like_tasks(client: Client, group: Nodes, journal: Path) -> None:  # G-09
+    client.store.put("dispatch", "assign")
+    group.worker(slots=2)
+    group.coordinator()
+    assert client.start(works.Audit, {"shards": 4}).result(30) == sum(range(40))
+    handle = client.start(works.Crowd, {"count": 4, "op": "hold"})
+    wait_for(lambda: len(lines(journal, "hold")) == 2, 20)
+    assert handle.cancel(timeout=10).status == "ok"
+    assert client.start(works.Account).signal(works.AddFunds(5), timeout=20).value == 5
+
+
 # ------------------------------------------------------------------------------------------------ other processes
 
 
