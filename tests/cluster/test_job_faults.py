@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal as os_signals
 import subprocess
@@ -9,18 +10,60 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from cluster import Cancel, Client, Finish, JobTimeout, Reply
+from cluster import Cancel, Client, Finish, JobTimeout, Reply, Terminate
+from cluster.stores import open_store
 from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, wait_for
 from tests.cluster import works
-from tests.cluster.conftest import lines
+from tests.cluster.conftest import lines, shared_redis
 
 pytestmark = pytest.mark.real
+
+
+@dataclass
+class Staff:
+    """Two workers with a slot each and a coordinator, which several tests share; the journal is each test's own."""
+
+    client: Client
+    journal: Path
+    workers: tuple[NodeProcess, ...]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def shared_nodes(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Nodes, Path]]:
+    folder = tmp_path_factory.mktemp("shared")
+    journal = folder / "journal"
+    journal.touch()
+    url = f"sqlite:///{folder}/work.db"
+    if request.param == "redis":
+        url = shared_redis().url.rpartition("/")[0] + "/1"  # what other tests wipe is in database 0
+    with Nodes(url, imports=["tests.cluster.ops", "tests.cluster.works"]) as nodes:
+        for _ in range(2):
+            nodes.worker(slots=1, JOURNAL=str(journal))
+        nodes.coordinator()
+        yield nodes, journal
+    with contextlib.closing(open_store(url)) as store:
+        store.wipe()
+
+
+@pytest.fixture
+def staff(shared_nodes: tuple[Nodes, Path]) -> Iterator[Staff]:
+    nodes, journal = shared_nodes
+    with Client(nodes.store, settings=FAST) as client:
+        os.truncate(journal, 0)
+        yield Staff(client, journal, tuple(nodes.nodes[:2]))
+        for state in ("created", "running"):
+            for record in client.jobs(state=state):
+                client.signal(record.job_id, Terminate())
+        for row in client.store.assignments():
+            client.store.cancel(row.task_id)
 
 
 @pytest.fixture
@@ -106,30 +149,26 @@ def test_a_lost_hint_costs_a_heartbeat(client: Client, journal: Path) -> None:
         worker.communicate()
 
 
-def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(
-    client: Client, group: Nodes, journal: Path
-) -> None:  # P-26
-    worker = group.worker(slots=1)
-    handle = client.start(works.Crowd, {"count": 2, "op": "hold"})
+def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(staff: Staff) -> None:  # P-26
+    client, journal = staff.client, staff.journal
+    handle = client.start(works.Crowd, {"count": 1, "op": "hold"})
     wait_for(lambda: lines(journal, "hold"), 20)
+    [task] = [one for one in client.store.tasks(job_id=handle.job_id) if one.op == works.hold.name]
     executor = int(lines(journal, "hold")[0][1])
-    began = time.monotonic()
-    assert handle.abort("too slow", grace=0.5).state == "terminated"
-    wait_for(lambda: not alive(executor), 10)
-    assert time.monotonic() - began < 30  # the task takes 60 s
-    task = client.submit(works.hold, "alone")
-    wait_for(lambda: len(lines(journal, "hold")) == 2, 20)
-    second = int(lines(journal, "hold")[1][1])
-    assert task.cancel()
     asked = time.monotonic()
-    wait_for(lambda: not alive(second), 10)
-    assert time.monotonic() - asked > FAST.grace - 0.5  # it was asked first
-    assert worker.alive
-    assert client.start(works.Audit, {"shards": 2}).result(10) == sum(range(20))
+    assert handle.abort("too slow", grace=30).state == "cancelled"
+    assert client.task(task.task_id).state == "cancelled"
+    wait_for(lambda: not alive(executor), 30)
+    assert time.monotonic() - asked > FAST.grace - 0.5  # it was asked first, and given that time
+    assert all(worker.alive for worker in staff.workers)
+    stubborn = client.start(works.Account)
+    assert stubborn.signal(works.AddFunds(1), timeout=20).value == 1
+    assert stubborn.abort("stubborn", grace=0.5).state == "terminated"
+    assert client.start(works.Audit, {"shards": 2}).result(20) == sum(range(20))
 
 
-def test_a_cancel_handler_has_the_grace_and_no_more(client: Client, group: Nodes) -> None:  # A-31, X5.1
-    group.worker(slots=3)
+def test_a_cancel_handler_has_the_grace_and_no_more(staff: Staff) -> None:  # A-31, X5.1
+    client = staff.client
     results = {reason: client.start(works.Account) for reason in ("stubborn", "exit", "raise")}
     for handle in results.values():
         assert handle.signal(works.AddFunds(1), timeout=20).value == 1
@@ -143,12 +182,8 @@ def test_a_cancel_handler_has_the_grace_and_no_more(client: Client, group: Nodes
     assert "exit code 1" in results["exit"].record().reason
 
 
-def test_an_operation_that_fails_the_job_fails_no_other(
-    client: Client, group: Nodes, journal: Path
-) -> None:  # P-22, P-27
-    for _ in range(2):
-        group.worker(slots=1)
-    group.coordinator()
+def test_an_operation_that_fails_the_job_fails_no_other(staff: Staff) -> None:  # P-22, P-27
+    client, journal = staff.client, staff.journal
     other = client.start(works.Audit, {"shards": 20, "seconds": 0.05})
     handle = client.start(works.Hasty, {"count": 300, "bad": 10})
     with pytest.raises(ValueError, match="number 10 is bad") as caught:
@@ -160,10 +195,8 @@ def test_an_operation_that_fails_the_job_fails_no_other(
     assert ran < 100
 
 
-def test_a_timeout_ends_the_job_and_no_task_of_it_runs_afterwards(
-    client: Client, group: Nodes, journal: Path
-) -> None:  # P-28
-    group.worker(slots=2)
+def test_a_timeout_ends_the_job_and_no_task_of_it_runs_afterwards(staff: Staff) -> None:  # P-28
+    client, journal = staff.client, staff.journal
     client.start(works.Audit, {"shards": 1}).result(20)  # the worker is there
     with pytest.raises(JobTimeout, match="not ended within 2 s"):
         client.run(works.Crowd, {"count": 8, "op": "hold"}, timeout=2)
@@ -173,8 +206,8 @@ def test_a_timeout_ends_the_job_and_no_task_of_it_runs_afterwards(
     assert len(lines(journal, "hold")) == began
 
 
-def test_of_finish_and_cancel_at_once_one_wins(client: Client, group: Nodes) -> None:  # A-29
-    group.worker(slots=2)
+def test_of_finish_and_cancel_at_once_one_wins(staff: Staff) -> None:  # A-29
+    client = staff.client
     for _ in range(5):
         handle = client.start(works.Account)
         assert handle.signal(works.AddFunds(1), timeout=20).value == 1
@@ -206,8 +239,8 @@ def test_of_finish_and_cancel_at_once_one_wins(client: Client, group: Nodes) -> 
         assert len(ends) == 1
 
 
-def test_a_killed_executor_costs_a_turn_nothing_but_time(client: Client, group: Nodes) -> None:
-    group.worker(slots=1)
+def test_a_killed_executor_costs_a_turn_nothing_but_time(staff: Staff) -> None:
+    client = staff.client
     handle = client.start(works.Account)
     assert handle.signal(works.AddFunds(5), timeout=20).value == 5
     pid = handle.signal(works.Ask("pid"), timeout=5).value
@@ -218,14 +251,14 @@ def test_a_killed_executor_costs_a_turn_nothing_but_time(client: Client, group: 
     assert (record.state, "WorkerLost" in str(record.error)) == ("failed", True)
 
 
-def test_a_job_whose_tasks_take_all_slots_still_answers(client: Client, group: Nodes, journal: Path) -> None:
-    group.worker(slots=1)
-    handle = client.start(works.Crowd, {"count": 3, "op": "hold"})
-    wait_for(lambda: lines(journal, "hold"), 20)
+def test_a_job_whose_tasks_take_all_slots_still_answers(staff: Staff) -> None:
+    client, journal = staff.client, staff.journal
+    handle = client.start(works.Crowd, {"count": 5, "op": "hold"})
+    wait_for(lambda: len(lines(journal, "hold")) == 2, 20)
     assert handle.signal(works.Ask("anything"), timeout=10).status == "unknown"
     account = client.start(works.Account)
     assert account.signal(works.AddFunds(5), timeout=10).value == 5
-    assert len(lines(journal, "hold")) == 1
+    assert len(lines(journal, "hold")) == 2
 
 
 def test_turns_are_dealt_like_tasks(client: Client, group: Nodes, journal: Path) -> None:  # G-09
@@ -255,9 +288,8 @@ def in_a_process(code: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True)
 
 
-def test_another_process_reads_what_a_job_found(client: Client, group: Nodes) -> None:  # A-25
-    for _ in range(2):
-        group.worker(slots=1)
+def test_another_process_reads_what_a_job_found(staff: Staff) -> None:  # A-25
+    client = staff.client
     handle = client.start(works.Audit, {"shards": 20, "seconds": 0.02})
     reader = in_a_process(_READS, client.store.url, handle.job_id)
     assert reader.communicate(timeout=50)[0].strip() == str(sum(range(200)))
@@ -293,8 +325,8 @@ def test_1000_increments_by_four_processes_are_1000(
     client: Client, group: Nodes, journal: Path, full_size: bool
 ) -> None:
     """A-32, A-33: and the node that has the handler is killed, time and again."""
-    each = 250 if full_size else 100
-    kills = 8 if full_size else 3
+    each = 250 if full_size else 60
+    kills = 8 if full_size else 2
     nodes: dict[str, NodeProcess] = {}
 
     def add_worker() -> None:
@@ -393,7 +425,7 @@ def test_dormant_jobs_cost_nothing_and_wake_on_time_after_a_restart(
     client: Client, group: Nodes, journal: Path, full_size: bool
 ) -> None:
     """A-43, A-44: all nodes end and begin again while they sleep; two nodes, each due job wakes on exactly one."""
-    dormant, due = (10_000, 500) if full_size else (1_000, 100)
+    dormant, due = (10_000, 500) if full_size else (400, 50)
     before = group.worker(slots=2)
     probe = client.start(works.Audit, {"shards": 2})
     probe.result(20)
@@ -416,7 +448,7 @@ def test_dormant_jobs_cost_nothing_and_wake_on_time_after_a_restart(
     woken = [row[3] for row in lines(journal, "wake")]
     assert len(set(woken)) == due
     turns = [e.subject for e in all_events(client.store) if e.kind == "turn"]
-    assert all(turns.count(handle.job_id) == 2 for handle in handles[:100])  # its start, and its step
+    assert all(turns.count(handle.job_id) == 2 for handle in handles)  # its start, and its step
     late = [
         record.ended - record.created - 4.0
         for record in (handle.record() for handle in handles)
