@@ -330,30 +330,28 @@ class Jobs(Inboxes):
             "UPDATE task SET state = 'idle', due = ? WHERE grp = ? AND id = ?", (due or 0.0, self.grp, job_id)
         )
 
-    def admit(self, task: Task) -> tuple[bool, Turn | None]:
-        job = self.standing(task.job_id)
+    def admit(self, task_id: str, job_id: str) -> bool:
+        job = self.standing(job_id)
         if job is None:
-            return True, None
-        if job.cls and task.task_id == task.job_id:
+            return True
+        if job.cls and task_id == job_id:
             if job.state == JobState.SUSPENDED:
-                self.arrange_turn(task.job_id)
-                return False, None
-            return True, self.turn_of(task)
-        if not self.counted(task.task_id):
-            return True, None
+                self.arrange_turn(job_id)
+            return job.state != JobState.SUSPENDED
+        if not self.counted(task_id):
+            return True
         if job.ended:
-            self.end(task.task_id, TaskState.CANCELLED)
+            self.end(task_id, TaskState.CANCELLED)
             self.topics.add("ended")
         elif job.state in _AT_REST:
-            self.hold(task.task_id, task.job_id)
-        return not job.ended and job.state not in _AT_REST, None
+            self.hold(task_id, job_id)
+        return not job.ended and job.state not in _AT_REST
 
     def turn_job(self, task: Task) -> Job | None:
         job = self.job(task.job_id) if task.task_id == task.job_id else None
         return job if job is not None and job.cls else None
 
     def turn_of(self, task: Task) -> Turn | None:
-        """What a task is given besides, if it is a turn."""
         job = self.turn_job(task)
         return None if job is None else Turn(job, self.take(task.job_id))
 

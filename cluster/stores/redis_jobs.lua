@@ -345,15 +345,14 @@ function jobs.enlist(new)
 end
 
 -- Hold a task that has just become ready, if its job is paused.
-function jobs.hold(task_id)
-  local id, counted = unpack(call('HMGET', key('t', task_id), 'job', 'counted'))
-  if counted and AT_REST[job_get(id, 'state')] then move(task_id, 'held') end
+function jobs.hold(task_id, id)
+  if AT_REST[job_get(id, 'state')] then move(task_id, 'held') end
 end
 
 -- Whether a ready task may be given to a worker now; if not, it is in the line no more.
 function jobs.admit(task_id)
   local id, counted = unpack(call('HMGET', key('t', task_id), 'job', 'counted'))
-  local job = id and standing(id)
+  local job = standing(id)
   if not job then return true end
   if job.cls ~= '' and task_id == id then
     if job.state == 'suspended' then arrange_turn(id) end
@@ -368,7 +367,7 @@ end
 function jobs.account(task_id, state, by, error)
   local id, counted, recorded, unwell, op, index, weight, meta, result_of, error_of = unpack(call('HMGET',
     key('t', task_id), 'job', 'counted', 'recorded', 'unwell', 'op', 'index', 'weight', 'meta', 'result', 'error'))
-  local job = id and standing(id)
+  local job = standing(id)
   if not job or job.ended then return end
   if job.cls ~= '' and task_id == id then -- a turn that ended in another way than by the job's end
     end_job(id, state == 'cancelled' and 'terminated' or 'failed', by, 'its turn is ' .. state, error)

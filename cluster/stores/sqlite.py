@@ -53,8 +53,8 @@ from cluster.stores.base import Listener
 T = TypeVar("T")
 
 # What one claim does for jobs whose state has changed (see `_jobs`); the next one goes on.
-_CARRIED_ON: Final = 200
-_PASSED_OVER: Final = 1000
+_CARRIED_ON: Final = 100
+_PASSED_OVER: Final = 300
 
 
 class SqliteStore(SqliteJobs):
@@ -225,13 +225,15 @@ class SqliteStore(SqliteJobs):
             claims: list[Claim] = []
             passed = 0  # over, for their jobs do not let them run
             for queue in queues:
-                while len(claims) < count and passed < _PASSED_OVER:
-                    heads = t.heads(queue, known, ours, count - len(claims))
-                    given = [t.give(task_id, node, incarnation, lease, by) for task_id in heads]
-                    claims.extend(claim for claim in given if claim is not None)
-                    passed += given.count(None)
-                    if None not in given:
-                        break
+                more = True
+                while more and len(claims) < count and passed < _PASSED_OVER:
+                    more = False
+                    for task_id, job_id in t.heads(queue, known, ours, count - len(claims)):
+                        if not job_id or t.admit(task_id, job_id):
+                            claims.append(t.give(task_id, node, incarnation, lease, by))
+                        else:
+                            passed += 1
+                            more = True
             return claims, 0.0 if passed >= _PASSED_OVER else t.next_due()
 
         claims, due = self._call(claim)
