@@ -267,10 +267,15 @@ class Jobs(Inboxes):
                 self.note("cancel", task_id)
             # In the order of the states' names, which has the blocked ones before the heads that they wait for.
             waiting = self.db.execute(
-                f"SELECT id {_LIVING_OF_JOB} AND state <> 'assigned' ORDER BY state LIMIT ?",
+                f"SELECT id, ordering_key {_LIVING_OF_JOB} AND state <> 'assigned' ORDER BY state LIMIT ?",
                 (self.grp, job_id, limit),
             ).fetchall()
-            for (task_id,) in (*waiting, *running):
+            # Nobody waits for those without a key, and their job is told nothing any more.
+            self.db.executemany(
+                "UPDATE task SET state = 'cancelled', ended = ? WHERE grp = ? AND id = ?",
+                [(self.now, self.grp, task_id) for task_id, key in waiting if key is None],
+            )
+            for task_id in [i for i, key in waiting if key is not None] + [i for (i,) in running]:
                 self.end(task_id, TaskState.CANCELLED)
             if waiting or running:
                 self.topics.add("ended")
