@@ -231,6 +231,7 @@ class Inboxes(Tasks):
             "UPDATE job SET acknowledged = max(acknowledged, ?), version = version + 1 WHERE grp = ? AND id = ?",
             (seq, self.grp, job_id),
         )
+        self.topics.add(f"job:{job_id}")
         if forget:
             # Of a task that has not ended the place is kept, so that the inputs get no second result.
             seen = (self.grp, job_id, seq)

@@ -812,6 +812,20 @@ class JobContract(Words):
         given = [c.task.task_id for _ in range(4) for c in self.claim(400)]
         assert given == [t.task_id for t in self.store.tasks(job_id=job_id, limit=2000)]
 
+    def test_what_comes_while_a_large_job_is_resumed_passes_nothing(self) -> None:
+        job_id = self.start("", 1500)
+        self.store.change_job(job_id, JobState.PAUSED)
+        while self.store.purge(60, 1000, journal=10):
+            pass
+        assert self.store.statistics().count("held") == 1500
+        self.store.change_job(job_id, JobState.RUNNING)
+        late = self.child(job_id)
+        given: list[str] = []
+        while claims := self.claim(700):
+            given += [c.task.task_id for c in claims]
+        assert given == [t.task_id for t in self.store.tasks(job_id=job_id, limit=2000)]
+        assert given[-1] == late
+
     # -- results
 
     def test_results_come_in_the_order_of_their_arrival(self) -> None:

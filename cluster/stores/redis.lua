@@ -437,7 +437,7 @@ function calls.claim()
   local lost = member_lost(A.node, A.incarnation)
   if lost then return lost end
   for _, e in ipairs(A.ends or {}) do finish_one(A.node, e) end
-  jobs.carry_on_all(CARRIED_ON)
+  jobs.carry_on_all(math.max(A.count, CARRIED_ON))
   promote(100)
   local ops, buckets = {}, A.buckets and {}
   for _, op in ipairs(A.ops) do ops[op] = true end
@@ -464,7 +464,7 @@ function calls.claim()
   end
   if #claims > 0 and A.by ~= '' then ring('node:' .. A.node) end
   local first = call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-  if passed >= PASSED_OVER then return {claims, 0} end
+  if passed >= PASSED_OVER or jobs.resuming() then return {claims, 0} end
   return {claims, first[2] and math.max(0, tonumber(first[2]) - now) or -1}
 end
 

@@ -272,6 +272,14 @@ function jobs.carry_on_all(limit)
   return done
 end
 
+-- Whether some job is resumed, and the next claim will find more.
+function jobs.resuming()
+  for _, id in ipairs(call('SMEMBERS', P .. 'leftover')) do
+    if job_get(id, 'state') == 'running' then return true end
+  end
+  return false
+end
+
 local function set_state(id, old, new, by, reason)
   job_set(id, 'state', new, 'by', by, 'reason', reason)
   note('job-state', id, by, old .. ' ' .. new .. ' ' .. reason)
@@ -345,8 +353,10 @@ function jobs.enlist(new)
 end
 
 -- Hold a task that has just become ready, if its job is paused.
+-- While a job is resumed what comes is held too, so that it passes nothing that waits for that.
 function jobs.hold(task_id, id)
-  if AT_REST[job_get(id, 'state')] then move(task_id, 'held') end
+  local state = job_get(id, 'state')
+  if AT_REST[state] or not JOB_ENDED[state] and call('SISMEMBER', P .. 'leftover', id) == 1 then move(task_id, 'held') end
 end
 
 -- Whether a ready task may be given to a worker now; if not, it is in the line no more.

@@ -220,7 +220,7 @@ class SqliteStore(SqliteJobs):
             t.check_member(node, incarnation)
             for end in ends:
                 t.finish(node, end)
-            t.carry_on_all(_CARRIED_ON)
+            t.carry_on_all(max(count, _CARRIED_ON))
             t.promote(100)
             claims: list[Claim] = []
             passed = 0  # over, for their jobs do not let them run
@@ -234,7 +234,7 @@ class SqliteStore(SqliteJobs):
                         else:
                             passed += 1
                             more = True
-            return claims, 0.0 if passed >= _PASSED_OVER else t.next_due()
+            return claims, 0.0 if passed >= _PASSED_OVER or t.resuming() else t.next_due()
 
         claims, due = self._call(claim)
         if ends:
