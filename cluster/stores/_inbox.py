@@ -64,7 +64,7 @@ class Inboxes(Tasks):
     def restarted(self, new_id: str) -> tuple[str] | None:
         """The job that a start with this id was merged into."""
         return self.db.execute(  # type: ignore[no-any-return]
-            "SELECT job FROM inbox WHERE grp = ? AND once = ? AND kind = 'restart'", (self.grp, new_id)
+            "SELECT job FROM inbox WHERE grp = ? AND once = ?", (self.grp, restart_of(new_id))
         ).fetchone()
 
     def next_row(self, job_id: str) -> float | None:
@@ -243,3 +243,8 @@ class Inboxes(Tasks):
             self.db.execute(
                 "UPDATE result SET value = x'', forgotten = 1 WHERE grp = ? AND job = ? AND seq <= ?", seen
             )
+
+
+def restart_of(new_id: str) -> str:
+    """Under what the restart by a start with this id is known, which no signal's id may be mistaken for."""
+    return f"restart\x1f{new_id}"

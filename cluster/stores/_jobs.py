@@ -13,6 +13,7 @@ from cluster.records import (
     NewTask,
 )
 from cluster.stores import _refusals as refusals
+from cluster.stores._inbox import restart_of
 from cluster.stores._job_counts import JobCounts
 from cluster.stores._job_states import AT_REST, STEP
 
@@ -36,7 +37,9 @@ class Jobs(JobCounts):
                 (self.grp, folded),
             ).fetchone()
             if merged is not None and merged[1]:
-                self.put(merged[0], "restart", new.job_id, body=new.params, by=new.by, once=new.job_id)
+                self.put(
+                    merged[0], "restart", new.job_id, body=new.params, by=new.by, once=restart_of(new.job_id)
+                )
                 self.arrange_turn(merged[0])
                 self.changed(merged[0])
         if merged is not None:

@@ -171,6 +171,12 @@ class JobContract(Words):
             "merged",
         )  # the answer was lost, and much happened meanwhile
 
+    def test_a_restart_and_a_signal_may_have_the_same_id(self) -> None:
+        first = self.settled(name="n")
+        assert self.store.signal(first, NewSignal(signal_id="x")) == "taken"
+        assert self.store.start(NewJob(CLS, job_id="x", name="n")) == (first, "merged")
+        assert [row.kind for row in self.rows_of(self.turn())] == ["signal", "restart"]
+
     def test_a_name_is_free_when_its_job_has_ended(self) -> None:
         first = self.start(name="n")
         self.store.change_job(first, JobState.TERMINATED)

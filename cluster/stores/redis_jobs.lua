@@ -4,7 +4,7 @@
 --   jn:NAME      zset time -> id, who had the name      names        hash, the living ones
 --   in:ID        zset seq -> seq, rows to be consumed   ib:ID        hash seq -> row
 --   is:ID        hash signal -> seq                     iy:ID        hash signal -> reply
---   consumed     zset time -> ID\31SIGNAL               restarts     hash, id of a start -> the job it was merged into
+--   consumed     zset time -> ID\31SIGNAL               restarts     hash, start -> the job it was merged into
 --   tm:ID        zset time -> timer                     tb:ID        hash timer -> body
 --   ti:ID        hash timer -> seq, those that were due and are rows now
 --   r:ID         hash seq -> result                     ro:ID        zset seq -> seq, those not forgotten
@@ -55,12 +55,12 @@ end
 -- ---------------------------------------------------------------------------------------------- the inbox
 
 -- Write a row. One with `once` is known for longer than it is there, so that it is known when it comes again.
-local function put(id, row, once)
+local function put(id, row)
   row.seq = draw('inbox')
   row.at = row.at or now
   call('HSET', key('ib', id), row.seq, cmsgpack.pack(row))
   call('ZADD', key('in', id), row.seq, row.seq)
-  if once then call('HSET', key('is', id), once, row.seq) end
+  if row.once then call('HSET', key('is', id), row.once, row.seq) end
   if row.kind == 'timer' then call('HSET', key('ti', id), row.row_id, row.seq) end
 end
 
@@ -76,7 +76,7 @@ end
 local function consume(id, seq)
   for _, each in ipairs(call('ZRANGEBYSCORE', key('in', id), '-inf', seq)) do
     local row = cmsgpack.unpack(call('HGET', key('ib', id), each))
-    if row.once then consumed_once(id, row.row_id) end
+    if row.once then consumed_once(id, row.once) end
     remove_row(id, each)
   end
 end
@@ -523,13 +523,14 @@ function calls.start()
   local before = standing(id)
   if before and not before.hidden then return {id, 'known'} end
   if before or (new.cls ~= '' and get(id, 'state')) then return refuse('job-id', id, before and 1 or 0) end
-  local merged = call('HGET', P .. 'restarts', id)
+  local restart = 'restart' .. SEP .. id -- which no signal's id is mistaken for
+  local merged = call('HGET', P .. 'restarts', restart)
   if merged then return {merged, 'merged'} end
   merged = new.folded ~= '' and call('HGET', P .. 'names', new.folded)
   if merged then
     if job_get(merged, 'cls') ~= '' then
-      call('HSET', P .. 'restarts', id, merged)
-      put(merged, {kind = 'restart', row_id = id, body = new.params, by = new.by, once = true}, id)
+      call('HSET', P .. 'restarts', restart, merged)
+      put(merged, {kind = 'restart', row_id = id, body = new.params, by = new.by, once = restart})
       arrange_turn(merged)
       changed(merged)
     end
@@ -582,7 +583,7 @@ function calls.signal()
     end_job(id, signal.kind == 'cancel' and 'cancelled' or 'finished', signal.by, signal.name)
   else
     put(id, {kind = signal.kind, row_id = signal.signal_id, name = signal.name, body = signal.body, by = signal.by,
-      once = true}, signal.signal_id)
+      once = signal.signal_id})
     arrange_turn(id)
     changed(id)
   end
