@@ -350,6 +350,9 @@ def test_an_interrupted_caller_ends_the_job(inline: Client) -> None:  # P3.9
     wait_for(inline.jobs, sleep=gevent.sleep)
     caller.kill()
     assert [record.state for record in inline.jobs()] == ["terminated"]
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
+        inline.run(works.Crowd, {"count": 1, "op": "obey"})
+    assert [record.state for record in inline.jobs()] == ["terminated"] * 2
 
 
 def test_one_waits_for_less_than_it_takes(idle: Client) -> None:
