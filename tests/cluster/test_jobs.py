@@ -30,6 +30,7 @@ from cluster import (
     Retry,
     Suspend,
     UnknownOperation,
+    Worker,
     job,
     operation,
 )
@@ -281,6 +282,24 @@ def test_a_turn_is_tried_again_as_often_as_its_class_says(
     with pytest.raises(OperationError, match="after 3 attempts"):
         handle.result(10)
     assert journal.read_text().count(" start ") == 1 + ops.QUICK.max
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_a_turn_is_never_behind_the_tasks_that_take_the_slots(prefetch: int) -> None:
+    url = f"memory:{os.urandom(4).hex()}"
+    worker = Worker(url, slots=1, inline=True, prefetch=prefetch, settings=FAST)
+    running = gevent.spawn(worker.run)
+    with Client(url, settings=FAST) as client:
+        crowd = client.start(works.Crowd, {"count": 8, "op": "obey"})
+        wait_for(lambda: worker.running, sleep=gevent.sleep)
+        accounts = [client.start(works.Account) for _ in range(5)]
+        assert [a.signal(works.AddFunds(n), timeout=10).value for n, a in enumerate(accounts)] == [*range(5)]
+        assert len(worker.running) <= 1 + prefetch + 1
+        assert crowd.cancel(timeout=10).status == "ok"
+        assert client.start(works.Audit, {"shards": 3}).result(10) == sum(range(30))
+        worker.stop()
+        running.join()
+    worker.store.close()
 
 
 def test_steps_and_timers_come_at_their_times(inline: Client) -> None:
