@@ -244,6 +244,31 @@ def test_a_task_records_its_inputs_one_by_one(inline: Client) -> None:  # D-21
     assert found == {0: 1, 1: "-2 is negative", 2: 9, 3: 8, 4: 9}
 
 
+def test_a_failed_attempt_keeps_what_it_has_recorded(inline: Client) -> None:  # D-21
+    computed = []
+
+    @operation(retry=ops.QUICK)
+    def chunk(ctx, items):  # type: ignore[no-untyped-def]
+        for item in items[ctx.recorded :]:
+            computed.append((ctx.attempt, item))
+            if item == 3 and ctx.attempt == 1:
+                raise ValueError("not now")
+            ctx.record(item)
+
+    @job(notify="last")
+    class Chunk(Job):
+        def start(self, params):  # type: ignore[no-untyped-def]
+            self.spawn(chunk, (0, 1, 2, 3, 4), index=0, weight=5)
+
+        def on_all_done(self) -> None:
+            self.finish((self.done, self.failed))
+
+    handle = inline.start(Chunk)
+    assert handle.result(10) == (5, 0)
+    assert computed == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4)]
+    assert [r.value for r in handle.results()] == [0, 1, 2, 3, 4]
+
+
 def test_a_failed_task_is_told_to_the_class_or_fails_the_job(inline: Client) -> None:  # P-22, P-23
     told = inline.start(works.Tolerant, {"op": "must", "count": 5, "bad": 2}).result(10)
     assert told[:2] == (4, 1)
