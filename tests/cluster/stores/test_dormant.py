@@ -58,6 +58,7 @@ def add_dormant(store: Store, count: int) -> None:
         store.finish("w", ends)
 
 
+@pytest.mark.timeout(300)
 def test_a_claim_does_not_pay_for_dormant_jobs(counted: tuple[Store, Count], full_size: bool) -> None:
     #
     store, count = counted
