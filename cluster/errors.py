@@ -89,6 +89,14 @@ class ResultTimeout(ClusterError, TimeoutError):
     """The task has not ended within the time; it goes on."""
 
 
+class JobTimeout(ClusterError, TimeoutError):
+    """A directive, or a job, has not ended within the time it was given, and was terminated."""
+
+    def __init__(self, message: str, *, job_id: str = "") -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class SpawnFailed(ClusterError):
     """A process that was to become a node did not."""
 

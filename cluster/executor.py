@@ -258,7 +258,7 @@ def execute(
     except Cancelled:
         return frames.STOPPED, {}
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
-        return frames.RAISED, _described(error, operation)
+        return frames.RAISED, described(error, operation)
 
 
 def _check_size(what: str, size: int, limit: int) -> None:
@@ -268,7 +268,8 @@ def _check_size(what: str, size: int, limit: int) -> None:
         )
 
 
-def _described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:
+def described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:
+    """What is told of a failure: kind, message, traceback, whether another execution may help, and after how long."""
     kind, message, text = describe_exception(error)
     after = error.after if isinstance(error, Transient) else None
     return {
@@ -303,7 +304,11 @@ def _without_ours(error: BaseException) -> str:
         return ""
 
 
-_OURS = {__file__, sys.modules[constructed_with.__module__].__file__}
+_OURS = {
+    __file__,
+    sys.modules[constructed_with.__module__].__file__,
+    os.path.join(os.path.dirname(__file__), "directives", "chunks.py"),
+}
 
 
 if __name__ == "__main__":

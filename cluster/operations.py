@@ -125,6 +125,7 @@ class Operation(Generic[P, R]):
         self.validate = validate
         self.tolerant = tolerant
         self.is_class = inspect.isclass(function)
+        self.bound_as = Bound  # what it is when it was made with its values
         called = cast(Any, function).__call__ if self.is_class else function
         self.signature = inspect.signature(called)
         parameters = list(self.signature.parameters.values())[1 if self.is_class else 0 :]
@@ -138,7 +139,7 @@ class Operation(Generic[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function here and now; of a class, make the operation with its values."""
         if self.is_class:
-            return Bound(self, self.function(*args, **kwargs))
+            return self.bound_as(self, self.function(*args, **kwargs))
         if self.takes_context and not (args and hasattr(args[0], "task_id")):
             from cluster.executor import Context
 
