@@ -85,16 +85,20 @@ class JobStateError(ClusterError):
         self.job_state = job_state
 
 
-class ResultTimeout(ClusterError, TimeoutError):
-    """The task has not ended within the time; it goes on."""
+class JobCancelled(ClusterError):
+    """The job was cancelled or terminated before it had a result; `job_state` says which."""
+
+    def __init__(self, message: str, *, job_state: str = "cancelled") -> None:
+        super().__init__(message)
+        self.job_state = job_state
 
 
 class JobTimeout(ClusterError, TimeoutError):
-    """A directive, or a job, has not ended within the time it was given, and was terminated."""
+    """The job had not ended within the time that its caller gave it, and was terminated."""
 
-    def __init__(self, message: str, *, job_id: str = "") -> None:
-        super().__init__(message)
-        self.job_id = job_id
+
+class ResultTimeout(ClusterError, TimeoutError):
+    """The task or job has not ended within the time; it goes on."""
 
 
 class SpawnFailed(ClusterError):

@@ -100,10 +100,13 @@ class Policy:
     hard_limit: float | None = None  # seconds; then its process is killed
     max_losses: int = 3
     coalesce: float | None = None  # seconds that a task with a coalesce key waits for others
+    on_failure: str | None = None  # of a task that is dead: "terminate" fails its job, "ignore" does not
 
 
 class Operation(Generic[P, R]):
     """A function that workers can be asked to run. Made by `@operation`."""
+
+    bound_as: type[Bound] | None = None  # what it is when it was made with its values, if not a Bound
 
     def __init__(
         self,
@@ -125,7 +128,6 @@ class Operation(Generic[P, R]):
         self.validate = validate
         self.tolerant = tolerant
         self.is_class = inspect.isclass(function)
-        self.bound_as = Bound  # what it is when it was made with its values
         called = cast(Any, function).__call__ if self.is_class else function
         self.signature = inspect.signature(called)
         parameters = list(self.signature.parameters.values())[1 if self.is_class else 0 :]
@@ -139,7 +141,7 @@ class Operation(Generic[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function here and now; of a class, make the operation with its values."""
         if self.is_class:
-            return self.bound_as(self, self.function(*args, **kwargs))
+            return (self.bound_as or Bound)(self, self.function(*args, **kwargs))
         if self.takes_context and not (args and hasattr(args[0], "task_id")):
             from cluster.executor import Context
 
@@ -213,6 +215,7 @@ def operation(
     hard_limit: float | None = None,
     max_losses: int = 3,
     coalesce: float | None = None,
+    on_failure: str | None = None,
     validate: Callable[..., object] | None = None,
     tolerant: bool = False,
 ) -> Any:
@@ -226,6 +229,9 @@ def operation(
     - `max_losses`: how many worker processes it may take with it.
     - `coalesce`: seconds that a task with a coalesce key waits for others with the key; it then runs once and finds
       the arguments of all of them in `ctx.batch`.
+    - `on_failure`: what a dead letter means for the job that it is part of. "terminate": the job fails with its error.
+      "ignore": it never does. If not given, that is up to the job: a job class is told (`on_task_failed`), a map or
+      fold fails.
     - `validate`: called with the arguments before they are stored; what it raises reaches the submitter.
     - `tolerant`: keyword arguments it does not know are left out, instead of being a failure.
 
@@ -237,23 +243,42 @@ def operation(
             raise ClusterError(
                 f"{function.__qualname__} is no dataclass; its values could not be stored: @dataclass"
             )
-        chosen = name or name_of(function)
-        if "\x1f" in chosen or not chosen.isprintable():
-            raise ClusterError(f"an operation's name is printable text, and not {chosen!r}")
-        known = _registry.get(chosen)
-        code = getattr(function, "__code__", None)
-        if known is not None and code is not None and _place(known.function) != _place(function):
-            raise ClusterError(
-                f"two functions are operation {chosen!r}: {_place(known.function)} and {_place(function)}"
-            )
-        policy = Policy(queue, retry, time_limit, hard_limit, max_losses, coalesce)
+        if on_failure not in (None, "terminate", "ignore"):
+            raise ClusterError(f'on_failure is "terminate" or "ignore", and not {on_failure!r}')
+        policy = Policy(queue, retry, time_limit, hard_limit, max_losses, coalesce, on_failure)
         made: Operation[..., Any] = Operation(
-            function, chosen, policy, transient=transient, fatal=fatal, validate=validate, tolerant=tolerant
+            function,
+            name or name_of(function),
+            policy,
+            transient=transient,
+            fatal=fatal,
+            validate=validate,
+            tolerant=tolerant,
         )
-        _registry[chosen] = made
+        register(made)
         return made
 
     return decorate if function is None else decorate(function)
+
+
+def register(made: Operation[..., Any], *, instead_of: str = "") -> None:
+    """Make an operation known in this process; under another name than before, with `instead_of`.
+
+    Raises ClusterError when something else has its name.
+    """
+    if "\x1f" in made.name or not made.name.isprintable():
+        raise ClusterError(f"an operation's name is printable text, and not {made.name!r}")
+    known = _registry.get(made.name)
+    if known is not None and _is_code(made.function) and _place(known.function) != _place(made.function):
+        raise ClusterError(
+            f"two functions are operation {made.name!r}: {_place(known.function)} and {_place(made.function)}"
+        )
+    _registry.pop(instead_of, None)
+    _registry[made.name] = made
+
+
+def _is_code(function: Any) -> bool:
+    return inspect.isclass(function) or hasattr(function, "__code__")
 
 
 def _place(function: Any) -> str:
