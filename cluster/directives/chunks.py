@@ -34,6 +34,7 @@ FLAT_MAP: Final = "flat_map"
 RAISE: Final = "raise"
 SKIP: Final = "skip"
 DEFAULT: Final = "default"
+REPORT: Final = "report"  # as SKIP, but nobody may overlook it: of operations with on_failure="ignore"
 
 LOOK_SECONDS: Final = 0.02  # between two looks whether to stop
 KEEP_SECONDS: Final = 0.5  # between two records of what is done so far (D-21)

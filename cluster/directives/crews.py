@@ -177,7 +177,10 @@ class FuturesCrew:
         return AT_A_TIME * self.size - len(self._out)
 
     def give(self, number: int, chunk: bytes) -> None:
-        future = self._submit(work_on, number, chunk)
+        try:
+            future = self._submit(work_on, number, chunk)
+        except RuntimeError as error:  # it is broken, or shut down
+            raise WorkerLost(f"the pool takes no more work: {error}") from error
         self._out[number] = future
         future.add_done_callback(functools.partial(self._tell, number))
 

@@ -113,7 +113,7 @@ class Drive:
 
     def results(self) -> Results:
         """The results of a map."""
-        return Results(self._pairs(), self.crew.close)
+        return Results(self._pairs(), self.crew.close, on_error=self._program.on_error)
 
     def value(self) -> Any:
         """The value of a fold. Blocks."""
@@ -139,7 +139,7 @@ class Drive:
     def _pairs_of(self, first: int, row: Row) -> Iterator[tuple[int, Any]]:
         if row.failed:
             self._delivered += 1
-            yield first, failed_value(first, row.value, self.options)
+            yield first, failed_value(first, row.value, self._program.on_error, self.options.default)
             return
         for index, output in enumerate(codecs.decode(row.value), first):
             self._delivered += 1  # before, since we are asked for the next when that was taken
@@ -242,9 +242,9 @@ class Drive:
             )
 
 
-def failed_value(index: int, error: bytes, options: Options) -> Any:
-    """What stands for an input that has failed: as the options have it, or its error is raised."""
+def failed_value(index: int, error: bytes, on_error: str, default: Any) -> Any:
+    """What stands for an input that has failed. Raises its OperationError if that is what is to follow."""
     failure = make_operation_error(dict(values.loads(error)))
-    if options.on_error == RAISE:
+    if on_error == RAISE:
         raise failure
-    return options.default if options.on_error == DEFAULT else Skipped(index, failure)
+    return default if on_error == DEFAULT else Skipped(index, failure)

@@ -20,14 +20,22 @@ from gevent.event import Event as Flag
 from cluster import codecs
 from cluster._job_handle import JobHandle, whoami
 from cluster.directives import chunks
-from cluster.directives.chunks import MAP, RAISE, Program
+from cluster.directives.chunks import RAISE, Program
 from cluster.directives.driver import failed_value
 from cluster.directives.fold_job import CLOSED, label
 from cluster.directives.results import Results
 from cluster.directives.session import Receiver, Sender
 from cluster.directives.sizes import Pace, even, guided, in_flight
-from cluster.directives.stream import Options, Plan, Skipped
-from cluster.errors import ClusterError, InvalidArguments, JobNotFound, JobTimeout, ResultTimeout, StoreError
+from cluster.directives.stream import Options, Plan
+from cluster.errors import (
+    ClusterError,
+    InvalidArguments,
+    JobCancelled,
+    JobNotFound,
+    JobTimeout,
+    ResultTimeout,
+    StoreError,
+)
 from cluster.jobs import new_job
 from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewSignal, NewTask, Notify, make_id
 from net import values
@@ -69,7 +77,7 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
         {
             _MARK: "fold" if plan.fold else shape,
             "many": program.many,
-            "on_error": options.on_error,
+            "on_error": program.on_error,
             "default": options.default,
             "op": program.op,
             "queue": options.queue or plan.queue,
@@ -79,7 +87,7 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
         }
     )
     common: dict[str, Any] = {
-        "name": options.name, "by": whoami(), "fail_fast": options.on_error == RAISE, "ttl": options.ttl,
+        "name": options.name, "by": whoami(), "fail_fast": program.on_error == RAISE, "ttl": options.ttl,
         "meta": meta, "description": _text_of(program),
     }  # fmt: skip
     job_id = options.id or make_id()
@@ -95,7 +103,7 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
         new = NewJob(job_id=job_id, notify=Notify.NEVER, closed=closed, **common)
     else:
         params = {
-            "fold": tuple(plan.fold), "fan_in": plan.fan_in, "empty": plan.empty, "on_error": options.on_error,
+            "fold": tuple(plan.fold), "fan_in": plan.fan_in, "empty": plan.empty, "on_error": program.on_error,
             "default": options.default, "leaves": cutter.leaves if closed else None,
             "queue": options.queue or plan.queue, "priority": options.priority,
         }  # fmt: skip
@@ -105,7 +113,8 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
     if known[1] != "new":
         return attach(client, known[0])
     handle = Handle(client, job_id)
-    handle.options, handle.many, handle.shape = options, program.many, "fold" if plan.fold else shape
+    handle.options, handle.on_error = options, program.on_error
+    handle.many, handle.shape = program.many, "fold" if plan.fold else shape
     if plan.total is None:
         handle._feed = _Feed(client, handle, plan, cutter, iter(plan.inputs), options)
     return handle
@@ -189,6 +198,7 @@ def attach(client: Client, job_id: str, inputs: Iterable[Any] | None = None) -> 
     if _MARK not in meta:
         raise ClusterError(f"job {job_id} ({job.cls or 'without a class'}) is no directive: client.attach_job({job_id!r})")
     handle = Handle(client, job.job_id)
+    handle.on_error = meta["on_error"]
     handle.options = Options(
         on_error=meta["on_error"], default=meta["default"], max_in_flight=meta["max_in_flight"]
     )
@@ -227,6 +237,7 @@ class Handle(JobHandle):
     """A directive in a store, wherever it runs."""
 
     options: Options
+    on_error: str
     many: bool
     shape: str  # stream | literal | fold
     detached = True  # it outlives its results
@@ -262,7 +273,9 @@ class Handle(JobHandle):
         after = self.record().acknowledged if resume else 0
         receiver = Receiver(self._cluster, self.job_id, after=after)
         deadline = None if timeout is None else time.monotonic() + timeout
-        return Results(self._pairs(receiver, deadline), self._stop_feed, self.job_id)
+        return Results(
+            self._pairs(receiver, deadline), self._stop_feed, on_error=self.on_error, job_id=self.job_id
+        )
 
     # -- of one that ends with its results: what an evaluation offers
 
@@ -272,7 +285,9 @@ class Handle(JobHandle):
             return super().results(**more)
         lazy = self._feed is not None
         receiver = Receiver(self._cluster, self.job_id, forget=lazy, acks=lazy)
-        return Results(self._pairs(receiver, self._limit()), self._cancel, self.job_id)
+        return Results(
+            self._pairs(receiver, self._limit()), self._cancel, on_error=self.on_error, job_id=self.job_id
+        )
 
     def value(self) -> Any:
         """Wait for the value of a fold that is run. Blocks."""
@@ -283,6 +298,9 @@ class Handle(JobHandle):
                 return super().result(timeout)
             except ResultTimeout:
                 raise self._timed_out() from None
+            except JobCancelled:
+                self._check_feed()
+                raise
         finally:
             self._cancel()
 
@@ -315,10 +333,12 @@ class Handle(JobHandle):
                     self._check_feed()
                     return
                 except ResultTimeout:
-                    self._check_feed()
                     if self.detached:
                         raise
                     raise self._timed_out() from None
+                except JobCancelled:
+                    self._check_feed()  # which may be the reason
+                    raise
                 if self._feed is not None:
                     self._feed.came(row.count)
                 yield from self._pairs_of(row)
@@ -329,7 +349,7 @@ class Handle(JobHandle):
         if row.failed:
             for index in range(row.index, row.index + row.count):
                 self._deliver()
-                yield index, failed_value(index, row.value, self.options)
+                yield index, failed_value(index, row.value, self.on_error, self.options.default)
             return
         for index, output in enumerate(codecs.decode(row.value), row.index):
             self._deliver()

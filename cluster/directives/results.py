@@ -8,6 +8,7 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol
 
+from cluster.directives.chunks import REPORT
 from cluster.directives.stream import Skipped
 
 
@@ -31,9 +32,15 @@ class Results:
     """
 
     def __init__(
-        self, pairs: Generator[tuple[int, Any], None, None], cancel: Callable[[], None], job_id: str = ""
+        self,
+        pairs: Generator[tuple[int, Any], None, None],
+        cancel: Callable[[], None],
+        *,
+        on_error: str,
+        job_id: str = "",
     ) -> None:
         self.job_id = job_id  # where there is a store
+        self._on_error = on_error
         self._pairs = pairs
         # It holds no reference to us, and is called at the interpreter's end too, when a traceback may still hold us.
         self._cancel = weakref.finalize(self, cancel)
@@ -53,8 +60,14 @@ class Results:
             raise
 
     def values_sorted(self) -> list[Any]:
-        """All values in the order of their indices, without those that were skipped. Blocks until the end."""
+        """All values in the order of their indices, without those that were skipped. Blocks until the end.
+
+        Raises OperationError for an input that failed and was to be ignored, unless on_error="skip" was asked for.
+        """
         pairs = sorted(self, key=itemgetter(0))
+        skipped = [value for _, value in pairs if type(value) is Skipped]
+        if skipped and self._on_error == REPORT:
+            raise skipped[0].error
         return [value for _, value in pairs if type(value) is not Skipped]
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cluster.directives.chunks import DEFAULT, FILTER, FLAT_MAP, MAP, RAISE, SKIP, Program, Step
+from cluster.directives.chunks import DEFAULT, FILTER, FLAT_MAP, MAP, RAISE, REPORT, SKIP, Program, Step
 from cluster.directives.folding import FAN_IN
 from cluster.directives.monoids import BoundMonoid
 from cluster.errors import ClusterError
@@ -51,7 +51,15 @@ class Plan:
 
     def program(self, options: Options) -> Program:
         """What is done with each chunk."""
-        return Program(self.steps, self.fold, options.on_error, options.default)
+        return Program(self.steps, self.fold, self.on_error(options), options.default)
+
+    def on_error(self, options: Options) -> str:
+        """What follows a failure: what the caller says, or else the operations."""
+        if options.on_error is not None:
+            return options.on_error
+        known = [operations().get(step.op) for step in self.steps]
+        ignored = any(op is not None and op.policy.on_failure == "ignore" for op in known)
+        return REPORT if ignored else RAISE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +68,15 @@ class Options:
 
     - `timeout`: seconds until it is terminated, and JobTimeout raised
     - `on_error`: what follows when an operation has failed for good: "raise" ends everything with its OperationError,
-      "skip" gives a `Skipped` for the input, and a fold goes on without it, "default" puts `default` in its place
+      "skip" gives a `Skipped` for the input, and a fold goes on without it, "default" puts `default` in its place.
+      If nothing is said it is "raise"; but an operation with on_failure="ignore" is skipped, and only
+      `values_sorted()` raises its error
     - `max_in_flight`: how many inputs may be taken and not be delivered yet; chosen by the slots if None
     - `priority`, `queue`, `name`, `id`, `ttl`: of the job, where there is a store
     """
 
     timeout: float | None = None
-    on_error: str = RAISE
+    on_error: str | None = None
     default: Any = None
     max_in_flight: int | None = None
     priority: int = 0
@@ -76,7 +86,7 @@ class Options:
     ttl: float | None = None
 
     def __post_init__(self) -> None:
-        if self.on_error not in (RAISE, SKIP, DEFAULT):
+        if self.on_error not in (None, RAISE, SKIP, DEFAULT, REPORT):
             raise ClusterError(f"on_error is one of 'raise', 'skip', 'default', not {self.on_error!r}")
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise ClusterError(f"max_in_flight is at least 1, not {self.max_in_flight}: nothing could ever begin")

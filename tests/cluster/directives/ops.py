@@ -206,3 +206,50 @@ class Difference:
 
     def combine(self, a: int, b: int) -> int:
         return a - b
+
+
+@operation
+def gentle_nap(ctx: Any, seconds: float) -> float:
+    """Sleep, and let others of this process run meanwhile."""
+    write("nap", seconds)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ctx.check()
+    write("woke", seconds)
+    return seconds
+
+
+@operation
+def text(x: float) -> str:
+    return str(x)
+
+
+@operation
+def length(text: str) -> int:
+    return len(text)
+
+
+@operation
+def long_text(size: int) -> str:
+    return "x" * size
+
+
+@operation(retry=NONE, on_failure="ignore")
+def ignorable(x: int) -> int:
+    if x == 3:
+        raise ValueError("not 3")
+    return x
+
+
+@operation
+def map_noted(x: int) -> int:
+    time.sleep(0.003)
+    write("mapped", x)
+    return 2 * x
+
+
+@operation
+def fold_noted(x: int) -> int:
+    time.sleep(0.003)
+    write("folded", x)
+    return x

@@ -230,7 +230,7 @@ def test_failures_may_be_skipped(place: Place, chunk: int | None) -> None:
     ]
     assert stream.fold(ops.Sum()).run(place, on_error="skip") == sum(kept)
     assert stream.fold(ops.Sum()).run(place, on_error="default", default=1000) == sum(kept) + 3000
-    with pytest.raises(ValueError, match="not 3"):
+    with pytest.raises(ValueError, match=r"not \d*3"):
         stream.fold(ops.Sum()).run(place)
 
 
