@@ -341,7 +341,11 @@ def execute(
     except Cancelled:
         return frames.STOPPED, {}
     except chunks.InputFailed as failed:
-        return frames.RAISED, {**failed.details, "transient": False, "after": None}  # it was tried again already
+        return frames.RAISED, {
+            **failed.details,
+            "transient": False,
+            "after": None,
+        }  # it was tried again already
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
         return frames.RAISED, described(error, operation)
 
@@ -383,7 +387,7 @@ def _did_chunk(
     index, folds = told.get("index") or 0, program.fold is not None
 
     def rows_of(rows: Sequence[chunks.Row]) -> list[dict[str, Any]]:
-        return [asdict(Result(index + row.offset, row.count, row.value, row.failed)) for row in rows]
+        return [asdict(Result(index + row.offset, row.size, row.value, row.failed)) for row in rows]
 
     def keep(rows: Sequence[chunks.Row], done: int, part: tuple[Any, ...]) -> None:
         assert link is not None

@@ -2,9 +2,9 @@
 
     IndexedStream(range(1, 11)).map(fib).fold(Sum()).run(client)
 
-`stream` says what is to be done, `engines` chooses who does it: `durable` (a store and its workers), or `driver` with one
-of the `crews` (places, futures, Dask, Ray), which keep nothing. `sizes`, `folding` and `chunks` are what all share:
-how large a chunk is, which parts of a fold come next, and what a worker does with a chunk.
+`stream` says what is to be done, `engines` chooses who does it: `durable` (a store and its workers), or `driver`
+with one of the `crews` (places, futures, Dask, Ray), which keep nothing. `sizes`, `folding` and `chunks` are what all
+share: how large a chunk is, which parts of a fold come next, and what a worker does with a chunk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a task of a directive does where it runs: a chain of operations over a chunk of inputs, and perhaps a fold of them.
+"""What a task of a directive does where it runs: a chain of operations over a chunk of inputs, and perhaps a fold.
 
 The chunk is bytes, the same for every engine: `pack(program, inputs)`. What comes of it is rows of results, in the
 order of the inputs, or the part of a fold. Every input is tried again as its operation says, on the spot, before it
@@ -42,7 +42,7 @@ MAX_ROW_BYTES: Final = 1 << 20
 
 
 class Step(NamedTuple):
-    """An operation of a chain, as it travels: what is done with it, its name, its module, the values it was made with."""
+    """An operation of a chain, as it travels: what is done with it, its name and module, what it was made with."""
 
     kind: str
     op: str
@@ -72,10 +72,10 @@ class Program(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Results of the inputs [offset, offset + count) of a chunk: a packed list of them, or the failure of one."""
+    """Results of the inputs [offset, offset + size) of a chunk: a packed list of them, or the failure of one."""
 
     offset: int
-    count: int
+    size: int
     value: bytes
     failed: bool = False
 
@@ -127,11 +127,15 @@ class Surroundings:
     context: Any  # a cluster.Context
     codec: str = ""  # of results
     may_import: bool = False  # an operation's module, when it is not known yet
-    alone: bool = False  # one input only: its failure is that of the task, which is then tried again as a task
+    alone: bool = (
+        False  # one input only: its failure is that of the task, which is then tried again as a task
+    )
     recorded: int = 0  # so many inputs have results already, from an earlier execution
     part: tuple[Any, ...] = ()  # what those were folded to
     max_bytes: int = MAX_ROW_BYTES  # of one row
-    keep: Callable[[Sequence[Row], int, tuple[Any, ...]], None] | None = None  # record rows, or how far a fold is
+    keep: Callable[[Sequence[Row], int, tuple[Any, ...]], None] | None = (
+        None  # record rows, or how far a fold is
+    )
     limited: Callable[[float], AbstractContextManager[object]] | None = None  # limit one call
     sleep: Callable[[float], object] = time.sleep
     draw: Callable[[], float] = random.random
@@ -188,7 +192,9 @@ class _Call:
             function = functools.partial(function, around.context)
         limit = self._operation.policy.time_limit
         self.function: Callable[..., Any] = (
-            function if limit is None or around.limited is None else _with_limit(function, limit, around.limited)
+            function
+            if limit is None or around.limited is None
+            else _with_limit(function, limit, around.limited)
         )
 
     def __call__(self, *args: Any) -> Any:
@@ -266,7 +272,7 @@ def _chain(program: Program, around: Surroundings) -> Callable[[Any], Any]:
     return apply_many if program.many else apply_maps
 
 
-# ------------------------------------------------------------------------------------------------ what is made of outputs
+# ------------------------------------------------------------------------------------------------ outputs
 
 
 class _Rows:
@@ -349,7 +355,7 @@ class _Fold:
         for value in output if self._program.many else (output,):
             try:
                 self._part = (self._combine(self._part[0], value),) if self._part else (value,)
-            except _Failed as failed:  # a fold with something left out would be another one, whatever `on_error` says
+            except _Failed as failed:  # with something left out it would be another fold
                 raise InputFailed(failed.details) from failed
 
     def fail(self, offset: int, details: dict[str, Any]) -> None:

@@ -34,9 +34,7 @@ def work_on(number: int, chunk: bytes, pause: Callable[[float], object] = time.s
     begun = time.perf_counter()
     try:
         program, inputs = chunks.unpack(codecs.decode(chunk))
-        around = chunks.Surroundings(
-            Context.local(), may_import=True, max_bytes=MAX_ROW_BYTES, sleep=pause
-        )
+        around = chunks.Surroundings(Context.local(), may_import=True, max_bytes=MAX_ROW_BYTES, sleep=pause)
         made = chunks.run_chunk(program, inputs, around)
         rows = tuple(tuple(row) for row in made.rows)
         part = tuple(codecs.encode(one) for one in made.part)
@@ -164,13 +162,17 @@ class FuturesCrew:
     """Whatever runs functions elsewhere: `submit(function, *args)` gives a `concurrent.futures.Future`."""
 
     def __init__(self, submit: Callable[..., Future[Any]], size: int) -> None:
-        self.size = size
+        self._size = size
         self._submit = submit
         self._out: dict[int, Future[Any]] = {}
         self._ended: deque[int] = deque()  # filled by threads of others, which then ring
         self._flag = Flag()
         self._bell = gevent.get_hub().loop.async_()  # the one thing of a loop that another thread may touch
         self._bell.start(self._flag.set)
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     @property
     def room(self) -> int:

@@ -57,7 +57,9 @@ class Lost:
 class Crew(Protocol):
     """Workers that keep nothing."""
 
-    size: int  # how many chunks they run at a time
+    @property
+    def size(self) -> int:
+        """How many chunks they run at a time."""
 
     @property
     def room(self) -> int:

@@ -91,7 +91,9 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
         "meta": meta, "description": _text_of(program),
     }  # fmt: skip
     job_id = options.id or make_id()
-    cutter = _Cutter(program, job_id, options.queue or plan.queue, options.priority, client.settings.max_payload)
+    cutter = _Cutter(
+        program, job_id, options.queue or plan.queue, options.priority, client.settings.max_payload
+    )
     tasks: list[NewTask] = []
     if plan.total is not None:
         sizes = even(plan.total, plan.chunk) if plan.chunk else guided(plan.total, slots_of(client))
@@ -127,7 +129,9 @@ def _text_of(program: Program) -> str:
 
 def slots_of(client: Client) -> int:
     """How many tasks run at a time in a group; a guess while nobody is there."""
-    slots = sum(member.slots for member in client.members() if member.role == "worker" and member.state == "up")
+    slots = sum(
+        member.slots for member in client.members() if member.role == "worker" and member.state == "up"
+    )
     return slots or os.cpu_count() or 1
 
 
@@ -196,7 +200,9 @@ def attach(client: Client, job_id: str, inputs: Iterable[Any] | None = None) -> 
     job = client.job(job_id)
     meta = _meta(job)
     if _MARK not in meta:
-        raise ClusterError(f"job {job_id} ({job.cls or 'without a class'}) is no directive: client.attach_job({job_id!r})")
+        raise ClusterError(
+            f"job {job_id} ({job.cls or 'without a class'}) is no directive: client.attach_job({job_id!r})"
+        )
     handle = Handle(client, job.job_id)
     handle.on_error = meta["on_error"]
     handle.options = Options(
@@ -383,7 +389,13 @@ class _Feed:
     """Stores inputs while results are taken; a greenlet of its own, so that a generator may wait for what it likes."""
 
     def __init__(
-        self, client: Client, handle: Handle, plan: Plan, cutter: _Cutter, inputs: Iterator[Any], options: Options
+        self,
+        client: Client,
+        handle: Handle,
+        plan: Plan,
+        cutter: _Cutter,
+        inputs: Iterator[Any],
+        options: Options,
     ) -> None:
         self.room = Flag()
         self.error: Exception | None = None
@@ -429,7 +441,10 @@ class _Feed:
             self.error = error
             try:
                 self._client.store.change_job(
-                    self._handle.job_id, JobState.TERMINATED, by=whoami(), reason=f"its inputs failed: {error!r}"
+                    self._handle.job_id,
+                    JobState.TERMINATED,
+                    by=whoami(),
+                    reason=f"its inputs failed: {error!r}",
                 )
             except (ClusterError, StoreError):
                 pass

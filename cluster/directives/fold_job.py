@@ -71,7 +71,8 @@ class FoldJob(Job):
                     step.op,
                     chunk,
                     params["queue"],
-                    priority=params["priority"] + 1,  # before more is mapped: what waits here is as little as can be
+                    priority=params["priority"]
+                    + 1,  # before more is mapped: what waits here is as little as can be
                     job_id=self.job_id,
                     meta=label(group.level, group.number),
                 )

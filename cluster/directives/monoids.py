@@ -82,7 +82,9 @@ def check_monoid(m: Any, samples: Iterable[Any], *, equal: Callable[[Any, Any], 
     for one in some:
         for left, right in ((m.empty(), one), (one, m.empty())):
             made = m.combine(left, right)
-            assert same(made, one), f"{m!r}: combine({left!r}, {right!r}) is {made!r}; empty() has to change nothing"
+            assert same(made, one), (
+                f"{m!r}: combine({left!r}, {right!r}) is {made!r}; empty() has to change nothing"
+            )
     for a, b, c in itertools.product(some, repeat=3):
         early, late = m.combine(m.combine(a, b), c), m.combine(a, m.combine(b, c))
         assert same(early, late), (

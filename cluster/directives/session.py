@@ -73,7 +73,9 @@ class Sender:
 class Receiver:
     """The end where results come out, in the order in which they get ready. Iterate, or call `receive`."""
 
-    def __init__(self, client: Client, job_id: str, *, after: int = 0, forget: bool = False, acks: bool = True) -> None:
+    def __init__(
+        self, client: Client, job_id: str, *, after: int = 0, forget: bool = False, acks: bool = True
+    ) -> None:
         self._client = client
         self._job_id = job_id
         self._forget = forget  # what was acknowledged is removed from the store

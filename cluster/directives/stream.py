@@ -10,7 +10,7 @@ A directive is read-only; each step makes a new one. What it comes to is decided
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,7 @@ class Plan:
     @property
     def total(self) -> int | None:
         """How many inputs there are; None when only their end will tell."""
-        return len(self.inputs) if hasattr(self.inputs, "__len__") else None
+        return len(self.inputs) if isinstance(self.inputs, Sized) else None
 
     def program(self, options: Options) -> Program:
         """What is done with each chunk."""
@@ -89,7 +89,9 @@ class Options:
         if self.on_error not in (None, RAISE, SKIP, DEFAULT, REPORT):
             raise ClusterError(f"on_error is one of 'raise', 'skip', 'default', not {self.on_error!r}")
         if self.max_in_flight is not None and self.max_in_flight < 1:
-            raise ClusterError(f"max_in_flight is at least 1, not {self.max_in_flight}: nothing could ever begin")
+            raise ClusterError(
+                f"max_in_flight is at least 1, not {self.max_in_flight}: nothing could ever begin"
+            )
         if self.timeout is not None and self.timeout < 0:
             raise ClusterError(f"a timeout is a number of seconds from now on, not {self.timeout}")
 
@@ -121,9 +123,13 @@ class Directive:
         Of none it is the monoid's `empty()`. Raises TypeError for what is no monoid.
         """
         if isinstance(monoid, Operation) and monoid.bound_as is BoundMonoid:
-            raise TypeError(f"{monoid.name} is not made with its values yet: fold({monoid.__name__}())")
+            raise TypeError(
+                f"{monoid.name} is not made with its values yet: fold({monoid.function.__name__}())"
+            )
         if not isinstance(monoid, BoundMonoid):
-            raise TypeError(f"{monoid!r} is no monoid; decorate a class that has empty() and combine() with @monoid")
+            raise TypeError(
+                f"{monoid!r} is no monoid; decorate a class that has empty() and combine() with @monoid"
+            )
         if fan_in < 2:
             raise ClusterError(f"at least 2 values are combined at a time, not {fan_in}")
         return self._fold(step_of(MAP, monoid), monoid.empty(), fan_in)
@@ -205,7 +211,9 @@ class IndexedStream(_Stream):
 
     def __init__(self, values: Iterable[Any]) -> None:
         if isinstance(values, str | bytes):
-            raise TypeError(f"{values!r} is one value, and not many; say IndexedStream(list({values!r})) if you mean it")
+            raise TypeError(
+                f"{values!r} is one value, and not many; say IndexedStream(list({values!r})) if you mean it"
+            )
         if not isinstance(values, Iterable):
             raise TypeError(f"{values!r} cannot be iterated; one value is a Literal")
         super().__init__(Plan(values))
@@ -219,11 +227,11 @@ class IndexedStream(_Stream):
         if size < 1:
             raise ClusterError(f"a batch has at least one input, not {size}")
         if self._planned.steps:
-            raise ClusterError("inputs are put together before they are mapped: IndexedStream(xs).batch(n).map(op)")
-        made = IndexedStream(_Batched(self._planned.inputs, size))
-        if self._planned.total is None:
-            made = IndexedStream(iter(_Batched(self._planned.inputs, size)))
-        return made
+            raise ClusterError(
+                "inputs are put together before they are mapped: IndexedStream(xs).batch(n).map(op)"
+            )
+        batched = _Batched(self._planned.inputs, size)
+        return IndexedStream(batched if self._planned.total is not None else iter(batched))
 
     def _result(self, evaluation: Evaluation) -> Results:
         return evaluation.results()
@@ -285,9 +293,9 @@ def step_of(kind: str, op: Any) -> Step:
         return Step(kind, op, op.partition(":")[0])
     if isinstance(op, Bound):
         return Step(kind, op.operation.name, _module_of(op.operation), constructed_with(op.instance))
-    if isinstance(op, Operation):
+    if isinstance(op, Operation) and hasattr(op, "is_class"):  # which a job class is not
         if op.is_class:
-            raise TypeError(f"{op.name} is not made with its values yet: {op.__name__}(...)")
+            raise TypeError(f"{op.name} is not made with its values yet: {op.function.__name__}(...)")
         return Step(kind, op.name, _module_of(op))
     raise TypeError(f"{op!r} is no operation; decorate it with @operation, or give an operation's name")
 

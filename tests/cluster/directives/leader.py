@@ -1,4 +1,7 @@
-"""A client in a process of its own, to be killed: python -m tests.cluster.directives.leader URL MAP-ID FOLD-ID COUNT [lazy]"""
+"""A client in a process of its own, to be killed.
+
+python -m tests.cluster.directives.leader URL MAP-ID FOLD-ID COUNT [lazy]
+"""
 
 from __future__ import annotations
 

@@ -243,13 +243,13 @@ def ignorable(x: int) -> int:
 
 @operation
 def map_noted(x: int) -> int:
-    time.sleep(0.003)
+    time.sleep(0.001)
     write("mapped", x)
     return 2 * x
 
 
 @operation
 def fold_noted(x: int) -> int:
-    time.sleep(0.003)
+    time.sleep(0.001)
     write("folded", x)
     return x

@@ -71,7 +71,11 @@ def test_a_task_of_a_directive_is_a_task_like_any_other(idle: Client) -> None:
     submitted = idle.submit(ops.double, 1).record()
     (mapped,) = idle.store.tasks(job_id=handle.job_id)
     assert mapped.op == submitted.op == ops.double.name
-    assert (mapped.queue, mapped.priority, mapped.state) == (submitted.queue, submitted.priority, submitted.state)
+    assert (mapped.queue, mapped.priority, mapped.state) == (
+        submitted.queue,
+        submitted.priority,
+        submitted.state,
+    )
     assert (mapped.job_id, submitted.job_id) == (handle.job_id, "")
 
 
@@ -107,8 +111,15 @@ def test_map_and_fold(client: Client) -> None:
 
 
 @settings(max_examples=15)
-@given(st.lists(st.text("abc", max_size=2), max_size=30), st.integers(2, 5), st.integers(1, 4) | st.none(), st.booleans())
-def test_fold_equals_the_loop(client: Client, words: list[str], fan_in: int, chunk: int | None, lazy: bool) -> None:
+@given(
+    st.lists(st.text("abc", max_size=2), max_size=30),
+    st.integers(2, 5),
+    st.integers(1, 4) | st.none(),
+    st.booleans(),
+)
+def test_fold_equals_the_loop(
+    client: Client, words: list[str], fan_in: int, chunk: int | None, lazy: bool
+) -> None:
     """P-13, P3.1, P3.2."""
     stream = IndexedStream(iter(words) if lazy else words).flat_map(ops.letters, chunk=chunk)
     assert stream.fold(ops.Concat(), fan_in=fan_in).run(client, timeout=30) == "".join(words)
@@ -117,7 +128,8 @@ def test_fold_equals_the_loop(client: Client, words: list[str], fan_in: int, chu
 def test_values_in_the_order_of_completion(client: Client) -> None:
     """P-11."""
     naps = IndexedStream([0.3, 0.0, 0.0]).map(ops.gentle_nap, chunk=1)
-    assert [index for index, _ in naps.run(client)] == [1, 2, 0] or [i for i, _ in naps.run(client)][-1] == 0
+    indices = [index for index, _ in naps.run(client)]
+    assert (sorted(indices), indices[-1]) == ([0, 1, 2], 0)
 
 
 def test_folding_is_under_way_before_the_last_map_result(client: Client, journal: Path) -> None:
@@ -127,7 +139,7 @@ def test_folding_is_under_way_before_the_last_map_result(client: Client, journal
     assert texts.run(client) == "".join(map(str, numbers))
     combined = [float(row[0]) for row in lines(journal, "combine")]
     slowest = next(float(row[0]) for row in lines(journal, "woke") if row[3] == "0.5")
-    assert combined and combined[0] < slowest
+    assert combined[0] < slowest
 
 
 def test_directive_form_of_the_prime_search(client: Client) -> None:
@@ -147,7 +159,8 @@ def test_an_endless_input_is_taken_only_as_far_as_it_may(client: Client) -> None
 
     def counter() -> Iterator[int]:
         nonlocal taken
-        for taken in itertools.count(1):
+        while True:
+            taken += 1
             yield taken
 
     with IndexedStream(counter()).map(ops.double).run(client, max_in_flight=20) as results:
@@ -181,7 +194,8 @@ def test_a_slow_consumer_stops_the_generator(client: Client) -> None:
 
     def counter() -> Iterator[int]:
         nonlocal taken
-        for taken in itertools.count(1):
+        while True:
+            taken += 1
             yield taken
 
     with IndexedStream(counter()).map(ops.double).run(client, max_in_flight=10) as results:
@@ -201,10 +215,12 @@ def test_what_a_generator_raises_reaches_the_consumer(client: Client) -> None:
         yield from range(5)
         raise LookupError("no more of these")
 
-    for directive in (IndexedStream(broken()).map(ops.double), IndexedStream(broken()).map(ops.double).fold(ops.Sum())):
+    for directive in (
+        IndexedStream(broken()).map(ops.double),
+        IndexedStream(broken()).map(ops.double).fold(ops.Sum()),
+    ):
         with pytest.raises(LookupError, match="no more"):
-            results = client.run(directive, timeout=30)
-            list(results)
+            list(client.run(directive, timeout=30))
 
 
 # ------------------------------------------------------------------------------------------------ failures
@@ -294,7 +310,7 @@ def test_a_combination_that_fails_is_never_left_out(client: Client) -> None:
 
 def test_a_result_that_cannot_travel_is_its_inputs_failure(client: Client) -> None:
     results = dict(stream_of(3).map(ops.unsendable, chunk=3).run(client, on_error="skip"))
-    assert results[0] == 0 and results[2] == 2
+    assert (results[0], results[2]) == (0, 2)
     assert results[1].error.kind == "NotSendable"
 
 
@@ -327,9 +343,10 @@ def test_inputs_that_cannot_travel_or_are_too_large_store_nothing(client: Client
 def test_chunks_are_cut_by_their_bytes_too(client: Client) -> None:
     texts = [chr(97 + number % 26) * 200_000 for number in range(40)]
     assert IndexedStream(texts).map(ops.length, chunk=20).run(client).values_sorted() == [200_000] * 40
-    assert [len(text) for text in IndexedStream([200_000] * 12).map(ops.long_text, chunk=12).run(client).values_sorted()] == [
-        200_000
-    ] * 12
+    assert [
+        len(text)
+        for text in IndexedStream([200_000] * 12).map(ops.long_text, chunk=12).run(client).values_sorted()
+    ] == [200_000] * 12
 
 
 # ------------------------------------------------------------------------------------------------ ends
@@ -343,7 +360,7 @@ def test_timeout_terminates_the_job(client: Client, journal: Path) -> None:
     )
     for directive in directives:
         before = job_ids(client)
-        with pytest.raises(JobTimeout, match="0.4 s"):
+        with pytest.raises(JobTimeout, match="within 0"):
             list(client.run(directive, timeout=0.4))
         (job_id,) = job_ids(client) - before
         assert client.job(job_id).state == "terminated"
@@ -434,9 +451,8 @@ def test_inputs_are_stored_before_the_first_result_counts(idle: Client) -> None:
     times = itertools.count()
     handle = idle.start(IndexedStream([next(times) for _ in range(10)]).map(ops.double))
     record = handle.record()
-    assert record.closed and record.total == 10
-    stored = [task for task in idle.store.tasks(job_id=handle.job_id, limit=100)]
-    assert sum(task.weight for task in stored) == 10
+    assert (record.closed, record.total) == (True, 10)
+    assert sum(task.weight for task in idle.store.tasks(job_id=handle.job_id, limit=100)) == 10
 
 
 def test_large_maps_are_few_tasks(idle: Client) -> None:
@@ -521,7 +537,8 @@ def test_thousand_sessions_leave_nothing_behind(client: Client) -> None:
     assert wait_for(lambda: count_greenlets() <= greenlets, sleep=gevent.sleep)
     assert job_ids(client) == ids
     left = wait_for(
-        lambda: {task.task_id for task in client.store.tasks(limit=100_000)} <= tasks or None, sleep=gevent.sleep
+        lambda: {task.task_id for task in client.store.tasks(limit=100_000)} <= tasks or None,
+        sleep=gevent.sleep,
     )
     assert left
 

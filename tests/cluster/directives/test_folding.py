@@ -12,7 +12,9 @@ from cluster.directives.folding import Folding, Group
 
 Parts = list[tuple[str, ...]]
 
-parts_of_letters = st.lists(st.one_of(st.just(()), st.text("abcdef", min_size=1, max_size=2).map(lambda t: (t,))))
+parts_of_letters = st.lists(
+    st.one_of(st.just(()), st.text("abcdef", min_size=1, max_size=2).map(lambda t: (t,)))
+)
 
 
 def fold(parts: Parts, fan_in: int, draw: Any, dumps: bool = False) -> tuple[Any, int]:
@@ -75,8 +77,8 @@ def test_a_slow_first_leaf_holds_up_only_its_ancestors() -> None:
 def test_nothing_and_one() -> None:
     """P-13: nothing gives nothing, one is what it is and no task."""
     empty, one = Folding(), Folding()
-    assert empty.close(0) == [] and empty.result == ()
-    assert one.add(0, ("x",)) == one.close(1) == [] and one.result == ("x",)
+    assert empty.close(0) == one.add(0, ("x",)) == one.close(1) == []
+    assert (empty.result, one.result) == ((), ("x",))
 
 
 def test_a_fan_in_of_one_would_never_end() -> None:

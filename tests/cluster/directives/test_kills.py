@@ -48,7 +48,9 @@ def read_until(leader: subprocess.Popen[str], taken: int) -> None:
 def finished_inputs(client: Client, ids: tuple[str, str]) -> tuple[set[int], set[int]]:
     """The inputs that have results by now: of the map, and of the fold's chunks that have ended."""
     mapped = {
-        index for row in client.store.results(ids[0], limit=10_000) for index in range(row.index, row.index + row.count)
+        index
+        for row in client.store.results(ids[0], limit=10_000)
+        for index in range(row.index, row.index + row.count)
     }
     folded = {
         index
@@ -65,7 +67,7 @@ def executed(journal: Path, word: str, after: float = 0.0) -> list[int]:
 
 def kill_leading(nodes: Nodes, client: Client) -> NodeProcess:
     name = lock_history(all_events(client.store), "coordinator")[-1][0]
-    node = next(node for node in nodes.nodes if node.name == name)
+    node = next(node for node in nodes.nodes if node.alive and node.name == name.partition("#")[0])
     node.kill()
     return node
 
@@ -90,7 +92,7 @@ def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, full
                     kill_leading(nodes, client)
                 killed_at = time.monotonic()
                 mapped, folded = finished_inputs(client, ids)
-                assert 0 < len(mapped), "it was killed too early to prove anything"
+                assert mapped, "it was killed too early to prove anything"
                 assert client.attach(ids[0]).result(60) == MAPPED
                 assert client.attach(ids[1]).result(60) == FOLDED
             finally:
@@ -100,7 +102,11 @@ def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, full
             assert not mapped & set(executed(journal, "mapped", moment)), f"{victim}: computed again"
             assert not folded & set(executed(journal, "folded", moment)), f"{victim}: computed again"
             if victim != "worker":  # and nothing else was, either
-                assert sorted(executed(journal, "mapped")) == sorted(executed(journal, "folded")) == list(range(COUNT))
+                assert (
+                    sorted(executed(journal, "mapped"))
+                    == sorted(executed(journal, "folded"))
+                    == list(range(COUNT))
+                )
             if victim == "worker":
                 workers.append(nodes.worker())
             elif victim == "coordinator":
@@ -110,7 +116,7 @@ def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, full
 
 
 def test_an_attached_client_goes_on_feeding(url: str, nodes: Nodes, client: Client, journal: Path) -> None:
-    """P-37 where the number of inputs is not known: what was stored is not asked for again."""
+    """P-37, P3.11, where the number of inputs is not known: what was stored is what counts, and not asked for again."""
     nodes.worker()
     nodes.coordinator()
     ids = make_id(), make_id()
@@ -122,13 +128,15 @@ def test_an_attached_client_goes_on_feeding(url: str, nodes: Nodes, client: Clie
         leader.communicate()
     stored = wait_for(lambda: client.job(ids[0]).total)
     assert 150 <= stored < COUNT
-    handle = client.attach(ids[0], inputs=iter(range(COUNT)))
+    handle = client.attach(ids[0], inputs=iter(["something else"] * stored + list(range(stored, COUNT))))
     assert handle.result(60) == MAPPED
     assert sorted(executed(journal, "mapped")) == list(range(COUNT))
     assert client.attach(ids[1]).result(60) == FOLDED
 
 
-def test_combines_run_in_several_processes(nodes: Nodes, client: Client, journal: Path, full_size: bool) -> None:
+def test_combines_run_in_several_processes(
+    nodes: Nodes, client: Client, journal: Path, full_size: bool
+) -> None:
     """P-13: 1000 words, with delays in the combinations."""
     nodes.worker(slots=1)
     nodes.worker(slots=1)
@@ -164,5 +172,3 @@ def test_a_fatal_error_stops_all_processes(nodes: Nodes, client: Client, journal
         time.sleep(0.5)
     assert seen[-1] < 500
     assert other.result(60) == list(range(100))
-
-

@@ -101,7 +101,13 @@ def test_batches_of_inputs(place: Place) -> None:
     batches = stream_of(10).batch(4)
     assert len(list(batches._plan().inputs)) == batches._plan().total == 3
     assert batches.fold(ops.Join()).run(place) == tuple(range(10))
-    assert IndexedStream(itertools.islice(itertools.count(), 5)).batch(2).fold(ops.Join()).run(place) == (0, 1, 2, 3, 4)
+    assert IndexedStream(itertools.islice(itertools.count(), 5)).batch(2).fold(ops.Join()).run(place) == (
+        0,
+        1,
+        2,
+        3,
+        4,
+    )
     with pytest.raises(ClusterError, match="before they are mapped"):
         batches.map(ops.double).batch(2)  # type: ignore[attr-defined]
 
@@ -160,7 +166,8 @@ def test_an_endless_input_is_taken_only_as_far_as_it_may(place: Place) -> None:
 
     def counter() -> Iterator[int]:
         nonlocal taken
-        for taken in itertools.count(1):
+        while True:
+            taken += 1
             yield taken
 
     with IndexedStream(counter()).map(ops.double).run(place, max_in_flight=20) as results:
@@ -178,7 +185,8 @@ def test_a_slow_consumer_stops_the_generator(place: Place) -> None:
 
     def counter() -> Iterator[int]:
         nonlocal taken
-        for taken in itertools.count(1):
+        while True:
+            taken += 1
             yield taken
 
     with IndexedStream(counter()).map(ops.double).run(place) as results:
@@ -246,7 +254,7 @@ def test_a_combination_that_fails_is_never_left_out(place: Place) -> None:
 
 def test_a_result_that_cannot_travel_is_its_inputs_failure(place: Place) -> None:
     results = dict(stream_of(3).map(ops.unsendable, chunk=3).run(place, on_error="skip"))
-    assert results[0] == 0 and results[2] == 2
+    assert (results[0], results[2]) == (0, 2)
     assert results[1].error.kind == "NotSendable"
     with pytest.raises(InvalidArguments, match="cannot travel"):
         IndexedStream([object()]).map(ops.double).run(place).values_sorted()
@@ -265,10 +273,11 @@ def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path) -
         raise KeyboardInterrupt
 
     results = IndexedStream([0.01] * 1000).map(ops.nap, chunk=1).run(children)
-    with pytest.raises(KeyboardInterrupt):
-        for _ in results:
-            raise KeyboardInterrupt
-    del results
+    next(results)
+    with pytest.raises(KeyboardInterrupt), results:
+        raise KeyboardInterrupt
+    with pytest.raises(StopIteration):
+        next(results)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
