@@ -346,6 +346,7 @@ class Run:
         self.many = handle.many
         self._handle = handle
         self._over = False  # it has ended, as far as is known here
+        handle._cluster.evaluations.add(self)
 
     def results(self) -> Results:
         """The results of a map."""
@@ -354,7 +355,7 @@ class Run:
             handle._feed is not None
         )  # then there may be no end of them: what was taken is removed from the store
         receiver = Receiver(handle._cluster, handle.job_id, forget=fed, acks=fed)
-        return Results(self._pairs(receiver), self._cancel, on_error=handle.on_error, job_id=handle.job_id)
+        return Results(self._pairs(receiver), self.cancel, on_error=handle.on_error, job_id=handle.job_id)
 
     def _pairs(self, receiver: Receiver) -> Generator[tuple[int, Any], None, None]:
         timeout = self._handle.options.timeout
@@ -371,20 +372,21 @@ class Run:
         except ResultTimeout:
             raise self._timed_out() from None
         except BaseException:
-            self._cancel()
+            self.cancel()
             raise
         self._over = True
         return value
 
     def _timed_out(self) -> JobTimeout:
-        self._cancel("its time was over")
+        self.cancel("its time was over")
         job, timeout = self._handle.record(), self._handle.options.timeout
         return JobTimeout(
             f"job {job.job_id} was not done within {timeout:g} s, and was terminated; {job.done} of {job.total} "
             "inputs have results"
         )
 
-    def _cancel(self, reason: str = "its client wants no more of it") -> None:
+    def cancel(self, reason: str = "its client wants no more of it") -> None:
+        """End it, unless it has ended. Never raises."""
         self._handle._stop_feed()
         if self._over:
             return

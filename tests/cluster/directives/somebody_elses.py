@@ -24,7 +24,7 @@ def check(where: object) -> None:
     assert IndexedStream(chunks).map(ops.primes).fold(ops.Join()).run(where) == primes_in(0, 20_000)
     skipped = dict(IndexedStream(range(20)).map(ops.picky).run(where, on_error="skip"))
     assert [index for index, value in sorted(skipped.items()) if isinstance(value, Skipped)] == [3, 13]
-    with pytest.raises(OperationError, match="ValueError: not 1?3"):
+    with pytest.raises(OperationError, match=r"ValueError: not 1?3"):
         IndexedStream(range(20)).map(ops.picky).run(where).values_sorted()
     pids = IndexedStream(range(40)).map(ops.pid_of, chunk=1).run(where).values_sorted()
     assert len(set(pids)) == 2
