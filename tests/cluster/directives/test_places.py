@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from net import Place, open_place
 from tasklets import sleep
 from tests.cluster.conftest import lines
 from tests.cluster.directives import ops
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)  # before the fixture that counts the children of each test
@@ -312,6 +317,27 @@ def test_an_input_that_kills_three_workers_is_given_up() -> None:
     with open_place("processes:4") as place, pytest.raises(OperationError, match="3 workers died") as raised:
         stream_of(9).map(ops.dies, chunk=9).run(place).values_sorted()
     assert raised.value.kind == "WorkerLost"
+
+
+@pytest.fixture
+def addresses() -> Iterator[list[str]]:
+    """Two nodes that somebody has started on this machine."""
+    command = [str(Path(sys.executable).with_name("tasklets")), "node", "--listen", "127.0.0.1:0"]
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(2):
+            node = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            stack.callback(node.kill)
+            nodes.append(node)
+        yield [node.stdout.readline().split()[-1].removeprefix("tcp://") for node in nodes if node.stdout]
+
+
+def test_nodes_elsewhere_do_the_same(addresses: list[str]) -> None:
+    """T-02: the place is the only change."""
+    where = "hosts:" + ",".join(addresses)
+    assert IndexedStream(range(1, 11)).map(ops.fib).fold(ops.Sum()).run(where) == 143
+    pids = IndexedStream(range(20)).map(ops.pid_of, chunk=1).run(where).values_sorted()
+    assert len({*pids, os.getpid()}) == 3
 
 
 # ------------------------------------------------------------------------------------------------ futures
