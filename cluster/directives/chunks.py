@@ -127,9 +127,8 @@ class Surroundings:
     context: Any  # a cluster.Context
     codec: str = ""  # of results
     may_import: bool = False  # an operation's module, when it is not known yet
-    alone: bool = (
-        False  # one input only: its failure is that of the task, which is then tried again as a task
-    )
+    interruptible: bool = False  # KeyboardInterrupt is for the program, and no failure of an input
+    alone: bool = False  # one input, whose failure is its task's, which is then tried again as a task
     recorded: int = 0  # so many inputs have results already, from an earlier execution
     part: tuple[Any, ...] = ()  # what those were folded to
     max_bytes: int = MAX_ROW_BYTES  # of one row
@@ -210,7 +209,8 @@ class _Call:
         around, retry = self._around, self._operation.policy.retry
         before = around.context.attempt
         for attempt in itertools.count(1):
-            if around.alone or isinstance(error, Cancelled | TaskletExit | GreenletExit):
+            interrupted = around.interruptible and isinstance(error, KeyboardInterrupt)
+            if around.alone or interrupted or isinstance(error, Cancelled | TaskletExit | GreenletExit):
                 raise error
             details = described(error, self._operation)
             if not details["transient"] or attempt > retry.max:
