@@ -31,7 +31,10 @@ LOOK_SECONDS = 1.0  # a longer wait is made of such ones, so it is never taken f
 
 
 def work_on(number: int, chunk: bytes, pause: Callable[[float], object] = time.sleep) -> tuple[Any, ...]:
-    """Do a chunk where we are; return what came of it as plain values. Raises KeyboardInterrupt, TaskletExit and the like only."""
+    """Do a chunk where we are; return what came of it as plain values.
+
+    Raises KeyboardInterrupt, TaskletExit and the like only.
+    """
     begun = time.perf_counter()
     try:
         program, inputs = chunks.unpack(codecs.decode(chunk))

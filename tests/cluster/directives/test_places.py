@@ -265,6 +265,14 @@ def test_a_result_that_cannot_travel_is_its_inputs_failure(place: Place) -> None
         IndexedStream([object()]).map(ops.double).run(place).values_sorted()
 
 
+def test_large_values_travel_in_few(place: Place) -> None:
+    """80 MB of inputs, and as many of results: no message is larger than it may be."""
+    texts = [chr(97 + number % 26) * 200_000 for number in range(400)]
+    assert IndexedStream(texts).map(ops.length).run(place).values_sorted() == [200_000] * 400
+    lengths = [len(text) for _, text in IndexedStream([200_000] * 400).map(ops.long_text).run(place)]
+    assert lengths == [200_000] * 400
+
+
 def test_timeout(place: Place) -> None:
     """P-28."""
     with pytest.raises(JobTimeout, match="not done within"):
