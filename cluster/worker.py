@@ -84,8 +84,8 @@ class Worker:
         self._held: deque[Claim] = deque()  # claimed, and no slot free yet
         self._ends: list[tuple[str, Finish]] = []  # incarnation, end: to be reported
         self._recorded: list[
-            tuple[Claim, list[Result]]
-        ] = []  # of tasks that go on: to be kept before their ends
+            tuple[Claim, list[Result], bytes | None]
+        ] = []  # of tasks that go on, and their data: to be kept before their ends
         self._work = Flag()  # there may be something to do
         self._draining = False
         self._stopped = Flag()
@@ -358,15 +358,15 @@ class Worker:
         told = set(map(id, batch))  # others came, or all went, while the store was asked
         self._ends = [end for end in self._ends if id(end) not in told]
 
-    def _record(self, claim: Claim, rows: list[dict[str, Any]]) -> None:
-        self._recorded.append((claim, [Result(**row) for row in rows]))
+    def _record(self, claim: Claim, rows: list[dict[str, Any]], data: bytes | None = None) -> None:
+        self._recorded.append((claim, [Result(**row) for row in rows], data))
         self._work.set()
 
     def _keep_recorded(self) -> None:
         """Store what running tasks have recorded. Before their ends are: results after those would not count."""
         while self._recorded:
-            claim, results = self._recorded[0]
-            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results)
+            claim, results, data = self._recorded[0]
+            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results, data)
             self._recorded.pop(0)
             if not ours:
                 self._drop({(claim.task.task_id, claim.fence)})
