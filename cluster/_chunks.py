@@ -11,7 +11,7 @@ memory, no such program) is a failure of the task, which is tried again elsewher
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -87,31 +87,25 @@ def run_inputs(ctx: Any, inputs: Sequence[Any], call: Callable[[Any, int], Any])
             raise failure.error from failure
 
 
-def map_inputs(
-    ctx: Any,
-    op: str,
-    inputs: tuple[Any, ...],
-    more: tuple[Any, ...] = (),
-    made_with: Mapping[str, Any] | None = None,
-) -> None:
-    """Call an operation with each input of a shard, and `more` behind it. Its policy holds for each input."""
+def map_inputs(ctx: Any, op: str, inputs: tuple[Any, ...]) -> None:
+    """Call an operation with each input of a shard. Its policy holds for each input."""
     known = find_operation(op)
-    run_inputs(ctx, inputs, lambda value, _: _attempts(ctx, known, (value, *more), dict(made_with or {})))
+    run_inputs(ctx, inputs, lambda value, _: _attempts(ctx, known, value))
 
 
 operation(name=MAP)(map_inputs)
 
 
-def _attempts(ctx: Any, known: Operation[..., Any], args: tuple[Any, ...], made_with: dict[str, Any]) -> Any:
+def _attempts(ctx: Any, known: Operation[..., Any], value: Any) -> Any:
     failures = 0
     while True:
         try:
-            result = known.bind((args, {}, made_with))(ctx)
+            result = known.bind(((value,), {}, {}))(ctx)
             values.dumps(result)  # what cannot travel is a failure of the operation
             return result
         except Cancelled:
             raise
-        except Exception as error:  # noqa: BLE001  whatever an operation raises is the result of its input
+        except Exception as error:  # whatever it raises is the result of its input
             failures += 1
             if not _is_transient(error, known) or failures > known.policy.retry.max:
                 kind, message, text = describe_exception(error)
