@@ -85,8 +85,20 @@ class JobStateError(ClusterError):
         self.job_state = job_state
 
 
+class JobCancelled(ClusterError):
+    """The job was cancelled or terminated before it had a result; `job_state` says which."""
+
+    def __init__(self, message: str, *, job_state: str = "cancelled") -> None:
+        super().__init__(message)
+        self.job_state = job_state
+
+
+class JobTimeout(ClusterError, TimeoutError):
+    """The job had not ended within the time that its caller gave it, and was terminated."""
+
+
 class ResultTimeout(ClusterError, TimeoutError):
-    """The task has not ended within the time; it goes on."""
+    """The task or job has not ended within the time; it goes on."""
 
 
 class SpawnFailed(ClusterError):

@@ -334,7 +334,8 @@ class Tasks(Members):
             case Ending.RELEASED:
                 self.drop(task.task_id, node, end.fence, "released", node)
             case Ending.CANCELLED:
-                self.end(end.task_id, TaskState.CANCELLED, node)
+                error = end.payload or task_cancelled(end.task_id)
+                self.end(end.task_id, TaskState.CANCELLED, node, error)
                 self.note("cancel", end.task_id, node)
             case Ending.TURN:
                 if end.turn is None:

@@ -591,6 +591,19 @@ class SqliteStore(SqliteJobs):
 
         return self._call(plant)
 
+    def inventory(self) -> dict[str, int]:
+        """How many rows there are of the group in each table that has some, but for counts and the journal."""
+
+        def inventory(t: Transaction) -> dict[str, int]:
+            counts = {
+                table: t.db.execute(f"SELECT count(*) FROM {table} WHERE grp = ?", (t.grp,)).fetchone()[0]  # noqa: S608
+                for table in OF_GROUPS
+                if table not in ("event", "counter", "tally")
+            }
+            return {table: count for table, count in counts.items() if count}
+
+        return self._call(inventory, writes=False)
+
     def unassign(self, task_id: str) -> None:
         """Lose the assignments of a task."""
         self._call(
