@@ -21,7 +21,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Protocol
 
-from cluster import _frames as frames, codecs
+from cluster import _chunks as _chunks, _frames as frames, codecs  # _chunks: each worker runs shards
 from cluster._recorder import Recorder, results_of
 from cluster._tracebacks import traceback_from_theirs
 from cluster._turns import take_turn
@@ -143,7 +143,7 @@ class Context:
         """
         self._recorder_of_inputs().add(value)
 
-    def record_failure(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException | dict[str, Any]) -> None:
         """Keep that the next input failed."""
         self._recorder_of_inputs().add_failure(error)
 

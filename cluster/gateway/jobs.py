@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import falcon
 
@@ -35,7 +33,9 @@ from cluster.gateway.service import (
 )
 from cluster.gateway.submitting import Wanted
 from cluster.gateway.uploads import Uploads
-from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewSignal, NewTask, make_id
+from cluster.jobs import new_job
+from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, make_id
+from cluster.signals import BY_NAME, Reply, Signal
 from cluster.stores import Store
 
 NDJSON: Final = "application/x-ndjson"
@@ -43,12 +43,7 @@ MOST_LISTED: Final = 1000
 MOST_RESULTS: Final = 10_000
 PAGE_BYTES: Final = 16 << 20
 STATES: Final = tuple(state.value for state in JobState)
-AT_ONCE: Final = {
-    "pause": JobState.PAUSED,
-    "suspend": JobState.SUSPENDED,
-    "resume": JobState.RUNNING,
-    "terminate": JobState.TERMINATED,
-}
+_KEPT: Final = ("name", "queue", "priority", "description", "by", "fail_fast", "ttl", "meta")
 
 
 class Jobs:
@@ -129,10 +124,12 @@ def start(store: Store, job: NewJob, tasks: list[NewTask]) -> tuple[Job, bool]:
 
 def start_class(store: Store, wanted: Wanted) -> tuple[Job, bool]:
     """Start a job with a class; one that lives with its name is told to go on (`on_restart`)."""
-    from net import values
-
-    body = wanted.body
-    job = replace(wanted.job, cls=body.class_ or "", params=values.dumps(body.params), closed=False)
+    job = new_job(
+        wanted.body.class_ or "",
+        wanted.body.params,
+        id=wanted.job.job_id,
+        **{name: getattr(wanted.job, name) for name in _KEPT},
+    )
     job_id, how = store.start(job)
     there = store.job(job_id)
     if there is None:
@@ -196,29 +193,42 @@ class Signals:
         req.context.about = job_id
         need_json(req)
         body = messages.decoded(read_body(req, self._service.options), SignalBody)
-        status, value = self.give(job_id, body, min(body.wait, self._service.options.max_wait))
-        if status == "not_found":
+        reply = self.give(job_id, body, min(body.wait, self._service.options.max_wait))
+        if reply.status == "not_found":
             raise _missing(self._service.store, job_id)
-        job = self._service.store.job(job_id)
+        job = reply.job or self._service.store.job(job_id)
         view = views.job_view(job) if job is not None else None
-        messages.answer(
-            resp, SignalReply(status=status, value=value, job=view), 200 if status != "timeout" else 202
+        shown = SignalReply(
+            status=reply.status,
+            value=messages.plain(reply.value),
+            error=messages.plain(reply.error),
+            id=reply.signal_id,
+            job=view,
         )
+        messages.answer(resp, shown, 202 if reply.status == "timeout" else 200)
 
-    def give(self, job_id: str, body: SignalBody, wait: float) -> tuple[str, Any]:
-        """Give a signal; returns how it was taken, and the answer."""
-        store = self._service.store
+    def give(self, job_id: str, body: SignalBody, wait: float) -> Reply:
+        """Give a signal, and wait for the answer."""
+        client = self._service.client
         name = body.type.lower()
-        if name in AT_ONCE:
-            store.change_job(job_id, AT_ONCE[name], by="gateway", reason=str(body.body or ""))
-            return "ok", None
-        kind = name if name in ("cancel", "finish") else "signal"
-        text = messages.plain(body.body)
-        signal = NewSignal(kind, body.type, json.dumps(text).encode(), body.id or make_id(), "gateway")
-        taken = store.signal(job_id, signal)
-        if taken in ("ended", "missing"):
-            return ("ended" if taken == "ended" else "not_found"), None
-        return "ok", None
+        if name == "finalize":
+            raise Problem(400, "invalid", f"to forget a job: DELETE /jobs/{job_id}")
+        known = BY_NAME.get(name)
+        text = "" if body.body is None else str(body.body)
+        signal: Any = Signal(body.type, body.body) if known is None else cast(Any, known)(text)
+        signal_id = body.id or make_id()
+        reply = client.signal(job_id, signal, timeout=0, id=signal_id)
+        if reply.status != "timeout":
+            return reply
+
+        def answered() -> Reply | None:
+            said = client.reply(job_id, signal_id)
+            job = self._service.store.job(job_id)
+            if said is not None or job is None:
+                return said or Reply(status="not_found")
+            return Reply(status="ended", signal_id=signal_id, job=job) if job.state in JOB_ENDED else None
+
+        return self._service.wait_for(f"job:{job_id}", answered, wait) or reply
 
 
 class Results:
@@ -314,4 +324,4 @@ def etags(req: falcon.Request) -> set[str]:
 def _next(req: falcon.Request, name: str, value: str) -> str:
     """The path of the next page."""
     params = {**{key: req.get_param(key) or "" for key in req.params}, name: value}
-    return req.path + falcon.to_query_str(params)  # type: ignore[no-any-return]
+    return req.path + falcon.to_query_str(params)

@@ -267,6 +267,8 @@ class SignalReply(Struct, kw_only=True):
 
     status: Annotated[str, Meta(description="ok, unknown, not_found, ended, timeout, failed")]
     value: Any
+    error: dict[str, Any] | None
+    id: Annotated[str, Meta(description="Send it again with this id, to go on waiting for the answer.")]
     job: JobView | None
 
 

@@ -27,7 +27,7 @@ def document(options: Options) -> dict[str, Any]:
         "info": {
             "title": "tasklets cluster gateway",
             "version": release(),
-            "description": "Work that finishes although processes die, by HTTP. Times are seconds of the store's clock.",
+            "description": "Work that finishes although processes die, by HTTP. Times are seconds of the store.",
         },
         "paths": _paths(options),
         "components": {"schemas": schemas},
@@ -58,7 +58,7 @@ _WRONG = {
     415: "a body of another type",
     429: "too many requests",
     431: "headers that are too large",
-    503: "the store is away or full, a queue is full, or the gateway is about to end: Retry-After says when to ask again",
+    503: "the store is away or full, a queue is full, or the gateway ends: Retry-After says when to ask again",
 }
 
 
@@ -104,6 +104,12 @@ _KEY = {
     "description": "A second submission with the same key is the first one, at whichever gateway.",
     "schema": {"type": "string", "minLength": 8, "maxLength": 200, "pattern": "^[!-~]*$"},
 }
+_SEEN = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The ETag of what is known.",
+    "schema": {"type": "string", "pattern": '^"[0-9]{1,18}"$'},
+}
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _NDJSON = {"application/x-ndjson": {"schema": {"type": "string"}}}
 
@@ -138,8 +144,8 @@ def _paths(options: Options) -> dict[str, Any]:
                 accepted,
                 parameters=[_KEY],
                 body={**_json("NewJobBody"), "application/x-ndjson": {
-                    "schema": {"type": "string", "description": "The first line is a job without inputs; each other line "
-                               "is one input, as JSON. Lists of any length are streamed."}}},
+                    "schema": {"type": "string", "description": "The first line is a job without inputs; each "
+                               "other line is one input, as JSON. Lists of any length are streamed."}}},
                 wrong=(404, 409, 413, 415),
             ),
         },
@@ -147,7 +153,7 @@ def _paths(options: Options) -> dict[str, Any]:
             "get": _call(
                 "Look at a job, or wait for a change.",
                 {200: ("the job", _json("JobView")), 304: ("it is as If-None-Match says", {})},
-                parameters=[job, wait, {"name": "If-None-Match", "in": "header", "schema": {"type": "string", "pattern": '^"[0-9]{1,18}"$'}}],
+                parameters=[job, wait, _SEEN],
                 wrong=(404,),
             ),
             "delete": _call(
@@ -161,9 +167,9 @@ def _paths(options: Options) -> dict[str, Any]:
                 {200: ("results", {**_json("ResultList"), **_NDJSON})},
                 parameters=[
                     job,
-                    _query("from", "the first index", {"type": "integer", "minimum": 0, "maximum": 2**53, "default": 0}),
+                    _query("from", "the first index", _integer(0, 2**53, 0)),
                     _query("limit", "how many inputs", _integer(1, jobs.MOST_RESULTS, 1000)),
-                    _query("follow", "of lines: go on as they come, until the job has ended", {"type": "boolean", "default": False}),
+                    _query("follow", "of lines: as they come, until the job has ended", {"type": "boolean"}),
                 ],
                 wrong=(404,),
             )
@@ -171,7 +177,7 @@ def _paths(options: Options) -> dict[str, Any]:
         "/jobs/{job_id}/signal": {
             "post": _call(
                 "Give a job a signal.",
-                {200: ("the answer", _json("SignalReply")), 202: ("taken; no answer within the time", _json("SignalReply"))},
+                {200: ("the answer", _json("SignalReply")), 202: ("no answer yet", _json("SignalReply"))},
                 parameters=[job],
                 body=_json("SignalBody"),
                 wrong=(404, 409, 413, 415),
@@ -228,7 +234,7 @@ def _paths(options: Options) -> dict[str, Any]:
                 "Read the journal; with Accept: text/event-stream as it is written, and what the group looks like.",
                 {200: ("events", {**_json("EventList"), "text/event-stream": {"schema": {"type": "string"}}})},
                 parameters=[
-                    _query("after", "those behind this one", {"type": "string", "pattern": "^[0-9]{1,18}(-[0-9]{1,18})?$"}),
+                    _AFTER,
                     _query("limit", "how many", _integer(1, 1000, 100)),
                     _query("backlog", "of a stream: how many old ones first", _integer(0, 1000, 100)),
                 ],

@@ -25,6 +25,7 @@ class Options:
     max_body: int = 16 << 20  # of a request that is held in memory
     max_upload: int = 4 << 30  # of a list of inputs that is streamed
     max_line: int = 1 << 20  # of such a list
+    max_payload: int = 1 << 20  # of a task's arguments
     max_inputs: int = 10_000_000  # of a job
     rate: float = 200.0  # requests per second of one address, for long; ten times as many at once. 0: any
     max_connections: int = 1000

@@ -58,9 +58,9 @@ def document(error: falcon.HTTPError) -> dict[str, Any]:
     known = isinstance(error, Problem)
     return {
         "status": status,
-        "title": error.title,
+        "title": HTTPStatus(status).phrase,
         "code": error.code_word if known else HTTPStatus(status).name.lower(),  # type: ignore[attr-defined]
-        "detail": error.description or _GENERAL.get(status, error.title),
+        "detail": error.description or _GENERAL.get(status, HTTPStatus(status).description),
         **(error.more if known else {}),  # type: ignore[attr-defined]
     }
 

@@ -9,6 +9,7 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int = PORT,
         options: Options | None = None,
+        tls: tuple[str, str] | None = None,  # paths of the certificate and its key
     ) -> None:
         options = options or Options()
         where = parse_address(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
@@ -54,6 +56,7 @@ class Server:
                 f"{host} can be reached from other machines, and whoever reaches the gateway can run work; give it a "
                 "token that clients have to know: --token-file FILE"
             )
+        options = replace(options, local=where.is_loopback)
         self._host = host
         self.service = Service(store, group, options)
         self._uploads = Uploads(self.service)
@@ -61,21 +64,23 @@ class Server:
         self._idle = Flag()
         self._stop = Flag()
         self._sweeper: gevent.Greenlet[..., None] | None = None
-        self._server = WSGIServer(
+        self._server = _Server(
             (host, port),
             make_app(self.service, self._uploads),
             log=None,
             error_log=log,
             handler_class=_Handler,
             spawn=Pool(options.max_connections),
+            **_encrypted(tls),
         )
+        self._scheme = "https" if tls else "http"
         self._server.gateway = self
 
     @property
     def url(self) -> str:
         """Where it listens."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._server.server_port}"
+        return f"{self._scheme}://{host}:{self._server.server_port}"
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -94,8 +99,8 @@ class Server:
             self._server.start()
         except OSError as error:
             raise CannotServe(
-                f"cannot listen at {self._host}:{self._server.address[1]} ({error.strerror}); is another gateway there? "
-                "Give another port: --port, 0 takes a free one"
+                f"cannot listen at {self._host}:{self._server.address[1]} ({error.strerror}); is another gateway "
+                "there? Give another port: --port, 0 takes a free one"
             ) from error
         self._sweeper = gevent.spawn(self._uploads.sweep_for_ever)
 
@@ -144,6 +149,23 @@ class Server:
         self.close()
 
 
+def _encrypted(tls: tuple[str, str] | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    from gevent import ssl
+
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*tls)
+    except (OSError, ValueError) as error:
+        raise CannotServe(f"the certificate {tls[0]} with key {tls[1]} cannot be used: {error}") from error
+    return {"ssl_context": context}
+
+
+class _Server(WSGIServer):
+    gateway: Server
+
+
 class _Handler(WSGIHandler):
     """One connection."""
 
@@ -151,7 +173,7 @@ class _Handler(WSGIHandler):
         self._gateway: Server = server.gateway
         # Who says nothing, or takes nothing, for so long is gone.
         sock.settimeout(self._gateway.service.options.idle)
-        super().__init__(sock, address, server, rfile)
+        super().__init__(sock, address, server, rfile)  # type: ignore[call-arg]  # the stubs know it as another class
 
     def run_application(self) -> None:
         if self._gateway.service.draining:
@@ -164,7 +186,7 @@ class _Handler(WSGIHandler):
 
     def _skip_body(self) -> None:
         """Read what was not read of a body, or the client would lose the answer; but not all of a refused upload."""
-        body = self.wsgi_input
+        body: Any = self.wsgi_input
         with gevent.Timeout(SKIP_SECONDS, False):  # type: ignore[arg-type]  # False: end the block silently
             try:
                 for _ in range(SKIP_BYTES >> 16):

@@ -11,6 +11,7 @@ import falcon
 import gevent
 from gevent.lock import Semaphore
 
+from cluster.client import Client
 from cluster.gateway.options import Options
 from cluster.gateway.problems import Problem
 from cluster.stores import Store, open_store
@@ -40,6 +41,11 @@ class Service:
                 if self._store is None:
                     self._store = open_store(self.url, self.group, patience=self.options.patience)
         return self._store
+
+    @property
+    def client(self) -> Client:
+        """A client on the store. Blocks. Raises StoreUnavailable."""
+        return Client(self.store, self.group)
 
     def close(self) -> None:
         """Give the store's connections back."""
@@ -80,7 +86,7 @@ def read_body(req: falcon.Request, options: Options) -> bytes:
     length = req.content_length
     if length is not None and length > options.max_body:
         raise too_large(options)
-    chunks, size = [], 0
+    chunks, size = list[bytes](), 0
     stream: Any = req.stream
     while True:
         with body_errors():

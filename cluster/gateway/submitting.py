@@ -153,7 +153,7 @@ def make_shards(wanted: Wanted, lines: Iterable[bytes], total: int, shards: int)
     """The tasks of a job's inputs, in order: contiguous, and none with more than SHARD_BYTES, or a single input."""
     lines = iter(lines)
     for low, high in _chunks.split(total, shards):
-        first, size, gathered = low, 0, []
+        first, size, gathered = low, 0, list[Any]()
         for index in range(low, high):
             line = next(lines)
             if gathered and size + len(line) > SHARD_BYTES:
@@ -212,7 +212,8 @@ def batches(tasks: Iterable[NewTask]) -> Iterator[list[NewTask]]:
 def shards_of(store: Store, wanted: Wanted) -> int:
     """How many shards a job is cut into: as it says, or four for each slot that serves its queue now.
 
-    A worker that was not heard of lately does not count (D-10). Those that come later take their share: shards are pulled.
+    A worker that was not heard of lately does not count (D-10). Those that come later take their share, as
+    shards are pulled.
     """
     queue = wanted.body.queue
     serving = (m for m in store.members() if m.role == "worker" and m.state == "up" and queue in m.queues)

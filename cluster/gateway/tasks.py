@@ -26,7 +26,6 @@ from cluster.records import ENDED, Task, TaskState, make_id
 from cluster.stores import Store
 
 STATES: Final = tuple(state.value for state in TaskState)
-MAX_PAYLOAD: Final = 1 << 20
 
 
 class Tasks:
@@ -59,9 +58,10 @@ class Tasks:
             delay=body.delay, deadline=body.deadline, partition_key=body.partition_key,
             ordering_key=body.ordering_key, coalesce_key=body.coalesce_key,
         )  # fmt: skip
-        if len(task.args) > MAX_PAYLOAD:
+        most = self._service.options.max_payload
+        if len(task.args) > most:
             raise InvalidArguments(
-                f"the arguments have {len(task.args)} bytes, and {MAX_PAYLOAD} are allowed; put the data where the "
+                f"the arguments have {len(task.args)} bytes, and {most} are allowed; put the data where the "
                 "workers can read it, and pass its address"
             )
         req.context.about = task_id

@@ -1,10 +1,10 @@
 """Lists of inputs that are longer than memory, and what becomes of those that break off.
 
-A list is taken whole, to disk, before anything is stored: a client that goes away leaves nothing. One that is then too
-large for one transaction is stored by several, and while that lasts the group knows of it (a text in the store, changed
-under a lock). When the gateway dies in it, the client sends the list again with the same Idempotency-Key, and any gateway
-goes on where the first one was; when nobody does, the next gateway to look terminates the job. So no job waits for
-inputs for ever (D-06).
+A list is taken whole, to disk, before anything is stored: a client that goes away leaves nothing. One that is then
+too large for one transaction is stored by several, and while that lasts the group knows of it (a text in the store,
+changed under a lock). When the gateway dies in it, the client sends the list again with the same Idempotency-Key, and
+any gateway goes on where the first one was; when nobody does, the next gateway to look terminates the job. So no job
+waits for inputs for ever (D-06).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from time import monotonic
 from typing import Final
 
 import falcon
@@ -156,13 +157,13 @@ class Uploads:
 def _changed(store: Store) -> Iterator[dict[str, float]]:
     """What is on its way, to be changed. Blocks. Raises StoreUnavailable when others hold it for too long."""
     holder = os.urandom(8).hex()
-    for _ in range(500):
-        lock = store.acquire(KEY, holder, LOCK_SECONDS)
-        if lock.holder == holder:
-            break
+    deadline = monotonic() + LOCK_SECONDS
+    while (lock := store.acquire(KEY, holder, LOCK_SECONDS)).holder != holder:
+        if monotonic() > deadline:
+            raise StoreUnavailable(
+                f"the list of uploads is held by another gateway ({lock.holder}); try again"
+            )
         gevent.sleep(0.02)
-    else:
-        raise StoreUnavailable(f"the list of uploads is held by another gateway ({lock.holder}); try again")
     try:
         text = store.get(KEY)
         before = json.loads(text) if text else {}
