@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from cluster import codecs
+from cluster._attempts import submitted
 from cluster.errors import (
     InvalidArguments,
     JobCancelled,
@@ -204,7 +205,7 @@ class JobClient:
         nothing happens. Options are the fields of `cluster.records.NewJob`: `description`, `queue`, `priority`, `ttl`,
         `notify`, `fail_fast`, `meta`, `by`. `timeout` is for room in a full queue.
 
-        Raises InvalidArguments, QueueFull, StoreUnavailable, StoreFull.
+        Raises InvalidArguments, QueueFull, SubmitError, StoreFull.
         """
         options.setdefault("by", whoami())
         return self.start_job(new_job(what, params, id=id, name=name, **options), timeout=timeout)
@@ -222,7 +223,10 @@ class JobClient:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return JobHandle(self, *self.store.start(job, tasks))
+                started = submitted(
+                    f"job {job.job_id}", self.settings.submit_attempts, lambda: self.store.start(job, tasks)
+                )
+                return JobHandle(self, *started)
             except QueueFull as error:
                 limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
                 if len(tasks) + 1 > limit or (deadline is not None and monotonic() + pause > deadline):
