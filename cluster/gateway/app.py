@@ -85,10 +85,16 @@ class _Log:
         seconds = monotonic() - req.context.began
         status = resp.status_code
         self._metrics.count(req.method if resource else "?", req.uri_template or "?", status, seconds)
+        about = f" about {_printable(req.context.about)}" if req.context.about else ""
         log.info(
-            "%s %s %d %.1f ms from %s%s", req.method, req.path[:200].encode("unicode_escape").decode(), status,
-            1e3 * seconds, req.remote_addr, f" about {req.context.about}" if req.context.about else "",
+            "%s %s %d %.1f ms from %s%s", req.method, _printable(req.path), status, 1e3 * seconds, req.remote_addr,
+            about,
         )  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    """A stranger's text, as part of a line."""
+    return text[:200].encode("unicode_escape").decode()
 
 
 class _Document:

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any, Final
 
 import gevent
+from gevent import socket
 from gevent.event import Event as Flag
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -64,23 +65,16 @@ class Server:
         self._idle = Flag()
         self._stop = Flag()
         self._sweeper: gevent.Greenlet[..., None] | None = None
-        self._server = _Server(
-            (host, port),
-            make_app(self.service, self._uploads),
-            log=None,
-            error_log=log,
-            handler_class=_Handler,
-            spawn=Pool(options.max_connections),
-            **_encrypted(tls),
-        )
-        self._scheme = "https" if tls else "http"
-        self._server.gateway = self
+        self._where = (host, port)
+        self._tls = _encrypted(tls)
+        self._server: _Server | None = None
 
     @property
     def url(self) -> str:
         """Where it listens."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{self._scheme}://{host}:{self._server.server_port}"
+        port = self._server.server_port if self._server is not None else self._where[1]
+        return f"http{'s' if self._tls else ''}://{host}:{port}"
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -95,13 +89,18 @@ class Server:
 
     def start(self) -> None:
         """Listen, and serve while tasklets run. Raises CannotServe."""
-        try:
-            self._server.start()
-        except OSError as error:
-            raise CannotServe(
-                f"cannot listen at {self._host}:{self._server.address[1]} ({error.strerror}); is another gateway "
-                "there? Give another port: --port, 0 takes a free one"
-            ) from error
+        listener = _listen(*self._where)
+        self._server = _Server(
+            listener,
+            make_app(self.service, self._uploads),
+            log=None,
+            error_log=log,
+            handler_class=_Handler,
+            spawn=Pool(self.service.options.max_connections),
+            **self._tls,
+        )
+        self._server.gateway = self
+        self._server.start()
         self._sweeper = gevent.spawn(self._uploads.sweep_for_ever)
 
     def run(self, *, signals: bool = False) -> None:
@@ -109,7 +108,7 @@ class Server:
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 gevent.signal_handler(number, self._signalled)
-        if self._sweeper is None:
+        if self._server is None:
             self.start()
         self._stop.wait()
         self.close()
@@ -127,15 +126,18 @@ class Server:
     def close(self) -> None:
         """Take no more connections, let what runs finish within the grace, end. Blocks."""
         self.service.draining = True  # long polls and streams end, healthz says so, connections are not kept
-        self._server.stop_accepting()
-        self._server.close()
+        server = self._server
+        if server is None:
+            return
+        server.stop_accepting()
+        server.close()
         deadline = monotonic() + self.service.options.grace
         while self._running and monotonic() < deadline:
             self._idle.clear()
             self._idle.wait(deadline - monotonic())
         if self._running:
             log.warning("%d requests did not end within %g s", self._running, self.service.options.grace)
-        self._server.stop(timeout=0)
+        server.stop(timeout=0)
         if self._sweeper is not None:
             self._sweeper.kill()
             self._sweeper = None
@@ -147,6 +149,28 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _listen(host: str, port: int) -> Any:
+    """A socket that listens. Raises CannotServe."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise CannotServe(f"there is no host {host!r}: {error.strerror}") from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise CannotServe(
+            f"cannot listen at {host}:{port} ({error.strerror}); is another gateway there? Give another port: --port, "
+            "0 takes a free one"
+        ) from error
+    return listener
 
 
 def _encrypted(tls: tuple[str, str] | None) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def wanted(body: NewJobBody, options: Options, key: str | None, group: str) -> W
             f"a job has one of operation, template and class; this one has {' and '.join(chosen) or 'none of them'}",
         )  # fmt: skip
     program = None
+    check_name(body.operation or "")
     if body.template is not None:
         if not options.allow_shell:
             raise Problem(
@@ -108,6 +109,14 @@ def wanted(body: NewJobBody, options: Options, key: str | None, group: str) -> W
         meta=json.dumps({"what": _what(body), "fingerprint": _fingerprint(body)}).encode(),
     )
     return Wanted(body, job, shell.OPERATION if program else body.operation or "", program)
+
+
+def check_name(operation: str) -> None:
+    """Refuse our own operations: by them, templates could be run where those are switched off. Raises Problem."""
+    if operation.startswith("cluster:"):
+        raise Problem(
+            403, "reserved", f"{operation} is not called by its name; submit a job with inputs, or a template"
+        )
 
 
 def _what(body: NewJobBody) -> str:

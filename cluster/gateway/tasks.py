@@ -51,6 +51,7 @@ class Tasks:
         """Take a task. An id, or an Idempotency-Key, is taken once."""
         need_json(req)
         body = messages.decoded(read_body(req, self._service.options), NewTaskBody)
+        submitting.check_name(body.operation)
         key = idempotency_key(req)
         task_id = body.id or (submitting.derived_id("task", self._service.group, key) if key else make_id())
         task = make_task(
