@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
 import sys
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from cluster import jobs
     from cluster.settings import Settings
     from cluster.stores import Store
+
+log = logging.getLogger("cluster")
 
 _FIRST_PAUSE = 0.02  # seconds between two looks when no hint comes; grows
 _LONGEST_PAUSE = 1.0
@@ -226,7 +229,9 @@ class JobClient:
                 started = submitted(
                     f"job {job.job_id}", self.settings.submit_attempts, lambda: self.store.start(job, tasks)
                 )
-                return JobHandle(self, *started)
+                handle = JobHandle(self, *started)
+                log.debug("job %s (%s) was started: %s", handle.job_id, job.cls, handle.started)
+                return handle
             except QueueFull as error:
                 limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
                 if len(tasks) + 1 > limit or (deadline is not None and monotonic() + pause > deadline):
@@ -282,6 +287,7 @@ class JobClient:
             named = self.store.job_named(job)
             if named is not None:
                 job_id, taken = named.job_id, self.store.signal(named.job_id, new)
+        log.debug("job %s: signal %s (%s) was sent: %s", job_id, new.name, new.signal_id, taken)
         if taken == "missing":
             return Reply(status="not_found", signal_id=new.signal_id)
         with _Watch(self.store, job_id, timeout) as watch:

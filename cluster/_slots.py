@@ -30,7 +30,9 @@ Recorded = Callable[[Claim, list[dict[str, Any]]], None]  # results of a task th
 
 
 class Slot:
-    """One executor process at a time, and the task it runs."""
+    """One executor process at a time, and the task it runs. `only_turns`: none but turns of jobs."""
+
+    only_turns = False
 
     def __init__(
         self,
@@ -233,6 +235,7 @@ class Slot:
 class InlineSlot:
     """A slot that runs operations in the agent's own process: for `memory:` and tests, where nothing is killed."""
 
+    only_turns = False
     pid = 0
     asked = False
     failures = 0

@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cluster import _chunks as _chunks, _frames as frames, codecs  # _chunks: each worker runs shards
+from cluster._logs import IdsLog
 from cluster._recorder import Recorder, results_of
 from cluster._tracebacks import traceback_from_theirs
 from cluster._turns import take_turn
@@ -38,7 +39,20 @@ from cluster.operations import (
     make_task,
     operations,
 )
-from cluster.records import Inbox, Job, JobState, NewTask, Notify, Result, Turn
+from cluster.records import (
+    Claim,
+    Ending,
+    Finish,
+    Inbox,
+    Job,
+    JobState,
+    NewTask,
+    Notify,
+    Result,
+    Timer,
+    Turn,
+    TurnEnd,
+)
 from net import values
 from tasklets import NotSendable
 from tasklets.freezing import describe_exception
@@ -159,6 +173,12 @@ class Context:
     def results(self, returned: Any) -> list[Result]:
         """What is left to be kept of its inputs' results when the operation has returned."""
         return [] if self._recorder is None else list(results_of(returned, self._recorder))
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry the ids of the task and of its job."""
+        job = f" of job {self.job_id}" if self.job_id else ""
+        return IdsLog(logging.getLogger("cluster.task"), {"ids": f"task {self.task_id}{job}"})
 
     def progress(self, done: float, total: float) -> None:
         """Say how far it is; `cluster tasks` shows it."""
@@ -336,6 +356,56 @@ def execute(
         return frames.STOPPED, {}
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
         return frames.RAISED, _described(error, operation)
+
+
+def told_of(claim: Claim, worker: str, grace: float = 10.0) -> dict[str, Any]:
+    """What `execute` is told of a claimed task besides its arguments. `grace` is what a job's `on_cancel` has."""
+    task = claim.task
+    told: dict[str, Any] = {
+        "task_id": task.task_id,
+        "fence": claim.fence,
+        "attempt": task.attempts + 1,
+        "step": task.step,
+        "data": task.data,
+        "job_id": task.job_id,
+        "meta": task.meta,
+        "worker": worker,
+        "index": task.index,
+        "weight": task.weight,
+        "recorded": task.recorded,
+    }
+    if claim.turn is not None:
+        told.update(turn=asdict(claim.turn), grace=grace)
+    return told
+
+
+def end_of(claim: Claim, kind: str, details: dict[str, Any]) -> Finish | None:
+    """What to report of an execution that went well; None when it failed, or stopped."""
+    task_id, fence = claim.task.task_id, claim.fence
+    children = tuple(NewTask(**row) for row in details.get("children", ()))
+    match kind:
+        case frames.RETURNED:
+            results = tuple(Result(**row) for row in details["results"])
+            return Finish(task_id, fence, Ending.DONE, details["payload"], children=children, results=results)
+        case frames.TURNED:
+            return Finish(task_id, fence, Ending.TURN, turn=_turn_end(details["turn"]), children=children)
+        case frames.CONTINUES:
+            return Finish(
+                task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
+                children=children,
+            )  # fmt: skip
+    return None
+
+
+def _turn_end(row: dict[str, Any]) -> TurnEnd:
+    return TurnEnd(
+        **{
+            **row,
+            "state": None if row["state"] is None else JobState(row["state"]),
+            "replies": tuple((signal_id, reply) for signal_id, reply in row["replies"]),
+            "timers": tuple(Timer(**one) for one in row["timers"]),
+        }
+    )
 
 
 def _packed_children(children: Sequence[NewTask], max_payload: int) -> list[dict[str, Any]]:

@@ -101,6 +101,7 @@ class Policy:
     max_losses: int = 3
     coalesce: float | None = None  # seconds that a task with a coalesce key waits for others
     on_failure: str | None = None  # of a task that is dead: "terminate" fails its job, "ignore" does not
+    turns: bool = False  # it is a job class, and its tasks are turns
 
 
 class Operation(Generic[P, R]):
