@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import falcon
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from cluster.gateway.problems import Problem
 
@@ -131,12 +131,12 @@ class JobList(Struct, kw_only=True):
     next: Annotated[str, Meta(description="The path of the next page.")] | None
 
 
-class ResultView(Struct, kw_only=True, omit_defaults=True):
-    """What became of one input."""
+class ResultView(Struct, kw_only=True):
+    """What became of one input: a value; or an error, and what there is all the same."""
 
     index: int
-    value: Any = None
-    error: dict[str, Any] | None = None
+    value: Any | UnsetType = UNSET
+    error: dict[str, Any] | UnsetType = UNSET
 
 
 class ResultList(Struct, kw_only=True):
@@ -345,8 +345,7 @@ def plain(value: Any) -> Any:
         case Struct():
             builtins = msgspec.structs.asdict(value)
             names = dict(zip(value.__struct_fields__, value.__struct_encode_fields__, strict=True))
-            omit = type(value).__struct_config__.omit_defaults
-            return {names[key]: plain(one) for key, one in builtins.items() if not (omit and one is None)}
+            return {names[key]: plain(one) for key, one in builtins.items() if one is not UNSET}
         case datetime() | date() | time():
             return value.isoformat()
         case timedelta():

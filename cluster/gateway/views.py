@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from cluster import codecs, shell
 from cluster.gateway import submitting
 from cluster.gateway.messages import JobView, ResultView, TaskView, plain
@@ -112,7 +114,7 @@ def result_views(row: Result) -> Iterator[ResultView]:
     """The results of each input that a row has."""
     if row.failed:
         error = dict(error_of(row.value) or {})
-        value = error.pop("output", None)
+        value = error.pop("output", UNSET)
         for index in range(row.index, row.index + row.count):
             yield ResultView(index=index, value=value, error=error)
         return

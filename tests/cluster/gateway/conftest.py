@@ -20,7 +20,9 @@ from cluster.gateway.app import make_app
 from cluster.gateway.options import Options
 from cluster.gateway.service import Service
 from cluster.gateway.uploads import Uploads
+from cluster.stores import open_store
 from cluster.testing import NodeProcess, Nodes, wait_for
+from tests.cluster.conftest import shared_redis
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -145,6 +147,32 @@ def start_gateway(nodes: Nodes, *options: str, **more: str) -> Gateway:
 @pytest.fixture
 def gateway(nodes: Nodes) -> Gateway:
     return start_gateway(nodes, "--allow-shell")
+
+
+@dataclass
+class Shared:
+    """A gateway, a coordinator and a worker that runs scripts, for tests that hurt none of them."""
+
+    nodes: Nodes
+    gateway: Gateway
+    url: str
+    group: str
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("shared")
+    url = f"sqlite:///{folder}/work.db" if request.param == "sqlite" else shared_redis().url
+    group = f"gateway-{next(_numbers)}"
+    with Nodes(url, group, imports=["tests.cluster.ops", "tests.cluster.works"]) as nodes:
+        nodes.coordinator()
+        nodes.worker("--allow-shell")
+        made = start_gateway(nodes, "--allow-shell")
+        wait_for(lambda: made.get("/members").json()["slots"] == 2, 30)
+        yield Shared(nodes, made, url, group)
+    store = open_store(url, group)
+    store.wipe()
+    store.close()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -13,13 +12,14 @@ from typing import Any
 import pytest
 
 from cluster import Client
-from cluster.errors import JobNotFound
-from cluster.testing import Nodes, all_events, check_journal, wait_for
+from cluster.testing import FAST, Nodes, all_events, check_journal, wait_for
 from tests.cluster.conftest import lines
-from tests.cluster.gateway.conftest import NDJSON, Gateway, ask, start_gateway
+from tests.cluster.gateway.conftest import NDJSON, Gateway, Shared, start_gateway
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 OPS = "tests.cluster.ops:"
+# What is the same for every engine.
+one_engine = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
 def shell_worker(nodes: Nodes, *options: str, **more: Any) -> Any:
@@ -31,9 +31,9 @@ def outcomes(results: list[Any]) -> list[Any]:
     return [one["value"] for one in sorted(results, key=lambda one: one["index"])]
 
 
-def test_curl_submits_and_reads(gateway: Gateway, nodes: Nodes, tmp_path: Path) -> None:
+def test_curl_submits_and_reads(shared: Shared, tmp_path: Path) -> None:
     """D-01, D-08, D-17: curl -d @job.json, and the result of each input by its index."""
-    shell_worker(nodes)
+    gateway = shared.gateway
     text = tmp_path / "text"
     text.write_text("foo\nbar\nfoo bar\n")
     file = tmp_path / "job.json"
@@ -60,9 +60,9 @@ def test_curl_submits_and_reads(gateway: Gateway, nodes: Nodes, tmp_path: Path) 
     assert second["duration"] > 0
 
 
-def test_a_hostile_value_stays_data(gateway: Gateway, nodes: Nodes, tmp_path: Path) -> None:
+def test_a_hostile_value_stays_data(shared: Shared, tmp_path: Path) -> None:
     """D-08: with a canary."""
-    shell_worker(nodes, slots=1)
+    gateway = shared.gateway
     canary = tmp_path / "canary"
     value = f'\'; touch {canary}; "$(touch {canary})" `touch {canary}`'
     job_id = gateway.submit(
@@ -74,9 +74,9 @@ def test_a_hostile_value_stays_data(gateway: Gateway, nodes: Nodes, tmp_path: Pa
     assert not canary.exists()
 
 
-def test_a_failed_input_is_no_failed_shard(gateway: Gateway, nodes: Nodes) -> None:
+def test_a_failed_input_is_no_failed_shard(shared: Shared) -> None:
     """D-15, D-18: each of twenty inputs is counted once, however many fail; and with fail_fast the job fails."""
-    shell_worker(nodes)
+    gateway = shared.gateway
     template = 'echo "$1"; [ $(($1 % 3)) -ne 0 ] || exit $1'
     job_id = gateway.submit(template=template, inputs=list(range(20)), shards=4)
     fast = gateway.submit(template=template, inputs=[3, *[1] * 50], shards=1, fail_fast=True)
@@ -95,9 +95,9 @@ def test_a_failed_input_is_no_failed_shard(gateway: Gateway, nodes: Nodes) -> No
     assert (failed["state"], failed["error"]["kind"]) == ("failed", "ExitCode")
 
 
-def test_operations_are_mapped_over_inputs(gateway: Gateway, nodes: Nodes) -> None:
+def test_operations_are_mapped_over_inputs(shared: Shared) -> None:
     """D-01, D-23: a registered operation; a value that it refuses is its input's failure."""
-    nodes.worker()
+    gateway = shared.gateway
     job_id = gateway.submit(operation=OPS + "tolerant", inputs=[1, "two", {"three": [3]}, None])
     bad = gateway.submit(operation=OPS + "pay", inputs=[5, -1])
     call = gateway.submit(operation=OPS + "add", args=[1, 2])
@@ -107,6 +107,154 @@ def test_operations_are_mapped_over_inputs(gateway: Gateway, nodes: Nodes) -> No
     assert gateway.ended(bad)["total"] == 2
     gateway.ended(call)
     assert outcomes(gateway.results(call)) == [3]
+
+
+def test_a_cancelled_job_ends_with_all_its_processes(shared: Shared, tmp_path: Path) -> None:
+    """D-25, P-26: SIGTERM, then SIGKILL, to the whole group; the worker itself goes on."""
+    gateway = shared.gateway
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; sleep 1000 & echo $! >>{pids}; echo $$ >>{pids}; while :; do sleep 0.05; done"
+    job_id = gateway.submit(template=script, inputs=[1, 2, 3, 4])
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4, 30)
+    began = time.monotonic()
+    said = gateway.post(f"/jobs/{job_id}/signal", {"type": "cancel"}).json()
+
+    assert (said["status"], said["job"]["state"]) == ("ok", "cancelled")
+    assert time.monotonic() - began < 3
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 20)
+    after = gateway.submit(template="echo ok", inputs=[1])
+    assert gateway.ended(after)["done"] == 1
+    assert all(node.alive for node in shared.nodes.nodes)
+
+
+def test_a_terminated_job_leaves_no_process(shared: Shared, tmp_path: Path) -> None:
+    """A-31: its executors are killed, and what they had started is, too."""
+    gateway = shared.gateway
+    pids = tmp_path / "pids"
+    job_id = gateway.submit(template=f"sleep 1000 & echo $! >>{pids}; echo $$ >>{pids}; wait", inputs=[1])
+    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2, 30)
+    gateway.post(f"/jobs/{job_id}/signal", {"type": "terminate"})
+
+    wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 20)
+    assert gateway.job(job_id)["state"] == "terminated"
+
+
+def test_an_input_has_a_time_limit_and_its_output_a_size(shared: Shared) -> None:
+    """D-26, D-17."""
+    gateway = shared.gateway
+    big = 'head -c 10000000 /dev/zero | tr "\\0" x; head -c 10000000 /dev/zero >&2'
+    script = f'case "$1" in sleep) sleep 1000;; big) {big};; esac'
+    job_id = gateway.submit(
+        template=script, inputs=["sleep", "big", "none"], time_limit=3, output_bytes=1000, shards=3
+    )
+    job = gateway.ended(job_id)
+    slept, big, none = (one for one in sorted(gateway.results(job_id), key=lambda one: one["index"]))
+
+    assert (job["done"], job["failed"]) == (2, 1)
+    assert slept["error"]["kind"] == "TimeLimit"
+    assert slept["value"]["exit"] == -15
+    assert re.search(r"x\n\[\.\.\. 9999000 bytes left out \.\.\.\]\nx", big["value"]["stdout"])
+    assert none["value"]["stdout"] == ""
+
+
+def test_a_job_class_is_started_signalled_and_read(shared: Shared) -> None:
+    """A-30, by HTTP: a handler's reply, what nobody handles, a job that has ended."""
+    gateway = shared.gateway
+    job_id = gateway.submit(**{"class": "tests.cluster.works:Account", "params": None, "name": "alice"})
+    signal = f"/jobs/{job_id}/signal"
+    added = gateway.post(
+        signal, {"type": "AddFunds", "body": {"amount": 5}, "id": "first-deposit", "wait": 20}
+    )
+    again = gateway.post(
+        signal, {"type": "AddFunds", "body": {"amount": 5}, "id": "first-deposit", "wait": 20}
+    )
+    unknown = gateway.post(signal, {"type": "Whatever", "wait": 20})
+
+    assert added.json()["status"] == "ok"
+    assert again.json()["value"] == added.json()["value"]
+    assert unknown.json()["status"] == "unknown"
+    assert gateway.job(job_id)["name"] == "alice"
+    gateway.post(signal, {"type": "terminate"})
+    assert gateway.post(signal, {"type": "AddFunds", "body": {"amount": 5}}).json()["status"] == "ended"
+
+
+def test_metrics_are_what_the_journal_says(shared: Shared, full_size: bool) -> None:
+    """A-24: after a run of a thousand tasks."""
+    gateway = shared.gateway
+    count = 1000 if full_size else 200
+    with Client(shared.url, shared.group, settings=FAST) as client:
+        handles = client.submit_all([client.with_options().make(OPS + "add", n, 1) for n in range(count)])
+        letters = [client.submit(OPS + "fail", "fatal", str(n)) for n in range(2)]
+        for handle in [*handles, *letters]:
+            handle.wait(60)
+        events = [event.kind for event in all_events(client.store)]
+        text = gateway.get("/metrics").data.decode()
+        stats = client.stats()
+
+    def value(name: str, **labels: str) -> float:
+        for line in text.splitlines():
+            if line.startswith(name + "{") and all(f'{key}="{one}"' in line for key, one in labels.items()):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    for what, kind in (("completed", "done"), ("dead", "dead"), ("claimed", "assign")):
+        assert value("tasklets_happened_total", what=what) == events.count(kind) == stats.counters[what]
+    assert value("tasklets_happened_total", what="completed") >= count
+    assert value("tasklets_happened_total", what="submitted") == stats.counters["submitted"]
+    assert value("tasklets_tasks", queue="default", state="done") == stats.count("done", "default")
+    assert value("tasklets_tasks", queue="default", state="dead") == 2
+    assert value("tasklets_members", role="worker", state="up") == 1
+    assert value("tasklets_slots", what="all") == 2
+    assert value("tasklets_store_up") == 1
+
+
+def test_a_job_is_forgotten_after_its_time(shared: Shared) -> None:
+    """D-24: its ttl after its end, by the scanner; one without stays for the retention."""
+    gateway = shared.gateway
+    short = gateway.submit(operation=OPS + "nap", inputs=[0], ttl=0.5)
+    long = gateway.submit(operation=OPS + "nap", inputs=[0])
+    gateway.ended(long)
+
+    wait_for(lambda: gateway.get(f"/jobs/{short}").status == 404, 40)
+    assert gateway.job(long)["state"] == "finished"
+
+
+def test_events_come_as_they_happen(shared: Shared) -> None:
+    """/events, as a browser reads it; and from where it was, after a break."""
+    gateway = shared.gateway
+    import http.client
+
+    host, _, port = gateway.url.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.request("GET", "/events", headers={"Accept": "text/event-stream"})
+    stream = connection.getresponse()
+    assert stream.getheader("Content-Type") == "text/event-stream"
+    job_id = gateway.submit(operation=OPS + "nap", inputs=[0])
+    seen: list[tuple[str, str, Any]] = []
+    kind = number = ""
+
+    def has(subject: str) -> bool:
+        return any(kind == "journal" and data["subject"] == subject for kind, _, data in seen)
+
+    while not has(job_id) or not any(kind == "snapshot" and data["jobs"] for kind, _, data in seen):
+        line = stream.readline().decode().rstrip("\n")
+        name, _, text = line.partition(": ")
+        if name == "event":
+            kind = text
+        elif name == "id":
+            number = text
+        elif name == "data":
+            seen.append((kind, number, json.loads(text)))
+    stream.close()
+    connection.close()
+    gateway.submit(operation=OPS + "nap", inputs=[0])  # something to be told, so that it is noticed
+    first = next(number for kind, number, data in seen if kind == "journal" and data["subject"] == job_id)
+    again = gateway.get(f"/events?after={first}").json()["events"]
+    assert first not in [event["seq"] for event in again]
+    wait_for(lambda: "tasklets_gateway_watchers 0.0" in gateway.get("/metrics").data.decode(), 20)
+
+
+# -- groups of their own
 
 
 def test_two_gateways_are_one(nodes: Nodes) -> None:
@@ -145,6 +293,7 @@ def test_each_job_is_split_once_whoever_coordinates(
     assert len(lines(journal, "start")) == 120
 
 
+@one_engine
 def test_a_job_without_workers_waits_and_says_why(gateway: Gateway, nodes: Nodes) -> None:
     """D-10, D-11: no division by zero; it goes on when one comes. One that was killed is not counted."""
     worker = nodes.worker()
@@ -159,6 +308,7 @@ def test_a_job_without_workers_waits_and_says_why(gateway: Gateway, nodes: Nodes
     assert gateway.ended(job_id)["done"] == 2
 
 
+@one_engine
 def test_templates_run_only_where_the_worker_allows_it(gateway: Gateway, nodes: Nodes) -> None:
     """D-27: a gateway's word is not enough."""
     nodes.worker(slots=1)
@@ -170,6 +320,7 @@ def test_templates_run_only_where_the_worker_allows_it(gateway: Gateway, nodes: 
     assert gateway.ended(job_id)["done"] == 1
 
 
+@one_engine
 def test_a_worker_that_comes_late_takes_its_share(gateway: Gateway, nodes: Nodes) -> None:
     """D-20: shards are pulled, and there are several for each slot."""
     first = nodes.worker(slots=1)
@@ -211,54 +362,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_a_cancelled_job_ends_with_all_its_processes(gateway: Gateway, nodes: Nodes, tmp_path: Path) -> None:
-    """D-25, P-26: SIGTERM, then SIGKILL, to the whole group; the worker itself goes on."""
-    worker = shell_worker(nodes)
-    pids = tmp_path / "pids"
-    script = f"trap '' TERM; sleep 1000 & echo $! >>{pids}; echo $$ >>{pids}; while :; do sleep 0.05; done"
-    job_id = gateway.submit(template=script, inputs=[1, 2, 3, 4])
-    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 4, 30)
-    began = time.monotonic()
-    said = gateway.post(f"/jobs/{job_id}/signal", {"type": "cancel"}).json()
-
-    assert (said["status"], said["job"]["state"]) == ("ok", "cancelled")
-    assert time.monotonic() - began < 3
-    wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 20)
-    after = gateway.submit(template="echo ok", inputs=[1])
-    assert gateway.ended(after)["done"] == 1
-    assert worker.alive
-
-
-def test_a_terminated_job_leaves_no_process(gateway: Gateway, nodes: Nodes, tmp_path: Path) -> None:
-    """A-31: its executors are killed, and what they had started is, too."""
-    shell_worker(nodes, slots=1)
-    pids = tmp_path / "pids"
-    job_id = gateway.submit(template=f"sleep 1000 & echo $! >>{pids}; echo $$ >>{pids}; wait", inputs=[1])
-    wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2, 30)
-    gateway.post(f"/jobs/{job_id}/signal", {"type": "terminate"})
-
-    wait_for(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 20)
-    assert gateway.job(job_id)["state"] == "terminated"
-
-
-def test_an_input_has_a_time_limit_and_its_output_a_size(gateway: Gateway, nodes: Nodes) -> None:
-    """D-26, D-17."""
-    shell_worker(nodes)
-    big = 'head -c 10000000 /dev/zero | tr "\\0" x; head -c 10000000 /dev/zero >&2'
-    script = f'case "$1" in sleep) sleep 1000;; big) {big};; esac'
-    job_id = gateway.submit(
-        template=script, inputs=["sleep", "big", "none"], time_limit=3, output_bytes=1000, shards=3
-    )
-    job = gateway.ended(job_id)
-    slept, big, none = (one for one in sorted(gateway.results(job_id), key=lambda one: one["index"]))
-
-    assert (job["done"], job["failed"]) == (2, 1)
-    assert slept["error"]["kind"] == "TimeLimit"
-    assert slept["value"]["exit"] == -15
-    assert re.search(r"x\n\[\.\.\. 9999000 bytes left out \.\.\.\]\nx", big["value"]["stdout"])
-    assert none["value"]["stdout"] == ""
-
-
+@one_engine
 def test_a_worker_that_cannot_run_it_is_not_the_inputs_fault(
     gateway: Gateway, nodes: Nodes, tmp_path: Path
 ) -> None:
@@ -280,28 +384,7 @@ def test_a_worker_that_cannot_run_it_is_not_the_inputs_fault(
     assert (job["state"], job["done"], job["failed"]) == ("finished", 2, 0)
 
 
-def test_a_job_class_is_started_signalled_and_read(gateway: Gateway, nodes: Nodes) -> None:
-    """A-30, by HTTP: a handler's reply, what nobody handles, a job that has ended."""
-    nodes.imports = (*nodes.imports, "tests.cluster.works")
-    nodes.worker()
-    job_id = gateway.submit(**{"class": "tests.cluster.works:Account", "params": None, "name": "alice"})
-    signal = f"/jobs/{job_id}/signal"
-    added = gateway.post(
-        signal, {"type": "AddFunds", "body": {"amount": 5}, "id": "first-deposit", "wait": 20}
-    )
-    again = gateway.post(
-        signal, {"type": "AddFunds", "body": {"amount": 5}, "id": "first-deposit", "wait": 20}
-    )
-    unknown = gateway.post(signal, {"type": "Whatever", "wait": 20})
-
-    assert added.json()["status"] == "ok"
-    assert again.json()["value"] == added.json()["value"]
-    assert unknown.json()["status"] == "unknown"
-    assert gateway.job(job_id)["name"] == "alice"
-    gateway.post(signal, {"type": "terminate"})
-    assert gateway.post(signal, {"type": "AddFunds", "body": {"amount": 5}}).json()["status"] == "ended"
-
-
+@one_engine
 def test_a_million_inputs_are_not_held_in_memory(nodes: Nodes, client: Client, full_size: bool) -> None:
     """D2: lines are streamed to disk, and to the store shard by shard."""
     gateway = start_gateway(nodes)
@@ -329,86 +412,3 @@ def test_a_million_inputs_are_not_held_in_memory(nodes: Nodes, client: Client, f
     job = gateway.job("upload-big")
     assert (job["total"], job["closed"]) == (count, True)
     assert grown < 48 << 20, f"{grown >> 20} MiB for {count} inputs, {36 * count >> 20} MiB of text"
-
-
-def test_metrics_are_what_the_journal_says(
-    gateway: Gateway, nodes: Nodes, client: Client, full_size: bool
-) -> None:
-    """A-24: after a run of a thousand tasks."""
-    nodes.worker()
-    count = 1000 if full_size else 200
-    client.with_options(queue="default").map(OPS + "add", [])
-    handles = client.submit_all([client.with_options().make(OPS + "add", n, 1) for n in range(count - 2)])
-    letters = [client.submit(OPS + "fail", "fatal", str(n)) for n in range(2)]
-    for handle in [*handles[-3:], *letters]:
-        handle.wait(60)
-    wait_for(lambda: client.stats().count("done") == count - 2, 30)
-    wait_for(lambda: client.stats().count("dead") == 2, 30)
-    events = [event.kind for event in all_events(client.store)]
-    text = gateway.get("/metrics").data.decode()
-
-    def value(name: str, **labels: str) -> float:
-        for line in text.splitlines():
-            if line.startswith(name + "{") and all(f'{key}="{one}"' in line for key, one in labels.items()):
-                return float(line.rpartition(" ")[2])
-        return 0.0
-
-    assert value("tasklets_happened_total", what="submitted") == count
-    assert value("tasklets_happened_total", what="completed") == events.count("done") == count - 2
-    assert value("tasklets_happened_total", what="dead") == events.count("dead") == 2
-    assert value("tasklets_happened_total", what="claimed") == events.count("assign") >= count
-    assert value("tasklets_tasks", queue="default", state="done") == count - 2
-    assert value("tasklets_members", role="worker", state="up") == 1
-    assert value("tasklets_slots", what="all") == 2
-    assert value("tasklets_store_up") == 1
-
-
-def test_a_job_is_forgotten_after_its_time(gateway: Gateway, nodes: Nodes, client: Client) -> None:
-    """D-24: its ttl after its end, by the scanner; one without stays for the retention."""
-    nodes.coordinator()
-    nodes.worker(slots=1)
-    short = gateway.submit(operation=OPS + "nap", inputs=[0], ttl=0.5)
-    long = gateway.submit(operation=OPS + "nap", inputs=[0])
-    gateway.ended(long)
-
-    wait_for(lambda: gateway.get(f"/jobs/{short}").status == 404, 40)
-    assert gateway.job(long)["state"] == "finished"
-    with pytest.raises(JobNotFound):
-        client.job(short)
-
-
-def test_events_come_as_they_happen(gateway: Gateway, nodes: Nodes) -> None:
-    """/events, as a browser reads it; and from where it was, after a break."""
-    import http.client
-
-    host, _, port = gateway.url.removeprefix("http://").rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
-    connection.request("GET", "/events", headers={"Accept": "text/event-stream"})
-    stream = connection.getresponse()
-    assert stream.getheader("Content-Type") == "text/event-stream"
-    job_id = gateway.submit(operation=OPS + "nap", inputs=[0])
-    seen: list[tuple[str, str, Any]] = []
-    kind = number = ""
-
-    def has(subject: str) -> bool:
-        return any(kind == "journal" and data["subject"] == subject for kind, _, data in seen)
-
-    while not has(job_id) or not any(kind == "snapshot" and data["jobs"] for kind, _, data in seen):
-        line = stream.readline().decode().rstrip("\n")
-        name, _, text = line.partition(": ")
-        if name == "event":
-            kind = text
-        elif name == "id":
-            number = text
-        elif name == "data":
-            seen.append((kind, number, json.loads(text)))
-    connection.close()
-    first = next(number for kind, number, data in seen if kind == "journal" and data["subject"] == job_id)
-    again = gateway.get(f"/events?after={first}").json()["events"]
-    assert first not in [event["seq"] for event in again]
-    wait_for(lambda: "tasklets_gateway_watchers 0.0" in gateway.get("/metrics").data.decode(), 20)
-
-
-def test_the_environment_is_needed_for_nothing(gateway: Gateway) -> None:
-    assert os.environ.get("CLUSTER_STORE") is None
-    assert ask(gateway.url + "/healthz").json()["status"] == "ok"
