@@ -105,6 +105,7 @@ def gateway(
         rate=rate,
         grace=settings.grace,
         patience=min(2.0, settings.store_patience),
+        upload_ttl=30 * settings.heartbeat,
     )
     server = Server(
         store,

@@ -171,7 +171,7 @@ class Events:
                 503, "watchers", f"{self._feed.watchers} others watch this gateway; close one, or ask another gateway",
                 headers={"Retry-After": "30"},
             )  # fmt: skip
-        self._service.store.now()  # away: 503 rather than a stream that says nothing
+        self._service.check_store()  # away: 503 rather than a stream that says nothing
         after = req.get_header("Last-Event-ID") or req.get_param("after")
         backlog = integer(req, "backlog", 100, 0, 1000)
         resp.content_type = "text/event-stream"

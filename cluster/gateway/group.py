@@ -115,7 +115,7 @@ class Healthz:
             raise Problem(
                 503, "draining", "this gateway is about to end; ask another one", headers={"Retry-After": "1"}
             )
-        service.store.now()
+        service.check_store()
         messages.answer(resp, Health(status="ok", group=service.group, store="ok"))
 
 

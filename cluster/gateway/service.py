@@ -42,6 +42,10 @@ class Service:
                     self._store = open_store(self.url, self.group, patience=self.options.patience)
         return self._store
 
+    def check_store(self) -> None:
+        """Read something. Blocks. Raises StoreUnavailable."""
+        self.store.lock("coordinator")
+
     @property
     def client(self) -> Client:
         """A client on the store. Blocks. Raises StoreUnavailable."""

@@ -321,16 +321,22 @@ def test_templates_run_only_where_the_worker_allows_it(gateway: Gateway, nodes: 
 
 
 @one_engine
-def test_a_worker_that_comes_late_takes_its_share(gateway: Gateway, nodes: Nodes) -> None:
+def test_a_worker_that_comes_late_takes_its_share(gateway: Gateway, nodes: Nodes, tmp_path: Path) -> None:
     """D-20: shards are pulled, and there are several for each slot."""
     first = nodes.worker(slots=1)
     wait_for(lambda: gateway.get("/members").json()["slots"] == 1, 20)
-    job_id = gateway.submit(operation=OPS + "nap", inputs=[0.15] * 24, shards=12)
-    wait_for(lambda: gateway.job(job_id)["done"] >= 1, 20)
+    go = tmp_path / "go"
+    job_id = gateway.submit(operation=OPS + "until", inputs=[str(go)] * 24)
+    path = f"/tasks?job={job_id}"
+    wait_for(lambda: gateway.get(f"{path}&state=assigned").json()["tasks"], 20)
     second = nodes.worker(slots=1)
+    wait_for(lambda: len(gateway.get(f"{path}&state=assigned").json()["tasks"]) == 2, 20)
+    go.touch()
     gateway.ended(job_id)
-    workers = [t["worker"] for t in gateway.get(f"/tasks?job={job_id}").json()["tasks"]]
+    tasks = gateway.get(path).json()["tasks"]
+    workers = [t["worker"] for t in tasks]
 
+    assert len(tasks) == 4
     assert set(workers) == {first.name, second.name}
 
 

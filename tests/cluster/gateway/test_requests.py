@@ -611,7 +611,7 @@ def test_events_are_paged(local: Local) -> None:
 
 def test_health_says_whether_the_store_answers(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
     assert local.simulate_get("/healthz").json == {"status": "ok", "group": "default", "store": "ok"}
-    monkeypatch.setattr(local.store, "now", lambda: (_ for _ in ()).throw(StoreUnavailable("it is away")))
+    monkeypatch.setattr(local.store, "lock", lambda _: (_ for _ in ()).throw(StoreUnavailable("it is away")))
     assert local.simulate_get("/healthz").status_code == 503
     local.service.draining = True
     assert local.simulate_get("/healthz").json["code"] == "draining"
