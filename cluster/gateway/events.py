@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ REMEMBERED: Final = 2000  # events
 SHOWN_JOBS: Final = 100  # that live, and as many that have ended
 SHOWN_SECONDS: Final = 3600.0  # jobs that are older are not in a snapshot, unless they live
 KEEP_ALIVE: Final = 15.0  # seconds; says to what is between that the connection is used
+_SEQ = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?")  # of either engine
 LIVING: Final = (JobState.RUNNING, JobState.CREATED, JobState.PAUSED, JobState.SUSPENDED)
 
 
@@ -162,7 +164,7 @@ class Events:
         """The journal: a page of it as JSON, or a stream."""
         if not (req.accept or "").startswith("text/event-stream"):
             limit = integer(req, "limit", 100, 1, 1000)
-            found = self._service.store.events(after=req.get_param("after") or "", limit=limit)
+            found = _read(self._service.store, _place(req.get_param("after") or ""), limit)
             more = _next(req, "after", found[-1].seq) if len(found) == limit else None
             messages.answer(resp, EventList(events=[_view(event) for event in found], next=more))
             return
@@ -173,6 +175,8 @@ class Events:
             )  # fmt: skip
         self._service.check_store()  # away: 503 rather than a stream that says nothing
         after = req.get_header("Last-Event-ID") or req.get_param("after")
+        if after is not None:
+            _read(self._service.store, _place(after), 1)
         backlog = integer(req, "backlog", 100, 0, 1000)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
@@ -211,6 +215,21 @@ class Events:
                     feed.wait(1.0)
         finally:
             feed.stop()
+
+
+def _place(after: str) -> str:
+    if after and not _SEQ.fullmatch(after):
+        raise Problem(400, "invalid", f"?after= is the number of an event, and not {after!r}", path="after")
+    return after
+
+
+def _read(store: Store, after: str, limit: int) -> list[Event]:
+    try:
+        return store.events(after=after, limit=limit)
+    except ValueError:  # a number of another engine
+        raise Problem(
+            400, "invalid", f"?after= is the number of an event, and not {after!r}", path="after"
+        ) from None
 
 
 def _view(event: Event) -> EventView:
