@@ -33,7 +33,9 @@ def described() -> set[tuple[str, str]]:
 
 @pytest.fixture
 def schema() -> Iterator[Any]:
-    service = Service(f"memory:openapi-{next(_numbers)}", "default", Options(rate=0, allow_shell=True, max_wait=0.05))
+    service = Service(
+        f"memory:openapi-{next(_numbers)}", "default", Options(rate=0, allow_shell=True, max_wait=0.05)
+    )
     app = make_app(service, Uploads(service))
     yield schemathesis.openapi.from_wsgi("/openapi.json", app)
     service.close()
