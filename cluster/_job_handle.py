@@ -387,9 +387,11 @@ class _Watch:
         self._deadline = None if self._timeout is None else monotonic() + self._timeout
         self._pause = _FIRST_PAUSE
 
-    def wait(self) -> bool:
-        """Wait until it is worth a look; False when the time is over."""
+    def wait(self, at_most: float | None = None) -> bool:
+        """Wait until it is worth a look; False when the time is over. Never longer than `at_most`."""
         left = self._pause if self._deadline is None else min(self._pause, self._deadline - monotonic())
+        if at_most is not None:
+            left = min(left, at_most)
         if left <= 0:
             return False
         if self._listener is None:  # what came before this is seen by the look that follows at once

@@ -84,8 +84,8 @@ class Worker:
         self._held: deque[Claim] = deque()  # claimed, and no slot free yet
         self._ends: list[tuple[str, Finish]] = []  # incarnation, end: to be reported
         self._recorded: list[
-            tuple[Claim, list[Result]]
-        ] = []  # of tasks that go on: to be kept before their ends
+            tuple[Claim, list[Result], bytes | None]
+        ] = []  # of tasks that go on, and their data: to be kept before their ends
         self._work = Flag()  # there may be something to do
         self._draining = False
         self._stopped = Flag()
@@ -358,15 +358,15 @@ class Worker:
         told = set(map(id, batch))  # others came, or all went, while the store was asked
         self._ends = [end for end in self._ends if id(end) not in told]
 
-    def _record(self, claim: Claim, rows: list[dict[str, Any]]) -> None:
-        self._recorded.append((claim, [Result(**row) for row in rows]))
+    def _record(self, claim: Claim, rows: list[dict[str, Any]], data: bytes | None = None) -> None:
+        self._recorded.append((claim, [Result(**row) for row in rows], data))
         self._work.set()
 
     def _keep_recorded(self) -> None:
         """Store what running tasks have recorded. Before their ends are: results after those would not count."""
         while self._recorded:
-            claim, results = self._recorded[0]
-            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results)
+            claim, results, data = self._recorded[0]
+            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results, data)
             self._recorded.pop(0)
             if not ours:
                 self._drop({(claim.task.task_id, claim.fence)})
@@ -398,25 +398,26 @@ class Worker:
         for claim in claims:
             self._turns.served(claim.task.queue)
             self._held.append(claim)
-        if claims and self._full_since is not None and not any(slot.only_turns for slot in self._slots):
+        self._run_held()
+        if any(claim.turn is not None for claim in self._held) and not any(
+            slot.free or slot.only_turns for slot in self._slots
+        ):
             slot = self._make_slot(len(self._slots))
             slot.only_turns = True
             self._slots.append(slot)
-        self._run_held()
+            self._work.set()
         return len(claims) + reported
 
     def _wanted(self) -> tuple[int, set[str]]:
         """How many tasks to claim, and of which operations."""
         free = sum(slot.free for slot in self._slots if not slot.only_turns) - len(self._held)
         wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
-        if self._dispatch == "assign":
-            wanted = 0
-        if free > 0 and wanted > 0:
-            self._full_since = None
-        if wanted > 0:
-            return wanted, {name for slot in self._slots for name in slot.policies}
         now = monotonic()
-        self._full_since = self._full_since or now
+        self._full_since = None if free > 0 else self._full_since or now
+        if wanted > 0 and self._dispatch != "assign":
+            return wanted, {name for slot in self._slots for name in slot.policies}
+        if self._full_since is None:
+            return 0, set()
         taken = any(slot.only_turns and not slot.free for slot in self._slots)
         if now - self._full_since < FULL or taken or any(claim.turn is not None for claim in self._held):
             return 0, set()
