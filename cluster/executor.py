@@ -21,7 +21,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Protocol
 
-from cluster import _chunks as _chunks, _frames as frames, codecs  # _chunks: each worker runs shards
+from cluster import _frames as frames, codecs
 from cluster._logs import IdsLog
 from cluster._recorder import Recorder, results_of
 from cluster._tracebacks import traceback_from_theirs

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any, Final
 
-from cluster import _chunks
+from cluster import _shards
 from cluster.errors import InvalidArguments
 from cluster.operations import Transient, operation
 
@@ -129,7 +129,7 @@ def argument_of(value: Any, index: int = 0) -> str:
 
 def _text_of(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        text = _chunks.json_text(value)
+        text = _shards.json_text(value)
     else:
         text = value
     if "\0" in text:
@@ -453,7 +453,7 @@ def run_shell(ctx: Any, program: Mapping[str, Any], inputs: tuple[str, ...]) -> 
         try:
             outcome = run_process(made, argument, cancelled=ctx.cancelled, environ=told)
         except OSError as error:
-            raise _chunks.NotHere(
+            raise _shards.NotHere(
                 Transient(f"{ctx.worker} cannot start {made.interpreter}: {error}")
             ) from error
         if outcome is None:
@@ -461,13 +461,13 @@ def run_shell(ctx: Any, program: Mapping[str, Any], inputs: tuple[str, ...]) -> 
         assert outcome is not None
         shown = {name: value for name, value in asdict(outcome).items() if name != "timed_out"}
         if outcome.timed_out:
-            raise _chunks.InputFailed("TimeLimit", f"it ran for more than {made.time_limit:g} s", shown)
+            raise _shards.InputFailed("TimeLimit", f"it ran for more than {made.time_limit:g} s", shown)
         if outcome.exit:
             how = f"exit code {outcome.exit}" if outcome.exit > 0 else f"ended by signal {-outcome.exit}"
-            raise _chunks.InputFailed("ExitCode", how, shown)
+            raise _shards.InputFailed("ExitCode", how, shown)
         return shown
 
-    _chunks.run_inputs(ctx, inputs, call)
+    _shards.run_inputs(ctx, inputs, call)
 
 
 operation(name=OPERATION)(run_shell)

@@ -15,7 +15,8 @@ from typing import IO, Any, Final
 
 import gevent
 
-from cluster import _chunks, shell
+from cluster import _shards, shell
+from cluster.directives import chunks
 from cluster.errors import InvalidArguments
 from cluster.gateway import messages
 from cluster.gateway.messages import NewJobBody
@@ -161,7 +162,7 @@ def of_meta(meta: bytes) -> dict[str, Any]:
 def make_shards(wanted: Wanted, lines: Iterable[bytes], total: int, shards: int) -> Iterator[NewTask]:
     """The tasks of a job's inputs, in order: contiguous, and none with more than SHARD_BYTES, or a single input."""
     lines = iter(lines)
-    for low, high in _chunks.split(total, shards):
+    for low, high in _shards.split(total, shards):
         first, size, gathered = low, 0, list[Any]()
         for index in range(low, high):
             line = next(lines)
@@ -175,19 +176,19 @@ def make_shards(wanted: Wanted, lines: Iterable[bytes], total: int, shards: int)
 
 
 def _shard(wanted: Wanted, index: int, inputs: list[Any]) -> NewTask:
-    args = (wanted.program, tuple(inputs)) if wanted.program is not None else (wanted.op, tuple(inputs))
-    op = wanted.op if wanted.program is not None else _chunks.MAP
-    return make_task(
-        op,
-        args,
-        {},
-        id=f"{wanted.job.job_id}-{index:08d}",  # the same when it is submitted again
-        queue=wanted.body.queue,
-        priority=wanted.body.priority,
-        job_id=wanted.job.job_id,
-        index=index,
-        weight=len(inputs),
-    )
+    fields: dict[str, Any] = {
+        "queue": wanted.body.queue,
+        "priority": wanted.body.priority,
+        "job_id": wanted.job.job_id,
+        "index": index,
+        "weight": len(inputs),
+    }
+    task_id = f"{wanted.job.job_id}-{index:08d}"  # the same when it is submitted again
+    if wanted.program is not None:
+        return make_task(wanted.op, (wanted.program, tuple(inputs)), {}, id=task_id, **fields)
+    # An input that fails is its own result (D-18). The task bears the operation's name, so those get it who know it.
+    each = chunks.Program((chunks.Step(chunks.MAP, wanted.op),), on_error=chunks.REPORT)
+    return NewTask(wanted.op, chunks.pack(each, inputs), task_id=task_id, **fields)
 
 
 def make_call(wanted: Wanted) -> NewTask:
@@ -226,7 +227,7 @@ def shards_of(store: Store, wanted: Wanted) -> int:
     """
     queue = wanted.body.queue
     serving = (m for m in store.members() if m.role == "worker" and m.state == "up" and queue in m.queues)
-    return wanted.body.shards or _chunks.shards_for(sum(m.slots for m in serving))
+    return wanted.body.shards or _shards.shards_for(sum(m.slots for m in serving))
 
 
 # ------------------------------------------------------------------------------------------------ uploads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from cluster._chunks import SHARDS_PER_SLOT, shards_for, split
+from cluster._shards import SHARDS_PER_SLOT, shards_for, split
 
 
 def covered(shards: list[tuple[int, int]]) -> list[int]:
