@@ -104,7 +104,13 @@ def test_operations_are_mapped_over_inputs(shared: Shared) -> None:
 
     assert gateway.ended(job_id)["done"] == 4
     assert outcomes(gateway.results(job_id)) == [1, "two", {"three": [3]}, None]
-    assert gateway.ended(bad)["total"] == 2
+    fatal = gateway.submit(operation=OPS + "fail", inputs=["fatal", "none", "fatal"], shards=1)
+    assert gateway.ended(bad)["done"] == 2
+    failed = gateway.ended(fatal)
+    assert (failed["state"], failed["done"], failed["failed"]) == ("finished", 1, 2)
+    by_index = {one["index"]: one for one in gateway.results(fatal)}
+    assert by_index[0]["error"]["message"] == "it cannot be"
+    assert by_index[1] == {"index": 1, "value": None}
     gateway.ended(call)
     assert outcomes(gateway.results(call)) == [3]
 
@@ -252,6 +258,19 @@ def test_events_come_as_they_happen(shared: Shared) -> None:
     again = gateway.get(f"/events?after={first}").json()["events"]
     assert first not in [event["seq"] for event in again]
     wait_for(lambda: "tasklets_gateway_watchers 0.0" in gateway.get("/metrics").data.decode(), 20)
+
+
+def test_two_inputs_run_at_a_time_on_a_worker_with_two_slots(shared: Shared, tmp_path: Path) -> None:
+    """D-13: each slot is a process of its own."""
+    gateway = shared.gateway
+    go = tmp_path / "go"
+    job_id = gateway.submit(template=f"until [ -e {go} ]; do sleep 0.05; done; echo $PPID", inputs=[1] * 8)
+    path = f"/tasks?job={job_id}&state=assigned"
+    wait_for(lambda: len(gateway.get(path).json()["tasks"]) == 2, 20)
+    go.touch()
+    gateway.ended(job_id)
+
+    assert len({one["stdout"] for one in outcomes(gateway.results(job_id))}) == 2
 
 
 # -- groups of their own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -54,6 +56,21 @@ def test_what_the_origin_lost_is_there(total: int, shards: int, origin_did: str)
 
     assert covered(cut) == list(range(total)), origin_did
     assert len(cut) == min(total, max(1, shards)), origin_did
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    "cost",
+    [lambda n: n + 1, lambda n: (n + 1) ** 2, lambda n: 1000 - n, lambda n: 20 if n == 999 else 1],
+    ids=["line", "square", "falling", "one"],
+)
+def test_no_slot_has_much_more_than_its_share(slots: int, cost: Callable[[int], float]) -> None:
+    """D-20: inputs of unequal cost, in shards that are pulled by whoever is free: at most 1.5 times the mean."""
+    loads = [0.0] * slots
+    for low, high in split(1000, shards_for(slots)):
+        loads[loads.index(min(loads))] += sum(map(cost, range(low, high)))
+
+    assert max(loads) <= 1.5 * sum(loads) / slots
 
 
 def test_there_are_several_shards_for_each_slot() -> None:
