@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from cluster import codecs
+from cluster._attempts import submitted
 from cluster.errors import (
     InvalidArguments,
     JobCancelled,
@@ -209,7 +210,7 @@ class JobClient:
         nothing happens. Options are the fields of `cluster.records.NewJob`: `description`, `queue`, `priority`, `ttl`,
         `notify`, `fail_fast`, `meta`, `by`. `timeout` is for room in a full queue.
 
-        Raises InvalidArguments, QueueFull, StoreUnavailable, StoreFull.
+        Raises InvalidArguments, QueueFull, SubmitError, StoreFull.
         """
         options.setdefault("by", whoami())
         return self.start_job(new_job(what, params, id=id, name=name, **options), timeout=timeout)
@@ -227,7 +228,10 @@ class JobClient:
         pause = _FIRST_PAUSE
         while True:
             try:
-                handle = JobHandle(self, *self.store.start(job, tasks))
+                started = submitted(
+                    f"job {job.job_id}", self.settings.submit_attempts, lambda: self.store.start(job, tasks)
+                )
+                handle = JobHandle(self, *started)
                 log.debug("job %s (%s) was started: %s", handle.job_id, job.cls, handle.started)
                 return handle
             except QueueFull as error:

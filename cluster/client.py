@@ -17,6 +17,7 @@ from weakref import WeakSet
 import gevent
 
 from cluster import codecs
+from cluster._attempts import submitted
 from cluster._identity import new_name
 from cluster._job_handle import JobClient, JobHandle
 from cluster.directives.session import Session
@@ -258,7 +259,9 @@ class Client(JobClient):
     ) -> list[TaskHandle]:
         """Store all tasks, or none. Blocks while a queue is full.
 
-        Raises QueueFull, InvalidArguments, UnknownGroup, StoreFull, StoreUnavailable, LeaseLost.
+        While the store is away it tries again, `submit_attempts` times (the settings').
+
+        Raises QueueFull, InvalidArguments, UnknownGroup, StoreFull, SubmitError, LeaseLost.
         """
         self._check_group()
         for task in tasks:
@@ -271,7 +274,11 @@ class Client(JobClient):
         pause = SUBMIT_PAUSE
         while True:
             try:
-                self.store.submit(tasks, guard=guard)
+                submitted(
+                    f"a batch of {len(tasks)} tasks",
+                    self.settings.submit_attempts,
+                    lambda: self.store.submit(tasks, guard=guard),
+                )
                 return [TaskHandle(self, task.task_id) for task in tasks]
             except QueueFull as error:
                 limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)

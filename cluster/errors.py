@@ -24,6 +24,17 @@ class StoreUnavailable(StoreError, ConnectionError):
     """The store cannot be reached, or stays busy. Whether the interrupted call took effect is not known."""
 
 
+class SubmitError(StoreUnavailable):
+    """The store stayed away in all attempts to submit. Submit again with the same `id`, and it happens once.
+
+    `attempts` is how many there were.
+    """
+
+    def __init__(self, message: str, *, attempts: int = 0) -> None:
+        super().__init__(message)
+        self.attempts = attempts
+
+
 class StoreFull(StoreError, OSError):
     """The store has no room: its disk is full, or its memory. Nothing of the refused call was written."""
 

@@ -161,7 +161,7 @@ class Context:
         """
         self._recorder_of_inputs().add(value)
 
-    def record_failure(self, error: BaseException) -> None:
+    def record_failure(self, error: BaseException | dict[str, Any]) -> None:
         """Keep that the next input failed."""
         self._recorder_of_inputs().add_failure(error)
 

@@ -39,6 +39,7 @@ class Settings:
     max_losses: int = 3  # a task that killed so many workers is dead
     max_payload: int = 1024 * 1024  # bytes of a task's arguments, and of a result
     store_patience: float = 10.0  # a call repeats for so long while the store is busy or away
+    submit_attempts: int = 10  # of a submission while the store is away, each with `store_patience`
     batch: int = 500  # rows that one transaction of the scanner touches
 
 

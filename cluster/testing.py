@@ -58,6 +58,11 @@ FAIL_POINTS = (
     "coordinator-promoted",
     "coordinator-surveyed",
     "coordinator-repaired",
+    "gateway-before-start",
+    "gateway-started",
+    "gateway-batch",
+    "gateway-before-close",
+    "gateway-closed",
 )
 
 

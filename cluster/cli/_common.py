@@ -25,7 +25,7 @@ class _Command(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         level = logging.DEBUG if context.params.pop("debug", False) else logging.WARNING
-        if context.info_name in ("worker", "coordinator") and level != logging.DEBUG:
+        if context.info_name in ("worker", "coordinator", "gateway") and level != logging.DEBUG:
             level = logging.INFO
         logging.basicConfig(level=level, format="%(asctime)s %(name)s: %(message)s")
         try:

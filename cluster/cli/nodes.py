@@ -33,6 +33,11 @@ queues_option = click.option(
     metavar="NAME[=WEIGHT]",
     help="A queue to serve; several may be.",
 )
+shell_option = click.option(
+    "--allow-shell",
+    is_flag=True,
+    help="Run scripts that come as templates by HTTP: whoever reaches a gateway that takes them can run any program.",
+)
 slots_option = click.option(
     "--slots", type=click.IntRange(1), help="Tasks at a time; the number of cores if not said."
 )
@@ -46,6 +51,7 @@ slots_option = click.option(
 @imports_option
 @queues_option
 @slots_option
+@shell_option
 @click.option("--label", "labels", multiple=True, help="Something to be known by.")
 @click.option("--name", help="How it is called in the group.")
 @click.option(
@@ -65,6 +71,7 @@ def worker(
     imports: tuple[str, ...],
     queues: tuple[str, ...],
     slots: int | None,
+    allow_shell: bool,
     labels: tuple[str, ...],
     name: str | None,
     prefetch: int,
@@ -91,7 +98,7 @@ def worker(
         chosen = name or new_name()
         made = Worker(
             handle,
-            imports=imports,
+            imports=(*imports, "cluster.shell") if allow_shell else imports,
             slots=slots,
             queues=weights,
             labels=labels,
@@ -144,6 +151,7 @@ def coordinator(
 @imports_option
 @queues_option
 @slots_option
+@shell_option
 @click.option(
     "--min", "least", type=click.IntRange(0), default=1, show_default=True, help="Workers at least."
 )
@@ -163,6 +171,7 @@ def up(
     imports: tuple[str, ...],
     queues: tuple[str, ...],
     slots: int | None,
+    allow_shell: bool,
     least: int,
     most: int | None,
     host: str,
@@ -191,6 +200,8 @@ def up(
         options.extend(piece for one in many for piece in (word, one))
     count = slots or os.cpu_count() or 1
     options.extend(["--slots", str(count)])
+    if allow_shell:
+        options.append("--allow-shell")
     with open_client(store, group) as client:
         where = _absolute(store)
         common: dict[str, Any] = {"store": where, "group": group, "folder": os.getcwd(), "environ": environ}
