@@ -30,7 +30,7 @@ LOCK = 0x41544D31  # "ATM1", as in the header of a ledger file
 CONNECT_SECONDS = 5
 STATEMENT_MS = 30_000  # a server that takes longer is as good as gone
 
-# The lock of a bank that has just ended is still held until the server has noticed, which on a busy machine takes a while.
+# The lock of a bank that has just ended is held until the server has noticed, which takes a while on a busy machine.
 LOCK_MS = 2_000
 
 
@@ -120,7 +120,9 @@ def _connect(url: str) -> psycopg.Connection[Any]:
     except BaseException as error:
         connection.close()
         if isinstance(error, LockNotAvailable):
-            raise _InUse("the ledger is open in another bank; stop that one, or name another database") from error
+            raise _InUse(
+                "the ledger is open in another bank; stop that one, or name another database"
+            ) from error
         raise
     return connection
 
