@@ -22,6 +22,10 @@ from cluster.errors import (
     BadStoreUrl,
     ClusterError,
     InvalidArguments,
+    JobCancelled,
+    JobNotFound,
+    JobStateError,
+    JobTimeout,
     LeaseLost,
     NameTaken,
     OperationError,
@@ -39,10 +43,14 @@ from cluster.errors import (
     UnknownOperation,
     WorkerLost,
 )
+from cluster.jobs import Job, TaskEnded, job
 from cluster.operations import Cancelled, Fatal, Next, Operation, Retry, TimeLimit, Transient, operation
+from cluster.records import Notify
 from cluster.settings import Settings, read_settings
+from cluster.signals import Cancel, Finalize, Finish, Pause, Reply, Resume, Signal, Suspend, Terminate
 
 if TYPE_CHECKING:
+    from cluster._job_handle import JobHandle
     from cluster.client import Client, Lease, TaskHandle
     from cluster.coordinator import Coordinator
     from cluster.executor import Context
@@ -55,6 +63,7 @@ _LATER = {
     "Client": "cluster.client",
     "Context": "cluster.executor",
     "Coordinator": "cluster.coordinator",
+    "JobHandle": "cluster._job_handle",
     "Lease": "cluster.client",
     "Membership": "cluster.groups",
     "Store": "cluster.stores",
@@ -65,33 +74,50 @@ _LATER = {
 
 __all__ = [
     "BadStoreUrl",
+    "Cancel",
     "Cancelled",
     "Client",
     "ClusterError",
     "Context",
     "Coordinator",
     "Fatal",
+    "Finalize",
+    "Finish",
     "InvalidArguments",
+    "Job",
+    "JobCancelled",
+    "JobHandle",
+    "JobNotFound",
+    "JobStateError",
+    "JobTimeout",
     "Lease",
     "LeaseLost",
     "Membership",
     "NameTaken",
     "Next",
+    "Notify",
     "Operation",
     "OperationError",
+    "Pause",
     "QueueFull",
+    "Reply",
     "ResultTimeout",
+    "Resume",
     "Retry",
     "SchemaMismatch",
     "Settings",
+    "Signal",
     "SpawnFailed",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreUnavailable",
+    "Suspend",
     "TaskCancelled",
+    "TaskEnded",
     "TaskHandle",
     "TaskNotFound",
+    "Terminate",
     "TimeLimit",
     "Transient",
     "UnknownCodec",
@@ -99,6 +125,7 @@ __all__ = [
     "UnknownOperation",
     "Worker",
     "WorkerLost",
+    "job",
     "open_store",
     "operation",
     "read_settings",

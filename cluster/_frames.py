@@ -5,6 +5,7 @@ agent      -> executor   run, task id, operation, args, more, {what Context show
 executor   -> agent      hello, {operation: policy}
                          ended, task id, kind, {details}
                          progress, task id, done, total
+                         recorded, task id, [results]
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ CANCEL: Final = "cancel"
 HELLO: Final = "hello"
 ENDED: Final = "ended"
 PROGRESS: Final = "progress"
+RECORDED: Final = "recorded"
 
 # How an execution ended, before anybody decides what follows.
 RETURNED: Final = "returned"
 CONTINUES: Final = "continues"
+TURNED: Final = "turned"  # a job's turn
 RAISED: Final = "raised"
 STOPPED: Final = "stopped"  # it obeyed a cancellation
 

@@ -26,6 +26,7 @@ LOST = "lost"  # its process died
 OVERRAN = "overran"  # its process was killed, for it had passed its hard limit
 DROPPED = "dropped"  # its process was killed, for it did not obey a cancellation
 Report = Callable[[Any, Claim, str, dict[str, Any]], None]  # the slot first
+Recorded = Callable[[Claim, list[dict[str, Any]]], None]  # results of a task that goes on
 
 
 class Slot:
@@ -38,6 +39,7 @@ class Slot:
         settings: Settings,
         report: Report,
         changed: Callable[[], None],
+        recorded: Recorded,
     ) -> None:
         self.number = number
         self.claim: Claim | None = None
@@ -51,6 +53,7 @@ class Slot:
         self._settings = settings
         self._report = report
         self._changed = changed
+        self._recorded = recorded
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: Any = None
         self._verdict = LOST  # what it means when the process ends now
@@ -140,6 +143,9 @@ class Slot:
         elif kind == frames.PROGRESS:
             if self.claim is not None and rest[0] == self.claim.task.task_id:
                 self.progress = (rest[1], rest[2])
+        elif kind == frames.RECORDED:
+            if self.claim is not None and rest[0] == self.claim.task.task_id:
+                self._recorded(self.claim, rest[1])
         elif kind == frames.ENDED and self.claim is not None and self.claim.task.task_id == rest[0]:
             self._ended(rest[1], rest[2])
 
@@ -179,6 +185,9 @@ class Slot:
         hard = policy.hard_limit
         if hard is None and policy.time_limit is not None:
             hard = policy.time_limit + self._settings.grace
+        if claim.turn is not None and any(row.kind == "cancel" for row in claim.turn.inbox):
+            # Its handler is told to stop after the grace; if it does not, the job is cancelled without it.
+            hard = min(hard or float("inf"), 2 * self._settings.grace)
         if hard is not None:
             self._timers.append(gevent.spawn_later(hard, self.kill, OVERRAN))
         self._send(
@@ -230,13 +239,13 @@ class InlineSlot:
     last_words = ""
     progress: tuple[float, float] | None = None
 
-    def __init__(self, number: int, settings: Settings, report: Report, changed: Callable[[], None]) -> None:
+    def __init__(self, number: int, settings: Settings, report: Report, recorded: Recorded) -> None:
         self.number = number
         self.claim: Claim | None = None
         self._settings = settings
         self._report = report
         self._greenlet: Any = None
-        self._link = _InlineLink()
+        self._link = _InlineLink(self, recorded)
         self.ready = True
 
     @property
@@ -282,14 +291,19 @@ class InlineSlot:
 
 
 class _InlineLink:
-    cancelled = False
+    def __init__(self, slot: InlineSlot, recorded: Recorded) -> None:
+        self.cancelled = False
+        self._slot = slot
+        self._recorded = recorded
 
     def is_cancelled(self, task_id: str) -> bool:
         gevent.sleep(0)
         return self.cancelled
 
     def send(self, *frame: Any) -> None:
-        """Progress is for processes."""
+        """Results that a task records. Progress is for processes."""
+        if frame[0] == frames.RECORDED and self._slot.claim is not None:
+            self._recorded(self._slot.claim, frame[2])
 
 
 def _policy(row: dict[str, Any]) -> Policy:

@@ -1,4 +1,4 @@
-"""The client: submits tasks, waits for their results, looks after a group.
+"""The client: submits tasks, waits for their results, looks after a group. Its part about jobs is in `_job_handle`.
 
 client = Client("sqlite:///work.db")
 print(client.submit(fib, 30).result(timeout=5))
@@ -17,6 +17,7 @@ import gevent
 
 from cluster import codecs
 from cluster._identity import new_name
+from cluster._job_handle import JobClient
 from cluster.errors import (
     InvalidArguments,
     LeaseLost,
@@ -135,7 +136,7 @@ class Lease:
             )
 
 
-class Client:
+class Client(JobClient):
     """A handle on one group. `ensure=True` starts a coordinator if nobody is there, from what `cluster up` left."""
 
     def __init__(

@@ -73,8 +73,32 @@ class TaskCancelled(ClusterError):
     """The task was cancelled before it had a result."""
 
 
+class JobNotFound(ClusterError, LookupError):
+    """The store has no job of this id or name: it never had, or it was finalized, or its time to live is over."""
+
+
+class JobStateError(ClusterError):
+    """The job's state allows no such change. `job_state` is what it is."""
+
+    def __init__(self, message: str, *, job_state: str = "") -> None:
+        super().__init__(message)
+        self.job_state = job_state
+
+
+class JobCancelled(ClusterError):
+    """The job was cancelled or terminated before it had a result; `job_state` says which."""
+
+    def __init__(self, message: str, *, job_state: str = "cancelled") -> None:
+        super().__init__(message)
+        self.job_state = job_state
+
+
+class JobTimeout(ClusterError, TimeoutError):
+    """The job had not ended within the time that its caller gave it, and was terminated."""
+
+
 class ResultTimeout(ClusterError, TimeoutError):
-    """The task has not ended within the time; it goes on."""
+    """The task or job has not ended within the time; it goes on."""
 
 
 class SpawnFailed(ClusterError):

@@ -7,19 +7,26 @@ crash, or be killed, and only its own process is in danger. When the agent dies,
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import select
 import signal
 import socket
 import sys
 import threading
-import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from time import monotonic
 from types import FrameType
 from typing import Any, Protocol
 
 from cluster import _frames as frames, codecs
+from cluster._recorder import Recorder, results_of
+from cluster._tracebacks import traceback_from_theirs
+from cluster._turns import take_turn
 from cluster.errors import InvalidArguments, UnknownCodec, UnknownOperation
+from cluster.jobs import JobOperation
 from cluster.operations import (
     Cancelled,
     Fatal,
@@ -27,12 +34,11 @@ from cluster.operations import (
     Operation,
     TimeLimit,
     Transient,
-    constructed_with,
     find_operation,
     make_task,
     operations,
 )
-from cluster.records import NewTask
+from cluster.records import Inbox, Job, JobState, NewTask, Notify, Result, Turn
 from net import values
 from tasklets import NotSendable
 from tasklets.freezing import describe_exception
@@ -46,9 +52,20 @@ class Context:
     `task_id` and `fence` guard what it does outside: a system that remembers the largest fence can refuse an older
     one. `attempt` counts from 1, `step` and `data` are what the last step left, `batch` the arguments of all tasks
     that this one stands for.
+
+    A task with an `index` stands for the inputs [index, index + weight) of its job; of the first `recorded` of them the
+    job has results already.
     """
 
-    def __init__(self, told: dict[str, Any], batch: tuple[tuple[Any, ...], ...], link: Link | None) -> None:
+    def __init__(
+        self,
+        told: dict[str, Any],
+        batch: tuple[tuple[Any, ...], ...],
+        link: Link | None,
+        *,
+        codec: str = "",
+        max_payload: int = 1 << 20,
+    ) -> None:
         self.task_id: str = told["task_id"]
         self.fence: int = told["fence"]
         self.attempt: int = told["attempt"]
@@ -62,6 +79,20 @@ class Context:
         self.children: list[NewTask] = []
         self._link = link
         self._stopped = False
+        self.index: int | None = told.get("index")
+        self.weight: int = told.get("weight", 1)
+        self._recorder = (
+            None
+            if self.index is None
+            else Recorder(
+                self.index,
+                self.weight,
+                told.get("recorded", 0),
+                codec,
+                max_payload,
+                self._keep_results if link is not None else None,
+            )
+        )
 
     @classmethod
     def local(cls) -> Context:
@@ -99,6 +130,35 @@ class Context:
         """Raise Cancelled when this execution should stop."""
         if self.cancelled():
             raise Cancelled(f"task {self.task_id} was cancelled")
+
+    @property
+    def recorded(self) -> int:
+        """Of how many of its inputs there are results by now."""
+        return self._recorder.recorded if self._recorder is not None else 0
+
+    def record(self, value: Any) -> None:
+        """Keep the result of the next input. It is stored within half a second, and a crash after that repeats it not.
+
+        Raises Fatal for a task without an index, for one result too many, or one that is too large.
+        """
+        self._recorder_of_inputs().add(value)
+
+    def record_failure(self, error: BaseException) -> None:
+        """Keep that the next input failed."""
+        self._recorder_of_inputs().add_failure(error)
+
+    def _recorder_of_inputs(self) -> Recorder:
+        if self._recorder is None:
+            raise Fatal("only a task with an index records results: client.with_options(job_id=..., index=0)")
+        return self._recorder
+
+    def _keep_results(self, results: list[Result]) -> None:
+        if results and self._link is not None:
+            self._link.send(frames.RECORDED, self.task_id, [asdict(one) for one in results])
+
+    def results(self, returned: Any) -> list[Result]:
+        """What is left to be kept of its inputs' results when the operation has returned."""
+        return [] if self._recorder is None else list(results_of(returned, self._recorder))
 
     def progress(self, done: float, total: float) -> None:
         """Say how far it is; `cluster tasks` shows it."""
@@ -189,6 +249,7 @@ def main() -> None:
     link = _Link(connection)
     for module in sys.argv[3:]:
         importlib.import_module(module)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")  # unless a module did
     link.send(frames.HELLO, {name: asdict(op.policy) for name, op in operations().items()})
     signal.signal(signal.SIGALRM, _alarm)
     while True:
@@ -214,6 +275,26 @@ def _alarm(signum: int, frame: FrameType | None) -> None:
         raise TimeLimit("its time limit is over")
 
 
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise TimeLimit in the block after so many seconds. One within another does not outlast it."""
+    global _limited
+    if seconds is None:
+        yield
+        return
+    outer = _limited
+    left = signal.getitimer(signal.ITIMER_REAL)[0]
+    began = monotonic()
+    try:
+        _limited = True
+        signal.setitimer(signal.ITIMER_REAL, min(seconds, left) if left else seconds)
+        yield
+    finally:
+        _limited = outer
+        # At least a moment: none would mean no limit.
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, left - (monotonic() - began)) if left else 0)
+
+
 def execute(
     name: str,
     args: bytes,
@@ -223,42 +304,74 @@ def execute(
     limit: float | None = None,
     max_payload: int = 1 << 20,
 ) -> tuple[str, dict[str, Any]]:
-    """Run one operation; return how it ended. Never raises."""
-    global _limited
+    """Run one operation, or a job's turn; return how it ended. Never raises."""
     operation: Operation[..., Any] | None = None
     try:
         operation = find_operation(name)
-        calls = tuple(codecs.decode(one) for one in (args, *more))
-        context = Context(told, tuple(call[0] for call in calls), link)
-        call = operation.bind(calls[0])
-        try:
-            if limit is not None and link is not None:
-                _limited = True
-                signal.setitimer(signal.ITIMER_REAL, limit)
-            result = call(context)
-        finally:
-            _limited = False
-            if limit is not None and link is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-        children = [asdict(child) for child in context.children]
+        with _time_limit(limit if isinstance(link, _Link) else None):
+            if "turn" in told:
+                return _turned(operation, told, link, max_payload)
+            calls = tuple(codecs.decode(one) for one in (args, *more))
+            context = Context(
+                told,
+                tuple(call[0] for call in calls),
+                link,
+                codec=codecs.codec_of(args),
+                max_payload=max_payload,
+            )
+            result = operation.bind(calls[0])(context)
+        children = _packed_children(context.children, max_payload)
         kept = values.dumps(context.data) if context.data else b""
         _check_size("what it keeps for its next step", len(kept), max_payload)
-        for child in context.children:
-            _check_size(
-                f"the arguments of its child {child.task_id} ({child.op})", len(child.args), max_payload
-            )
-        together = sum(len(child.args) for child in context.children)
-        _check_size(f"the arguments of its {len(children)} children", together, MAX_CHILDREN_BYTES)
         if isinstance(result, Next):
             details = {"step": result.step, "after": float(result.after), "data": kept, "children": children}
             return frames.CONTINUES, details
+        results = [asdict(one) for one in context.results(result)]
+        if context.weight > 1:
+            result = None  # its job has the results of its inputs
         payload = codecs.encode(result, codecs.codec_of(args))
         _check_size("its result", len(payload), max_payload)
-        return frames.RETURNED, {"payload": payload, "children": children}
+        return frames.RETURNED, {"payload": payload, "children": children, "results": results}
     except Cancelled:
         return frames.STOPPED, {}
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
         return frames.RAISED, _described(error, operation)
+
+
+def _packed_children(children: Sequence[NewTask], max_payload: int) -> list[dict[str, Any]]:
+    for child in children:
+        _check_size(f"the arguments of its child {child.task_id} ({child.op})", len(child.args), max_payload)
+    together = sum(len(child.args) for child in children)
+    _check_size(f"the arguments of its {len(children)} children", together, MAX_CHILDREN_BYTES)
+    return [asdict(child) for child in children]
+
+
+def _turned(
+    operation: Operation[..., Any], told: dict[str, Any], link: Link | None, max_payload: int
+) -> tuple[str, dict[str, Any]]:
+    if not isinstance(operation, JobOperation):
+        raise Fatal(
+            f"{operation.name} is the class of a job, and an operation here; does the worker have another release?"
+        )
+    end, children = take_turn(
+        operation.job_class,
+        turn_of(told["turn"]),
+        worker=told["worker"],
+        max_payload=max_payload,
+        grace=told["grace"],
+        limited=_time_limit if isinstance(link, _Link) else None,
+    )
+    for what, data in (("its result", end.result), ("its data", end.data)):
+        _check_size(f"job {told['task_id']}: {what}", len(data or b""), max_payload)
+    return frames.TURNED, {"turn": asdict(end), "children": _packed_children(children, max_payload)}
+
+
+def turn_of(row: dict[str, Any]) -> Turn:
+    """The turn of what a frame has of it: `dataclasses.asdict`, whatever that went through."""
+    job = Job(
+        **{**row["job"], "state": JobState(row["job"]["state"]), "notify": Notify(row["job"]["notify"])}
+    )
+    return Turn(job, tuple(Inbox(**one) for one in row["inbox"]))
 
 
 def _check_size(what: str, size: int, limit: int) -> None:
@@ -274,7 +387,7 @@ def _described(error: BaseException, operation: Operation[..., Any] | None) -> d
     return {
         "kind": kind,
         "message": message,
-        "traceback": _without_ours(error) or text,
+        "traceback": traceback_from_theirs(error) or text,
         "transient": _is_transient(error, operation),
         "after": after,
     }
@@ -288,22 +401,6 @@ def _is_transient(error: BaseException, operation: Operation[..., Any] | None) -
     ):
         return False
     return isinstance(error, operation.transient)
-
-
-def _without_ours(error: BaseException) -> str:
-    """The traceback from the operation on: how it was called is of no interest."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename in _OURS:
-        tb = tb.tb_next
-    if tb is None:
-        return ""
-    try:
-        return "".join(traceback.format_exception(type(error), error, tb))[-20_000:]
-    except Exception:  # noqa: BLE001  a broken __str__; the caller has a text that avoids it
-        return ""
-
-
-_OURS = {__file__, sys.modules[constructed_with.__module__].__file__}
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ class Policy:
     hard_limit: float | None = None  # seconds; then its process is killed
     max_losses: int = 3
     coalesce: float | None = None  # seconds that a task with a coalesce key waits for others
+    on_failure: str | None = None  # of a task that is dead: "terminate" fails its job, "ignore" does not
 
 
 class Operation(Generic[P, R]):
@@ -212,6 +213,7 @@ def operation(
     hard_limit: float | None = None,
     max_losses: int = 3,
     coalesce: float | None = None,
+    on_failure: str | None = None,
     validate: Callable[..., object] | None = None,
     tolerant: bool = False,
 ) -> Any:
@@ -225,6 +227,9 @@ def operation(
     - `max_losses`: how many worker processes it may take with it.
     - `coalesce`: seconds that a task with a coalesce key waits for others with the key; it then runs once and finds
       the arguments of all of them in `ctx.batch`.
+    - `on_failure`: what a dead letter means for the job that it is part of. "terminate": the job fails with its error.
+      "ignore": it never does. If not given, that is up to the job: a job class is told (`on_task_failed`), a map or
+      fold fails.
     - `validate`: called with the arguments before they are stored; what it raises reaches the submitter.
     - `tolerant`: keyword arguments it does not know are left out, instead of being a failure.
 
@@ -236,23 +241,42 @@ def operation(
             raise ClusterError(
                 f"{function.__qualname__} is no dataclass; its values could not be stored: @dataclass"
             )
-        chosen = name or name_of(function)
-        if "\x1f" in chosen or not chosen.isprintable():
-            raise ClusterError(f"an operation's name is printable text, and not {chosen!r}")
-        known = _registry.get(chosen)
-        code = getattr(function, "__code__", None)
-        if known is not None and code is not None and _place(known.function) != _place(function):
-            raise ClusterError(
-                f"two functions are operation {chosen!r}: {_place(known.function)} and {_place(function)}"
-            )
-        policy = Policy(queue, retry, time_limit, hard_limit, max_losses, coalesce)
+        if on_failure not in (None, "terminate", "ignore"):
+            raise ClusterError(f'on_failure is "terminate" or "ignore", and not {on_failure!r}')
+        policy = Policy(queue, retry, time_limit, hard_limit, max_losses, coalesce, on_failure)
         made: Operation[..., Any] = Operation(
-            function, chosen, policy, transient=transient, fatal=fatal, validate=validate, tolerant=tolerant
+            function,
+            name or name_of(function),
+            policy,
+            transient=transient,
+            fatal=fatal,
+            validate=validate,
+            tolerant=tolerant,
         )
-        _registry[chosen] = made
+        register(made)
         return made
 
     return decorate if function is None else decorate(function)
+
+
+def register(made: Operation[..., Any], *, instead_of: str = "") -> None:
+    """Make an operation known in this process; under another name than before, with `instead_of`.
+
+    Raises ClusterError when something else has its name.
+    """
+    if "\x1f" in made.name or not made.name.isprintable():
+        raise ClusterError(f"an operation's name is printable text, and not {made.name!r}")
+    known = _registry.get(made.name)
+    if known is not None and _is_code(made.function) and _place(known.function) != _place(made.function):
+        raise ClusterError(
+            f"two functions are operation {made.name!r}: {_place(known.function)} and {_place(made.function)}"
+        )
+    _registry.pop(instead_of, None)
+    _registry[made.name] = made
+
+
+def _is_code(function: Any) -> bool:
+    return inspect.isclass(function) or hasattr(function, "__code__")
 
 
 def _place(function: Any) -> str:

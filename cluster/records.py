@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-SCHEMA: Final = 1  # of the records; a store that was made with another number is refused
+SCHEMA: Final = 2  # of the records; a store that was made with another number is refused
 
 # One level of priority overtakes up to so many tasks that became ready earlier; more it cannot, so nobody
 # starves.
@@ -29,6 +29,8 @@ class TaskState(StrEnum):
     SCHEDULED = "scheduled"  # not before its time
     BLOCKED = "blocked"  # behind the head of its ordering key
     READY = "ready"
+    HELD = "held"  # its job is paused
+    IDLE = "idle"  # a job's turn while nothing is due in its inbox; costs nothing, and is not waiting
     ASSIGNED = "assigned"
     DONE = "done"
     DEAD = "dead"
@@ -36,7 +38,7 @@ class TaskState(StrEnum):
     MERGED = "merged"  # absorbed by another task with the same coalesce key
 
 
-WAITING: Final = (TaskState.SCHEDULED, TaskState.BLOCKED, TaskState.READY)
+WAITING: Final = (TaskState.SCHEDULED, TaskState.BLOCKED, TaskState.READY, TaskState.HELD)
 ENDED: Final = (TaskState.DONE, TaskState.DEAD, TaskState.CANCELLED, TaskState.MERGED)
 
 _id_lock = threading.Lock()
@@ -70,6 +72,8 @@ class NewTask:
     max_losses: int = 3  # how many workers it may take with it
     job_id: str = ""
     meta: bytes = b""  # handed back untouched
+    index: int | None = None  # of its first input; then its job keeps its results by index
+    weight: int = 1  # how many inputs it stands for: the job's indices [index, index + weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,9 @@ class Task:
     deadline: float | None = None
     job_id: str = ""
     meta: bytes = b""
+    index: int | None = None
+    weight: int = 1
+    recorded: int = 0  # how many of its inputs have results by now
     more: tuple[bytes, ...] = ()  # arguments of the tasks that it absorbed
     merged_into: str = ""
     ended: float | None = None
@@ -103,12 +110,168 @@ class Task:
     worker: str = ""  # who ran it last
 
 
+# ------------------------------------------------------------------------------------------------ jobs
+
+
+class JobState(StrEnum):
+    """Where a job is. The last four are terminal and never change."""
+
+    CREATED = "created"  # its first turn has not ended
+    RUNNING = "running"
+    PAUSED = "paused"  # its tasks wait; signals are answered
+    SUSPENDED = "suspended"  # its tasks and its inbox wait
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # it was asked to end, and could clean up
+    TERMINATED = "terminated"  # it was ended without a word of its own
+
+
+JOB_ENDED: Final = (JobState.FINISHED, JobState.FAILED, JobState.CANCELLED, JobState.TERMINATED)
+
+
+class Notify(StrEnum):
+    """When the end of a job's task puts a row into its inbox."""
+
+    EACH = "each"  # each end
+    LAST = "last"  # once: when the job is closed and all of its tasks have ended
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be started. Without a class it has no turns: it counts its tasks and keeps their results."""
+
+    cls: str = ""  # the operation that runs its turns
+    params: bytes = b""
+    job_id: str = field(default_factory=make_id)
+    name: str = ""  # of living jobs only one has it; compared without regard to case
+    queue: str = "default"  # of its turns
+    priority: int = 1  # of its turns
+    description: str = ""
+    by: str = ""  # user@program@host
+    notify: Notify = Notify.EACH
+    fail_fast: bool = False  # the first task that is dead, or result that is failed, fails the job
+    closed: bool = False  # no tasks come but from its own turns and tasks
+    ttl: float | None = None  # seconds that it is kept after its end; None: the store's retention
+    meta: bytes = b""  # handed back untouched
+    max_losses: int = 3  # of one turn
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the store has it. The counts are of inputs: a task without an index is one."""
+
+    job_id: str
+    cls: str
+    state: JobState
+    name: str = ""
+    queue: str = "default"
+    description: str = ""
+    created: float = 0.0
+    updated: float = 0.0
+    ended: float | None = None
+    by: str = ""  # who made the last change of its state
+    reason: str = ""  # what was said about it
+    params: bytes = b""
+    data: bytes = b""  # what its turns keep
+    result: bytes | None = None
+    error: bytes | None = None
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    closed: bool = False
+    notify: Notify = Notify.EACH
+    fail_fast: bool = False
+    ttl: float | None = None
+    meta: bytes = b""
+    acknowledged: int = 0  # the results up to this sequence number were taken by their reader
+    version: int = 0  # grows with every change
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """A row of a job's inbox. Rows are applied in the order of `seq`, each once."""
+
+    seq: int
+    kind: str  # start | restart | signal | cancel | finish | timer | ended (a task) | all-ended
+    row_id: (
+        str  # of a signal: its id, which is taken once; of a timer: its name; of an ended task: the task's id
+    )
+    name: str = ""  # of a signal: its type; of an ended task: the operation
+    body: bytes = b""  # of a signal and a timer: its contents; of an ended task: its result or error
+    state: str = ""  # of an ended task: done | dead | cancelled
+    index: int | None = None  # of an ended task
+    weight: int = 1
+    meta: bytes = b""  # of an ended task: its own
+    by: str = ""  # of a signal: who sent it
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What a job's turn is given: the job, and what has come for it since the last."""
+
+    job: Job
+    inbox: tuple[Inbox, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A row to be put into the job's own inbox after so many seconds. A timer of the same name is replaced."""
+
+    name: str
+    after: float | None  # None removes it
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnd:
+    """What came of a turn. All of it happens, or nothing."""
+
+    consumed: int  # the rows up to this sequence number are done with
+    data: bytes
+    state: JobState | None = None  # a new state; an end cancels all tasks of the job
+    reason: str = ""
+    result: bytes | None = None
+    error: bytes | None = None
+    replies: tuple[tuple[str, bytes], ...] = ()  # signal id, what it is answered
+    timers: tuple[Timer, ...] = ()
+    close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewSignal:
+    """A signal to be put into a job's inbox. A job takes a signal id once, however often it is sent."""
+
+    kind: str = "signal"  # signal | cancel | finish
+    name: str = ""
+    body: bytes = b""
+    signal_id: str = field(default_factory=make_id)
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The results of the inputs [index, index + count) of a job: a packed list of them, or one error for all."""
+
+    index: int
+    count: int
+    value: bytes
+    failed: bool = False
+    seq: int = 0  # in order of arrival; drawn by the store
+    task_id: str = ""
+
+
+# ------------------------------------------------------------------------------------------------ executions
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A task that was given to a worker. The result counts only while the fence holds."""
 
     task: Task
     fence: int
+    turn: Turn | None = None  # when the task is a job's turn
 
 
 class Ending(StrEnum):
@@ -120,6 +283,7 @@ class Ending(StrEnum):
     LOST = "lost"  # the process that ran it died: a loss, and dead when there were too many
     RELEASED = "released"  # never started: back to where it was in the line
     CANCELLED = "cancelled"  # it obeyed a cancellation
+    TURN = "turn"  # of a job's turn: `turn` says what came of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +299,10 @@ class Finish:
     step: str | None = None  # AGAIN: None keeps the step
     data: bytes | None = None  # None keeps the data
     children: tuple[NewTask, ...] = ()  # become visible together with this end, or not at all
+    results: tuple[
+        Result, ...
+    ] = ()  # DONE, of a task with an index: results of the inputs that have none yet
+    turn: TurnEnd | None = None  # TURN
 
 
 @dataclass(frozen=True, slots=True)

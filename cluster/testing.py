@@ -7,6 +7,9 @@
         worker.kill()
         check_journal(client.events(limit=100_000))
 
+    run = run_inline(Audit, {"shards": 20})                              a job class alone, without a store
+    run.run_tasks(); assert run.state == "finished"
+
 `Nodes(fail="worker-after-finish:3")` arms a fail point: the process kills itself when it passes it the third time.
 FAIL_POINTS lists them.
 """
@@ -23,6 +26,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from cluster._inline_job import InlineJob as InlineJob, run_inline as run_inline
 from cluster.records import Event
 from cluster.settings import Settings
 

@@ -15,7 +15,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,9 @@ from cluster import _decide, _frames as frames, _slots
 from cluster._failpoints import fail_point
 from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster._slots import InlineSlot, Slot
+from cluster._turns import forced_cancel
 from cluster.errors import LeaseLost, NameTaken, StoreError
-from cluster.records import Claim, Ending, Finish, NewTask
+from cluster.records import Claim, Ending, Finish, JobState, NewTask, Result, Timer, TurnEnd
 from cluster.settings import Settings
 from cluster.stores import Store
 
@@ -78,6 +79,9 @@ class Worker:
         self._slots: list[Slot | InlineSlot] = []
         self._held: deque[Claim] = deque()  # claimed, and no slot free yet
         self._ends: list[tuple[str, Finish]] = []  # incarnation, end: to be reported
+        self._recorded: list[
+            tuple[Claim, list[Result]]
+        ] = []  # of tasks that go on: to be kept before their ends
         self._work = Flag()  # there may be something to do
         self._draining = False
         self._stopped = Flag()
@@ -108,7 +112,10 @@ class Worker:
                 gevent.signal_handler(number, self._signalled)
         self._join(patiently=bool(self._member.spawn_id))
         self._slots = [self._make_slot(number) for number in range(self._count)]
-        loops = [gevent.spawn(loop) for loop in (self._beat_loop, self._work_loop, self._listen_loop)]
+        loops = [
+            gevent.spawn(loop)
+            for loop in (self._beat_loop, self._work_loop, self._listen_loop, self._hear_loop)
+        ]
         try:
             gevent.joinall(loops[:2], count=1)  # neither ends before the worker does
             for loop in loops[:2]:
@@ -136,8 +143,8 @@ class Worker:
 
     def _make_slot(self, number: int) -> Slot | InlineSlot:
         if self._inline:
-            return InlineSlot(number, self.settings, self._report, self._work.set)
-        return Slot(number, self._imports, self.settings, self._report, self._work.set)
+            return InlineSlot(number, self.settings, self._report, self._record)
+        return Slot(number, self._imports, self.settings, self._report, self._work.set, self._record)
 
     def _join(self, *, patiently: bool = False) -> None:
         asked = monotonic()
@@ -210,11 +217,7 @@ class Worker:
         """
         rows = {task_id: fence for task_id, fence, _ in held}
         reported = {end.task_id for _, end in self._ends}
-        gone = {(task_id, fence) for task_id, fence in before if rows.get(task_id) != fence}
-        for slot in self._slots:
-            if slot.claim is not None and (slot.claim.task.task_id, slot.claim.fence) in gone:
-                slot.cancel()  # cancelled, or revoked: its result would not count
-        self._held = deque(claim for claim in self._held if (claim.task.task_id, claim.fence) not in gone)
+        self._drop({(task_id, fence) for task_id, fence in before if rows.get(task_id) != fence})
         ours = set(self.running) | reported
         if any(not running for _, _, running in held):
             for claim in self.store.assigned(self.name, self._member.incarnation):
@@ -227,6 +230,28 @@ class Worker:
                     self._end(Finish(task_id, fence, Ending.RELEASED))
         self._unheard = unheard
         self._work.set()
+
+    def _drop(self, gone: set[tuple[str, int]]) -> None:
+        """Stop what was cancelled, or revoked: its result would not count."""
+        for slot in self._slots:
+            claim = slot.claim
+            if claim is None or (claim.task.task_id, claim.fence) not in gone:
+                continue
+            if claim.turn is not None or self._is_terminated(claim.task.job_id):
+                slot.kill(_slots.DROPPED)
+            else:
+                slot.cancel()
+        self._held = deque(claim for claim in self._held if (claim.task.task_id, claim.fence) not in gone)
+
+    def _is_terminated(self, job_id: str) -> bool:
+        """Whether a task's job was ended without a word of its own: then neither has the task any (A-31)."""
+        if not job_id:
+            return False
+        try:
+            job = self.store.job(job_id)
+        except StoreError:
+            return False
+        return job is not None and job.state == JobState.TERMINATED
 
     def _start_anew(self) -> None:
         """Our lease ran out, we were frozen or cut off: what we run is no longer ours."""
@@ -247,22 +272,32 @@ class Worker:
     # -- work ----------------------------------------------------------------------------------------------
 
     def _listen_loop(self) -> None:
-        listener = self.store.listen("ready", f"node:{self.name}")
+        self._hear(("ready",), self._work.set)
+
+    def _hear_loop(self) -> None:
+        self._hear((f"node:{self.name}",), self._look_at_ours)
+
+    def _hear(self, topics: tuple[str, ...], do: Callable[[], object]) -> None:
+        listener = self.store.listen(*topics)
         try:
             while True:
                 if listener.wait(self.settings.poll * 10):
-                    if self._dispatch == "assign":
-                        self._fetch_assigned()
-                    self._work.set()
+                    do()
         finally:
             listener.close()
 
-    def _fetch_assigned(self) -> None:
+    def _look_at_ours(self) -> None:
+        """Something about our tasks changed: some were dealt to us, or taken from us (P-25)."""
         try:
-            for claim in self.store.assigned(self.name, self._member.incarnation):
-                self._take(claim)
+            if self._dispatch == "assign":
+                for claim in self.store.assigned(self.name, self._member.incarnation):
+                    self._take(claim)
+            before = {(claim.task.task_id, claim.fence) for claim in self._claims()}
+            if before:
+                self._drop(before - {(row.task_id, row.fence) for row in self.store.assignments(self.name)})
         except (StoreError, LeaseLost):
             pass  # the next heartbeat sees it
+        self._work.set()
 
     def _work_loop(self) -> None:
         pause = 0.05
@@ -270,6 +305,7 @@ class Worker:
             self._work.clear()
             try:
                 self._run_held()
+                self._keep_recorded()
                 busy = self._claim() + self._report_ends()
                 pause = 0.05
             except LeaseLost:
@@ -303,6 +339,7 @@ class Worker:
     @contextmanager
     def _reporting(self) -> Iterator[tuple[list[Finish], int]]:
         """The ends for one call, and how many are done with after it; those of an earlier life are not sent."""
+        self._keep_recorded()
         batch = self._ends[: self.settings.batch]
         ours = [end for incarnation, end in batch if incarnation == self._member.incarnation]
         if ours:
@@ -312,6 +349,19 @@ class Worker:
             fail_point("worker-after-finish")
         told = set(map(id, batch))  # others came, or all went, while the store was asked
         self._ends = [end for end in self._ends if id(end) not in told]
+
+    def _record(self, claim: Claim, rows: list[dict[str, Any]]) -> None:
+        self._recorded.append((claim, [Result(**row) for row in rows]))
+        self._work.set()
+
+    def _keep_recorded(self) -> None:
+        """Store what running tasks have recorded. Before their ends are: results after those would not count."""
+        while self._recorded:
+            claim, results = self._recorded[0]
+            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results)
+            self._recorded.pop(0)
+            if not ours:
+                self._drop({(claim.task.task_id, claim.fence)})
 
     def _claim(self) -> int:
         free = sum(slot.free for slot in self._slots) - len(self._held)
@@ -360,22 +410,32 @@ class Worker:
             if slot.free and self._held[0].task.op in slot.policies:
                 claim = self._held.popleft()
                 task = claim.task
-                slot.run(
-                    claim,
-                    {
-                        "task_id": task.task_id,
-                        "fence": claim.fence,
-                        "attempt": task.attempts + 1,
-                        "step": task.step,
-                        "data": task.data,
-                        "job_id": task.job_id,
-                        "meta": task.meta,
-                        "worker": self.name,
-                    },
-                )
+                log.debug("task %s (%s)%s starts", task.task_id, task.op, _of_job(claim))
+                slot.run(claim, self._told(claim))
+
+    def _told(self, claim: Claim) -> dict[str, Any]:
+        """What the executor is told of a task besides its arguments."""
+        task = claim.task
+        told: dict[str, Any] = {
+            "task_id": task.task_id,
+            "fence": claim.fence,
+            "attempt": task.attempts + 1,
+            "step": task.step,
+            "data": task.data,
+            "job_id": task.job_id,
+            "meta": task.meta,
+            "worker": self.name,
+            "index": task.index,
+            "weight": task.weight,
+            "recorded": task.recorded,
+        }
+        if claim.turn is not None:
+            told.update(turn=asdict(claim.turn), grace=self.settings.grace)
+        return told
 
     def _report(self, slot: Slot | InlineSlot, claim: Claim, kind: str, details: dict[str, Any]) -> None:
         fail_point("worker-executed")
+        log.debug("task %s (%s)%s: %s", claim.task.task_id, claim.task.op, _of_job(claim), kind)
         if kind == _slots.DROPPED or (kind == frames.STOPPED and slot.asked):
             # It was not ours any more, so this says nothing new; should it be ours after all, it is to run again.
             self._end(Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
@@ -384,32 +444,38 @@ class Worker:
 
     def _decided(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
         task, fence = claim.task, claim.fence
+        children = tuple(NewTask(**row) for row in details.get("children", ()))
         if kind == frames.RETURNED:
-            children = tuple(NewTask(**row) for row in details["children"])
-            return Finish(task.task_id, fence, Ending.DONE, details["payload"], children=children)
+            results = tuple(Result(**row) for row in details["results"])
+            return Finish(
+                task.task_id, fence, Ending.DONE, details["payload"], children=children, results=results
+            )
+        if kind == frames.TURNED:
+            return Finish(
+                task.task_id, fence, Ending.TURN, turn=_turn_end(details["turn"]), children=children
+            )
         if kind == frames.CONTINUES:
-            children = tuple(NewTask(**row) for row in details["children"])
             return Finish(
                 task.task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
                 children=children,
             )  # fmt: skip
+        return self._failed(claim, kind, details, policy)
+
+    def _failed(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
+        task, fence = claim.task, claim.fence
+        failure = _failure(kind, details)
+        log.warning(
+            "task %s (%s)%s on %s: %s: %s", task.task_id, task.op, _of_job(claim), self.name, failure.kind,
+            failure.message,
+        )  # fmt: skip
+        if claim.turn is not None:
+            end = forced_cancel(claim.turn, f"{failure.kind}: {failure.message}")
+            if end is not None:
+                return Finish(task.task_id, fence, Ending.TURN, turn=end)
         if kind == frames.STOPPED:
             return Finish(task.task_id, fence, Ending.CANCELLED)
         if kind == _slots.LOST:
-            log.warning("task %s (%s) on %s: %s", task.task_id, task.op, self.name, details["why"])
             return Finish(task.task_id, fence, Ending.LOST)
-        if kind == _slots.OVERRAN:
-            failure = _decide.Failure(
-                "TimeLimit", f"it passed its hard limit and was killed: {details['why']}"
-            )
-        else:
-            failure = _decide.Failure(
-                details["kind"],
-                details["message"],
-                details["traceback"],
-                details["transient"],
-                details["after"],
-            )
         error = _decide.failure_bytes(failure, task, self.name)
         delay = _decide.delay_after(failure, policy, task.attempts, random.random)
         if delay is None:
@@ -434,6 +500,41 @@ class Worker:
             self._ends.append(
                 (self._member.incarnation, Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
             )
+
+
+def _failure(kind: str, details: dict[str, Any]) -> _decide.Failure:
+    match kind:
+        case frames.STOPPED:
+            return _decide.Failure("Cancelled", "it stopped by itself")
+        case _slots.LOST:
+            return _decide.Failure("WorkerLost", details["why"])
+        case _slots.OVERRAN:
+            return _decide.Failure("TimeLimit", f"it passed its hard limit and was killed: {details['why']}")
+        case _:
+            return _decide.Failure(
+                details["kind"],
+                details["message"],
+                details["traceback"],
+                details["transient"],
+                details["after"],
+            )
+
+
+def _of_job(claim: Claim) -> str:
+    if claim.turn is not None:
+        return f", a turn over {len(claim.turn.inbox)} rows,"
+    return f" of job {claim.task.job_id}" if claim.task.job_id else ""
+
+
+def _turn_end(row: dict[str, Any]) -> TurnEnd:
+    return TurnEnd(
+        **{
+            **row,
+            "state": None if row["state"] is None else JobState(row["state"]),
+            "replies": tuple((signal_id, reply) for signal_id, reply in row["replies"]),
+            "timers": tuple(Timer(**one) for one in row["timers"]),
+        }
+    )
 
 
 def run_workers(workers: Sequence[Worker], *, signals: bool = True) -> None:

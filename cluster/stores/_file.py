@@ -11,25 +11,26 @@ from typing import TypeVar
 from cluster.errors import SchemaMismatch, StoreError, StoreFull, StoreUnavailable
 from cluster.records import SCHEMA
 from cluster.stores._schema import TABLES
-from cluster.stores._turn import Turn
+from cluster.stores._transaction import Transaction
 
 T = TypeVar("T")
 
 
 def transact(
-    db: sqlite3.Connection, grp: str, offset: float, function: Callable[[Turn], T], writes: bool
-) -> tuple[T, bool]:
+    db: sqlite3.Connection, grp: str, offset: float, function: Callable[[Transaction], T], writes: bool
+) -> tuple[T, set[str]]:
+    """Call a function in a transaction; also return the hints to be given now that it is written."""
     db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
     try:
-        turn = Turn(db, grp, time.monotonic() + offset if offset else time.time())
-        result = function(turn)
-        turn.flush()
+        transaction = Transaction(db, grp, time.monotonic() + offset if offset else time.time())
+        result = function(transaction)
+        transaction.flush()
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-    return result, turn.readied
+    return result, transaction.topics
 
 
 def prepare(db: sqlite3.Connection, url: str) -> None:

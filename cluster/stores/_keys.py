@@ -37,3 +37,18 @@ def worker_lost(task: Task, losses: int, node: str, reason: str) -> bytes:
             "attempts": task.attempts + losses,
         }
     )
+
+
+def task_cancelled(task_id: str) -> bytes:
+    """The error of the results that a cancelled task leaves."""
+    return values.dumps(
+        {
+            "kind": "TaskCancelled",
+            "message": f"task {task_id} was cancelled",
+            "traceback": "",
+            "task_id": task_id,
+            "operation": "",
+            "worker": "",
+            "attempts": 0,
+        }
+    )

@@ -11,7 +11,10 @@ Rules that hold for every engine
    and nothing is written.
 6. A ready task is in a line by its rank. A claim costs no more than the logarithm of the line's length, and
    a member of a line by queue, operation and bucket of its partition key that it cannot serve costs nothing.
-7. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
+7. A task's end counts in its job, keeps its result there, and writes to the job's inbox, all in the same transaction.
+   A job's turn is a task with the job's id: so it is claimed, leased, fenced, lost and tried again like any other.
+   There is never more than one.
+8. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
    and repairing twice is the same as once.
 
 Raises everywhere: StoreUnavailable, and where something is written StoreFull.
@@ -29,10 +32,15 @@ from cluster.records import (
     Event,
     Finish,
     Guard,
+    Job,
+    JobState,
     Lock,
     Member,
+    NewJob,
+    NewSignal,
     NewTask,
     Repair,
+    Result,
     Statistics,
     Survey,
     Task,
@@ -75,7 +83,7 @@ class Store(Protocol):
     # -- hints
 
     def listen(self, *topics: str) -> Listener:
-        """Hear of "ready" (work for workers), "ended" or "ended:TASK", "node:NAME", "lead"."""
+        """Hear of "ready" (work for workers), "ended" or "ended:TASK", "job:JOB", "node:NAME", "lead"."""
 
     def ring(self, topic: str) -> None:
         """Give a hint. Never raises: a lost hint costs latency only."""
@@ -83,7 +91,9 @@ class Store(Protocol):
     # -- tasks
 
     def submit(self, tasks: Sequence[NewTask], *, guard: Guard | None = None) -> list[str]:
-        """Store all tasks or none; return for each "new", "known" (the id exists) or "merged".
+        """Store all tasks or none; return for each "new", "known" (the id exists), "merged", or "ended".
+
+        "ended": its job has ended, and it was not stored. A `job_id` that no job has is only kept.
 
         Raises QueueFull when a queue's limit would be passed; LeaseLost.
         """
@@ -114,7 +124,11 @@ class Store(Protocol):
         """What is dealt to a member and not marked as running yet; marks it."""
 
     def finish(self, node: str, ends: Sequence[Finish]) -> list[bool]:
-        """Report ends of executions; for each, whether it counts."""
+        """Report ends of executions; for each, whether it counts.
+
+        A task with an index that ends dead or cancelled leaves a failed result for those of its inputs that have none,
+        so every index of a job is accounted for. The turn of a job that is dead fails the job.
+        """
 
     def cancel(self, task_id: str) -> bool:
         """End a task that has not ended. Its worker finds out at its next heartbeat. False: it has ended."""
@@ -126,7 +140,13 @@ class Store(Protocol):
         """Read a task."""
 
     def tasks(
-        self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
+        self,
+        *,
+        state: str | None = None,
+        queue: str | None = None,
+        job_id: str | None = None,
+        limit: int = 100,
+        after: str = "",
     ) -> list[Task]:
         """Read tasks by id, those after `after`."""
 
@@ -143,6 +163,82 @@ class Store(Protocol):
 
     def queues(self) -> dict[str, dict[str, int]]:
         """The queues and what was configured for them."""
+
+    # -- jobs
+
+    def start(self, job: NewJob, tasks: Sequence[NewTask] = ()) -> tuple[str, str]:
+        """Start a job with its first tasks, all or nothing; return its id and "new", "known" or "merged".
+
+        "known": the id exists, and nothing was done. "merged": a living job has the name; its id is returned, the
+        params were put into its inbox (kind "restart"), and the tasks were not stored. A job with a class gets a row of
+        kind "start". Raises QueueFull.
+        """
+
+    def close_job(self, job_id: str) -> bool:
+        """Say that no more tasks come from outside. A job without a class finishes when all have ended.
+
+        False: there is no such job, or it has ended.
+        """
+
+    def signal(self, job_id: str, signal: NewSignal) -> str:
+        """Put a signal into a job's inbox: "taken", "known" (its id was there before), "ended" or "missing".
+
+        A job without a class obeys "cancel" and "finish" at once.
+        """
+
+    def reply(self, job_id: str, signal_id: str) -> bytes | None:
+        """Read what a signal was answered; None when it was not yet, or is not known (any more)."""
+
+    def change_job(self, job_id: str, state: JobState, *, by: str = "", reason: str = "") -> Job:
+        """Pause, suspend, resume (to RUNNING) or terminate a job from outside, without a turn.
+
+        Terminating cancels all its tasks, and its turn. Raises JobNotFound, and JobStateError when its state allows
+        no such change; the one it is in already is no error, but for the terminal ones.
+        """
+
+    def delete_job(self, job_id: str) -> bool:
+        """End a job, and forget it with its tasks, results and inbox. False: there is none."""
+
+    def job(self, job_id: str) -> Job | None:
+        """Read a job."""
+
+    def job_named(self, name: str) -> Job | None:
+        """Read the living job with this name, or the last one that had it."""
+
+    def jobs(
+        self,
+        *,
+        state: str | None = None,
+        name: str | None = None,
+        since: float | None = None,
+        limit: int = 100,
+        after: str = "",
+    ) -> list[Job]:
+        """Read jobs by id, those after `after`; `since`: created at this time of the store or later."""
+
+    def results(
+        self, job_id: str, *, after: int = 0, limit: int = 1000, max_bytes: int = 8 << 20
+    ) -> list[Result]:
+        """Read a job's results in the order of their arrival, those after the sequence number `after`.
+
+        At least one, if there is one, and then as many as have `max_bytes` together.
+        """
+
+    def results_at(
+        self, job_id: str, low: int, high: int, *, limit: int = 1000, max_bytes: int = 8 << 20
+    ) -> list[Result]:
+        """Read the results that have something of the inputs [low, high), by index."""
+
+    def acknowledge(self, job_id: str, seq: int, *, forget: bool = False) -> None:
+        """Note that the results up to `seq` were taken by their reader; with `forget` they are removed."""
+
+    def checkpoint(
+        self, node: str, task_id: str, fence: int, results: Sequence[Result], data: bytes | None = None
+    ) -> bool:
+        """Keep results of a running task, and its data, before its end. False: it is not this worker's any more.
+
+        The next execution of the task starts with `recorded` and `data` as they are then.
+        """
 
     # -- members
 
@@ -208,7 +304,11 @@ class Store(Protocol):
         """
 
     def purge(self, older_than: float, limit: int, *, journal: int, guard: Guard | None = None) -> int:
-        """Forget tasks that ended before so many seconds (dead ones stay), and all but the newest events."""
+        """Forget tasks that ended before so many seconds (dead ones stay), and all but the newest events.
+
+        Also jobs that ended before their ttl with all that is theirs, and inbox rows that were consumed so long ago.
+        It cancels what is left of the tasks of jobs that have ended.
+        """
 
     # -- the journal and what is configured
 

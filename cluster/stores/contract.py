@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from cluster.errors import LeaseLost, NameTaken, QueueFull
 from cluster.records import (
     MAX_PRIORITY,
     PRIORITY_STEP,
-    Assignment,
     Claim,
     Ending,
     Finish,
@@ -30,66 +28,14 @@ from cluster.records import (
     Repair,
     TaskState,
 )
+from cluster.stores._contract_words import OP
 from cluster.stores._keys import bucket_of
 from cluster.stores.base import Store
+from cluster.stores.contract_jobs import JobContract
 
-OP = "test:work"
 
-
-class StoreContract:
-    """See above."""
-
-    def open(self, group: str = "default") -> Store:
-        """Return a handle on the store under test."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def place(self) -> None:
-        """Override to prepare where the stores of one test are."""
-
-    @pytest.fixture(autouse=True)
-    def _opened(self, place: None) -> Iterator[None]:
-        self._handles: list[Store] = []
-        self.store = self.again()
-        self.join("w1")
-        self.join("w2")
-        yield
-        for handle in self._handles:
-            handle.wipe()
-        for handle in self._handles:
-            handle.close()
-
-    # -- words the tests are written in
-
-    def again(self, group: str = "default") -> Store:
-        handle = self.open(group)
-        self._handles.append(handle)
-        return handle
-
-    def join(self, node: str, ttl: float = 60.0, **more: Any) -> Member:
-        member = Member(node, f"{node}-1", more.pop("role", "worker"), ops=(OP,), slots=4, **more)
-        self.store.join(member, ttl)
-        return member
-
-    def submit(self, count: int = 1, **fields: Any) -> list[str]:
-        tasks = [NewTask(OP, b"%d" % i, **fields) for i in range(count)]
-        self.store.submit(tasks)
-        return [task.task_id for task in tasks]
-
-    def claim(self, count: int = 1, node: str = "w1", **more: Any) -> list[Claim]:
-        options: dict[str, Any] = {"queues": ["default"], "ops": [OP], "lease": 30.0, **more}
-        return self.store.claim(node, f"{node}-1", count, **options)[0]
-
-    def finish(self, claim: Claim, ending: Ending = Ending.DONE, node: str = "w1", **more: Any) -> bool:
-        return self.store.finish(node, [Finish(claim.task.task_id, claim.fence, ending, **more)])[0]
-
-    def state(self, task_id: str) -> str:
-        task = self.store.task(task_id)
-        assert task is not None
-        return task.state
-
-    def rows(self, task_id: str) -> list[Assignment]:
-        return [row for row in self.store.assignments() if row.task_id == task_id]
+class StoreContract(JobContract):
+    """See above. What it promises of jobs is in `contract_jobs`."""
 
     # -- submitting
 
@@ -720,6 +666,7 @@ def remove_assignments(store: Store, task_id: str) -> None:
 def _engine(store: Any) -> Any:
     if not hasattr(store, "plant"):
         raise TypeError(
-            "an engine under test has two more methods: plant(task, node, incarnation) and unassign(task)"
+            "an engine under test has three more methods: plant(task, node, incarnation), unassign(task) and "
+            "inventory()"
         )
     return store

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gevent.threadpool import ThreadPool
 
@@ -44,13 +44,20 @@ from cluster.stores._bells import Bells
 from cluster.stores._file import clock_offset, prepare, transact, translated
 from cluster.stores._keys import split_lane
 from cluster.stores._memory import Memory, MemoryListener
-from cluster.stores._turn import TASK, Turn, task_of
+from cluster.stores._schema import OF_GROUPS
+from cluster.stores._sqlite_jobs import SqliteJobs
+from cluster.stores._tasks import TASK, task_of
+from cluster.stores._transaction import Transaction
 from cluster.stores.base import Listener
 
 T = TypeVar("T")
 
+# What one claim does for jobs whose state has changed (see `_jobs`); the next one goes on.
+_CARRIED_ON: Final = 200
+_PASSED_OVER: Final = 1000
 
-class SqliteStore:
+
+class SqliteStore(SqliteJobs):
     """See `cluster.stores.base.Store`."""
 
     def __init__(
@@ -111,20 +118,20 @@ class SqliteStore:
             time.sleep(pause * random.random())
             pause = min(0.01, pause * 1.5)
 
-    def _call(self, function: Callable[[Turn], T], *, writes: bool = True) -> T:
+    def _call(self, function: Callable[[Transaction], T], *, writes: bool = True) -> T:
         if self._memory is not None:
             with self._memory.turn:
-                result, readied = transact(self._memory.db, self.group, 0.0, function, writes)
+                result, topics = transact(self._memory.db, self.group, 0.0, function, writes)
         else:
             pool = self._pool
             if pool is None:
                 raise StoreError(f"{self.url} was closed; open it again with open_store()")
-            result, readied = pool.apply(self._transact_in_thread, (function, writes))
-        if readied:
-            self.ring("ready")
+            result, topics = pool.apply(self._transact_in_thread, (function, writes))
+        for topic in topics:
+            self.ring(topic)
         return result
 
-    def _transact_in_thread(self, function: Callable[[Turn], T], writes: bool) -> tuple[T, bool]:
+    def _transact_in_thread(self, function: Callable[[Transaction], T], writes: bool) -> tuple[T, set[str]]:
         db = self._db
         assert db is not None
         return self._patiently(lambda: transact(db, self.group, self._offset, function, writes))
@@ -151,18 +158,8 @@ class SqliteStore:
         self._call(lambda t: t.declare())
 
     def wipe(self) -> None:
-        def wipe(t: Turn) -> None:
-            for table in (
-                "task",
-                "assignment",
-                "absorbed",
-                "member",
-                "lock",
-                "queue",
-                "event",
-                "counter",
-                "config",
-            ):
+        def wipe(t: Transaction) -> None:
+            for table in OF_GROUPS:
                 t.db.execute(f"DELETE FROM {table} WHERE grp = ?", (t.grp,))  # noqa: S608  a name of ours
             t.db.execute("DELETE FROM grp WHERE name = ?", (t.grp,))
 
@@ -171,14 +168,14 @@ class SqliteStore:
     # -- hints ---------------------------------------------------------------------------------------------
 
     def listen(self, *topics: str) -> Listener:
-        # A client waits for one task; here all of those share the topic.
-        names = tuple({"ended" if topic.startswith("ended:") else topic for topic in topics})
+        names = tuple(set(map(_shared, topics)))
         if self._memory is not None:
             return MemoryListener(self._memory, {f"{self.group}\x1f{name}" for name in names})
         assert self._bells is not None
         return self._bells.listen(names)
 
     def ring(self, topic: str) -> None:
+        topic = _shared(topic)
         if self._memory is not None:
             self._memory.ring(f"{self.group}\x1f{topic}")
         elif self._bells is not None:
@@ -187,7 +184,7 @@ class SqliteStore:
     # -- tasks ---------------------------------------------------------------------------------------------
 
     def submit(self, tasks: Sequence[NewTask], *, guard: Guard | None = None) -> list[str]:
-        def submit(t: Turn) -> list[str]:
+        def submit(t: Transaction) -> list[str]:
             t.check(guard)
             t.check_room(tasks)
             outcomes = []
@@ -218,19 +215,24 @@ class SqliteStore:
         known = frozenset(ops)
         ours = None if buckets is None else frozenset(map(str, buckets))
 
-        def claim(t: Turn) -> tuple[list[Claim], float | None]:
+        def claim(t: Transaction) -> tuple[list[Claim], float | None]:
             t.check(guard)
             t.check_member(node, incarnation)
             for end in ends:
                 t.finish(node, end)
+            t.carry_on_all(_CARRIED_ON)
             t.promote(100)
             claims: list[Claim] = []
+            passed = 0  # over, for their jobs do not let them run
             for queue in queues:
-                if len(claims) == count:
-                    break
-                heads = t.heads(queue, known, ours, count - len(claims))
-                claims.extend(t.give(task_id, node, incarnation, lease, by) for task_id in heads)
-            return claims, t.next_due()
+                while len(claims) < count and passed < _PASSED_OVER:
+                    heads = t.heads(queue, known, ours, count - len(claims))
+                    given = [t.give(task_id, node, incarnation, lease, by) for task_id in heads]
+                    claims.extend(claim for claim in given if claim is not None)
+                    passed += given.count(None)
+                    if None not in given:
+                        break
+            return claims, 0.0 if passed >= _PASSED_OVER else t.next_due()
 
         claims, due = self._call(claim)
         if ends:
@@ -241,7 +243,7 @@ class SqliteStore:
         return claims, due
 
     def assigned(self, node: str, incarnation: str) -> list[Claim]:
-        def assigned(t: Turn) -> list[Claim]:
+        def assigned(t: Transaction) -> list[Claim]:
             t.check_member(node, incarnation)
             rows = t.db.execute(
                 "SELECT task_id, fence FROM assignment WHERE grp = ? AND node = ? AND running = 0",
@@ -249,7 +251,11 @@ class SqliteStore:
             ).fetchall()
             t.db.execute("UPDATE assignment SET running = 1 WHERE grp = ? AND node = ?", (t.grp, node))
             found = ((t.task(task_id), fence) for task_id, fence in rows)
-            return [Claim(task, fence) for task, fence in found if task and task.state == TaskState.ASSIGNED]
+            return [
+                Claim(task, fence, t.turn_of(task))
+                for task, fence in found
+                if task and task.state == TaskState.ASSIGNED
+            ]
 
         return self._call(assigned)
 
@@ -262,54 +268,24 @@ class SqliteStore:
         return outcomes
 
     def cancel(self, task_id: str) -> bool:
-        def cancel(t: Turn) -> list[str] | None:
-            row = t.db.execute("SELECT state FROM task WHERE grp = ? AND id = ?", (t.grp, task_id)).fetchone()
-            if row is None or row[0] not in ("scheduled", "blocked", "ready", "assigned"):
-                return None
-            nodes = [
-                n
-                for (n,) in t.db.execute(
-                    "SELECT node FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id)
-                )
-            ]
-            t.end(task_id, TaskState.CANCELLED)
-            t.note("cancel", task_id)
-            return nodes
-
-        nodes = self._call(cancel)
-        for node in nodes or ():
-            self.ring(f"node:{node}")
-        if nodes is not None:
-            self.ring("ended")
-        return nodes is not None
+        return self._call(lambda t: t.cancel(task_id))
 
     def replay(self, task_ids: Sequence[str]) -> int:
-        def replay(t: Turn) -> int:
-            replayed = 0
-            for task_id in task_ids:
-                task = t.task(task_id)
-                if task is None or task.state != TaskState.DEAD:
-                    continue
-                t.db.execute(
-                    "UPDATE task SET attempts = 0, losses = 0, ended = NULL, error = NULL, deadline = NULL "
-                    "WHERE grp = ? AND id = ?",
-                    (t.grp, task_id),
-                )
-                t.settle(task_id, task.queue, task.ordering_key, due=t.now, priority=task.priority)
-                t.count("replayed")
-                t.note("replay", task_id)
-                replayed += 1
-            return replayed
-
-        return self._call(replay)
+        return self._call(lambda t: sum(map(t.replay, task_ids)))
 
     def task(self, task_id: str) -> Task | None:
         return self._call(lambda t: t.task(task_id, whole=True), writes=False)
 
     def tasks(
-        self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
+        self,
+        *,
+        state: str | None = None,
+        queue: str | None = None,
+        job_id: str | None = None,
+        limit: int = 100,
+        after: str = "",
     ) -> list[Task]:
-        def tasks(t: Turn) -> list[Task]:
+        def tasks(t: Transaction) -> list[Task]:
             where, values = "grp = ? AND id > ?", [t.grp, after]
             if state == TaskState.DEAD:
                 where += " AND state = 'dead'"  # as a literal, so that SQLite takes the index of the dead
@@ -317,6 +293,8 @@ class SqliteStore:
                 where, values = f"{where} AND state = ?", [*values, state]
             if queue is not None:
                 where, values = f"{where} AND queue = ?", [*values, queue]
+            if job_id:
+                where, values = f"{where} AND job = ? AND job <> ''", [*values, job_id]
             return [
                 task_of(row)
                 for row in t.db.execute(
@@ -334,7 +312,7 @@ class SqliteStore:
         )
 
     def statistics(self) -> Statistics:
-        def statistics(t: Turn) -> Statistics:
+        def statistics(t: Transaction) -> Statistics:
             tasks: dict[str, dict[str, int]] = {}
             for queue, state, count in t.db.execute(
                 "SELECT queue, state, n FROM tally WHERE grp = ?", (t.grp,)
@@ -359,7 +337,7 @@ class SqliteStore:
     def configure_queue(
         self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
     ) -> None:
-        def configure(t: Turn) -> None:
+        def configure(t: Transaction) -> None:
             t.declare()
             t.db.execute("INSERT OR IGNORE INTO queue (grp, name) VALUES (?, ?)", (t.grp, queue))
             if max_waiting is not None:
@@ -388,7 +366,7 @@ class SqliteStore:
     def reserve(
         self, node: str, role: str, *, spawn_id: str, grace: float, limit: int, by: str = "", host: str = ""
     ) -> bool:
-        def reserve(t: Turn) -> bool:
+        def reserve(t: Transaction) -> bool:
             there = t.members()
             if any(m.spawn_id == spawn_id or m.node == node for m in there):
                 return False
@@ -401,7 +379,7 @@ class SqliteStore:
         return self._call(reserve)
 
     def join(self, member: Member, ttl: float) -> None:
-        def join(t: Turn) -> None:
+        def join(t: Transaction) -> None:
             for other in t.members():
                 if other.spawn_id and other.spawn_id == member.spawn_id and other.state == "joining":
                     t.db.execute("DELETE FROM member WHERE grp = ? AND node = ?", (t.grp, other.node))
@@ -420,7 +398,7 @@ class SqliteStore:
         self.ring("lead")
 
     def renew(self, member: Member, ttl: float, lease: float, running: Sequence[str] = ()) -> Beat:
-        def renew(t: Turn) -> Beat:
+        def renew(t: Transaction) -> Beat:
             state = t.check_member(member.node, member.incarnation)
             row = t.db.execute(
                 "SELECT joined FROM member WHERE grp = ? AND node = ?", (t.grp, member.node)
@@ -440,7 +418,7 @@ class SqliteStore:
         return self._call(renew)
 
     def leave(self, node: str, incarnation: str, reason: str = "") -> None:
-        def leave(t: Turn) -> None:
+        def leave(t: Transaction) -> None:
             gone = t.db.execute(
                 "DELETE FROM member WHERE grp = ? AND node = ? AND incarnation = ?",
                 (t.grp, node, incarnation),
@@ -453,7 +431,7 @@ class SqliteStore:
         self.ring("lead")
 
     def drain(self, node: str) -> bool:
-        def drain(t: Turn) -> bool:
+        def drain(t: Transaction) -> bool:
             changed = t.db.execute(
                 "UPDATE member SET state = 'draining' WHERE grp = ? AND node = ? AND state <> 'draining'",
                 (t.grp, node),
@@ -472,7 +450,7 @@ class SqliteStore:
     # -- locks ---------------------------------------------------------------------------------------------
 
     def acquire(self, name: str, holder: str, ttl: float) -> Lock:
-        def acquire(t: Turn) -> Lock:
+        def acquire(t: Transaction) -> Lock:
             held = t.lock(name)
             if held is not None and held.lease_until > t.now:
                 if held.holder != holder:
@@ -502,7 +480,7 @@ class SqliteStore:
         )
 
     def release(self, name: str, fence: int) -> bool:
-        def release(t: Turn) -> bool:
+        def release(t: Transaction) -> bool:
             held = t.lock(name)
             if held is None or held.fence != fence:
                 return False
@@ -515,7 +493,7 @@ class SqliteStore:
         return released
 
     def lock(self, name: str) -> Lock | None:
-        def read(t: Turn) -> Lock | None:
+        def read(t: Transaction) -> Lock | None:
             held = t.lock(name)
             return held if held is not None and held.lease_until > t.now else None
 
@@ -524,7 +502,7 @@ class SqliteStore:
     # -- the coordinator -----------------------------------------------------------------------------------
 
     def promote(self, limit: int, *, guard: Guard | None = None) -> int:
-        def promote(t: Turn) -> int:
+        def promote(t: Transaction) -> int:
             t.check(guard)
             return t.promote(limit)
 
@@ -534,7 +512,7 @@ class SqliteStore:
         return self._call(lambda t: t.survey(limit, unknown_after), writes=False)
 
     def repair(self, repairs: Sequence[Repair], *, guard: Guard | None = None) -> int:
-        def repair(t: Turn) -> int:
+        def repair(t: Transaction) -> int:
             t.check(guard)
             by = guard.lock if guard else ""
             return sum(t.repair(one, by) for one in repairs)
@@ -548,17 +526,18 @@ class SqliteStore:
         return applied
 
     def purge(self, older_than: float, limit: int, *, journal: int, guard: Guard | None = None) -> int:
-        def purge(t: Turn) -> int:
+        def purge(t: Transaction) -> int:
             t.check(guard)
             t.db.execute(
                 "DELETE FROM event WHERE grp = ? AND seq <= (SELECT max(seq) FROM event WHERE grp = ?) - ?",
                 (t.grp, t.grp, journal),
             )
-            return t.db.execute(
+            done = t.db.execute(
                 "DELETE FROM task WHERE rowid IN (SELECT rowid FROM task WHERE grp = ? AND ended < ? "
                 "AND ended IS NOT NULL AND state <> 'dead' LIMIT ?)",
                 (t.grp, t.now - older_than, limit),
             ).rowcount
+            return done + t.purge_jobs(older_than, limit - done)
 
         return self._call(purge)
 
@@ -581,7 +560,7 @@ class SqliteStore:
         )
 
     def put(self, key: str, value: str) -> None:
-        def put(t: Turn) -> None:
+        def put(t: Transaction) -> None:
             t.declare()
             if value:
                 t.db.execute("INSERT OR REPLACE INTO config VALUES (?, ?, ?)", (t.grp, key, value))
@@ -591,7 +570,7 @@ class SqliteStore:
         self._call(put)
 
     def get(self, key: str) -> str:
-        def get(t: Turn) -> str:
+        def get(t: Transaction) -> str:
             row = t.db.execute("SELECT value FROM config WHERE grp = ? AND key = ?", (t.grp, key)).fetchone()
             return row[0] if row else ""
 
@@ -602,7 +581,7 @@ class SqliteStore:
     def plant(self, task_id: str, node: str, incarnation: str) -> int:
         """Write an assignment that nobody decided."""
 
-        def plant(t: Turn) -> int:
+        def plant(t: Transaction) -> int:
             fence = t.draw("#fence")
             t.db.execute(
                 "INSERT INTO assignment VALUES (?, ?, ?, ?, ?, 1, ?, ?, 1, 'test')",
@@ -612,8 +591,27 @@ class SqliteStore:
 
         return self._call(plant)
 
+    def inventory(self) -> dict[str, int]:
+        """How many rows there are of the group in each table that has some, but for counts and the journal."""
+
+        def inventory(t: Transaction) -> dict[str, int]:
+            counts = {
+                table: t.db.execute(f"SELECT count(*) FROM {table} WHERE grp = ?", (t.grp,)).fetchone()[0]  # noqa: S608
+                for table in OF_GROUPS
+                if table not in ("event", "counter", "tally")
+            }
+            return {table: count for table, count in counts.items() if count}
+
+        return self._call(inventory, writes=False)
+
     def unassign(self, task_id: str) -> None:
         """Lose the assignments of a task."""
         self._call(
             lambda t: t.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (t.grp, task_id))
         )
+
+
+def _shared(topic: str) -> str:
+    """A client waits for one task or job; here all of those share the topic."""
+    kind, colon, _ = topic.partition(":")
+    return kind if colon and kind in ("ended", "job") else topic

@@ -39,13 +39,15 @@ class TestRedis(StoreContract):
 
 
 class _Foreign:
-    """An engine as somebody else would write it: it has what the contract says, and the two methods for tests."""
+    """An engine as somebody else would write it: it has what the contract says, and the three methods for tests."""
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
 
     def __getattr__(self, name: str) -> object:
-        if name not in {*dir(Store), "url", "group", "plant", "unassign"} or name.startswith("_"):
+        if name not in {*dir(Store), "url", "group", "plant", "unassign", "inventory"} or name.startswith(
+            "_"
+        ):
             raise AttributeError(f"the contract has no {name}")
         return getattr(self._inner, name)
 
