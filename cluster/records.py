@@ -304,6 +304,13 @@ class Finish:
     ] = ()  # DONE, of a task with an index: results of the inputs that have none yet
     turn: TurnEnd | None = None  # TURN
 
+    def __post_init__(self) -> None:
+        if (self.ending == Ending.TURN) != (self.turn is not None):
+            raise ValueError(
+                f"the end of {self.task_id} is {str(self.ending)!r} with{'' if self.turn else 'out'} a TurnEnd; "
+                "Ending.TURN, and no other, has one: Finish(..., Ending.TURN, turn=TurnEnd(...))"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from cluster.errors import JobNotFound, JobStateError, StoreError
 from cluster.records import (
     JOB_ENDED,
     Job,
@@ -27,6 +26,7 @@ from cluster.records import (
     Turn,
     TurnEnd,
 )
+from cluster.stores import _refusals as refusals
 from cluster.stores._inbox import Inboxes
 from cluster.stores._tasks import LIVING
 
@@ -86,10 +86,7 @@ class Jobs(Inboxes):
         if before is not None and not before.hidden:
             return new.job_id, "known"
         if before is not None or (new.cls and self.state(new.job_id) is not None):
-            raise JobStateError(
-                f"{new.job_id!r} is the id of {'a job that is being deleted' if before else 'a task'}; "
-                "start the job with another one"
-            )
+            raise refusals.id_taken(new.job_id, by_job=before is not None)
         merged = self.restarted(new.job_id)
         folded = new.name.casefold()
         if merged is None and folded:
@@ -182,9 +179,9 @@ class Jobs(Inboxes):
     def change_job(self, job_id: str, state: JobState, by: str, reason: str) -> Job:
         job = self.standing(job_id)
         if job is None or job.hidden:
-            raise JobNotFound(f"there is no job {job_id!r} in group {self.grp!r}")
+            raise refusals.job_missing(job_id, self.grp)
         if job.ended or state not in (JobState.RUNNING, *_AT_REST, JobState.TERMINATED):
-            raise state_error(job_id, job.state, state)
+            raise refusals.illegal_change(job_id, job.state, state)
         if state == JobState.TERMINATED:
             self.end_job(job_id, state, by=by, reason=reason)
         elif state != job.state and (job.state, state) != (JobState.CREATED, JobState.RUNNING):
@@ -299,7 +296,9 @@ class Jobs(Inboxes):
         """The same for the jobs that have leftovers."""
         done = 0
         for job_id, state in self.db.execute(
-            "SELECT id, state FROM job WHERE grp = ? AND leftover = 1 LIMIT 20", (self.grp,)
+            # By name: the planner takes the primary key, which every claim would pay for.
+            "SELECT id, state FROM job INDEXED BY job_leftover WHERE grp = ? AND leftover = 1 LIMIT 20",
+            (self.grp,),
         ).fetchall():
             if done < limit:
                 done += self.carry_on(job_id, JobState(state), limit - done)
@@ -349,16 +348,19 @@ class Jobs(Inboxes):
             self.hold(task.task_id, task.job_id)
         return not job.ended and job.state not in _AT_REST, None
 
+    def turn_job(self, task: Task) -> Job | None:
+        job = self.job(task.job_id) if task.task_id == task.job_id else None
+        return job if job is not None and job.cls else None
+
     def turn_of(self, task: Task) -> Turn | None:
         """What a task is given besides, if it is a turn."""
-        job = self.job(task.job_id) if task.task_id == task.job_id else None
-        return Turn(job, self.take(task.job_id)) if job is not None and job.cls else None
+        job = self.turn_job(task)
+        return None if job is None else Turn(job, self.take(task.job_id))
 
     def end_turn(self, task: Task, end: TurnEnd, fence: int, node: str) -> None:
         job_id = task.job_id
         job = self.standing(job_id)
-        if job is None or not job.cls or task.task_id != job_id:
-            raise StoreError(f"task {task.task_id} is no turn of a job, and cannot end as one")
+        assert job is not None
         self.consume(job_id, end.consumed)
         self.answer(job_id, end.replies)
         self.set_timers(job_id, end.timers)
@@ -549,18 +551,6 @@ class Jobs(Inboxes):
                 self.db.execute(f"DELETE FROM {table} WHERE grp = ? AND id = ?", (self.grp, job_id))  # noqa: S608
             done += 1
         return done
-
-
-def state_error(job_id: str, old: str, new: str) -> JobStateError:
-    """Say why a job cannot change so."""
-    if old in JOB_ENDED:
-        what = f"job {job_id!r} has ended, it is {old}, and cannot be {new}; start a new one"
-    else:
-        what = (
-            f"job {job_id!r} is {old}, and is not made {new} from outside; "
-            "it can be made running, paused, suspended or terminated"
-        )
-    return JobStateError(what, job_state=old)
 
 
 def job_of(row: tuple[Any, ...]) -> Job:

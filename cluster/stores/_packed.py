@@ -7,7 +7,22 @@ from typing import Any
 
 import msgpack
 
-from cluster.records import Assignment, Lock, Member, NewTask, Task, TaskState
+from cluster.records import (
+    Assignment,
+    Finish,
+    Inbox,
+    Job,
+    JobState,
+    Lock,
+    Member,
+    NewJob,
+    NewTask,
+    Notify,
+    Result,
+    Task,
+    TaskState,
+    Turn,
+)
 from cluster.stores._keys import lane_of
 
 
@@ -24,6 +39,26 @@ def new_row(task: NewTask) -> dict[str, Any]:
     row = {name: getattr(task, name) for name in NewTask.__slots__}
     row["lane"] = lane_of(task.queue, task.op, task.partition_key)
     return {name: value for name, value in row.items() if value is not None}
+
+
+def end_row(end: Finish) -> dict[str, Any]:
+    row = asdict(end)
+    row["children"] = [new_row(child) for child in end.children]
+    return row
+
+
+def job_row(job: NewJob) -> dict[str, Any]:
+    row = {name: getattr(job, name) for name in NewJob.__slots__}
+    return {**row, "folded": job.name.casefold()}
+
+
+def turn_row(job: NewJob) -> dict[str, Any]:
+    """The task that a job's turns are."""
+    return new_row(
+        NewTask(
+            job.cls, b"", job.queue, job.job_id, job.priority, max_losses=job.max_losses, job_id=job.job_id
+        )
+    )
 
 
 def pairs(flat: list[bytes]) -> dict[str, bytes]:
@@ -58,6 +93,9 @@ def task_of(row: list[Any]) -> Task:
         deadline=float(f["deadline"]) if "deadline" in f else None,
         job_id=text(f, "job") or "",
         meta=f.get("meta", b""),
+        index=int(f["index"]) if "index" in f else None,
+        weight=int(f.get("weight", 1)),
+        recorded=int(f.get("recorded", 0)),
         more=tuple(more or ()),
         merged_into=text(f, "merged_into") or "",
         ended=float(f["ended"]) if "ended" in f else None,
@@ -65,6 +103,67 @@ def task_of(row: list[Any]) -> Task:
         error=f.get("error"),
         worker=text(f, "worker") or "",
     )
+
+
+def job_of(row: list[Any]) -> Job:
+    job_id, flat = row
+    f = pairs(flat)
+    return Job(
+        job_id=job_id.decode(),
+        cls=text(f, "cls") or "",
+        state=JobState(f["state"].decode()),
+        name=text(f, "name") or "",
+        queue=text(f, "queue") or "",
+        description=text(f, "description") or "",
+        created=float(f["created"]),
+        updated=float(f["updated"]),
+        ended=float(f["ended"]) if "ended" in f else None,
+        by=text(f, "by") or "",
+        reason=text(f, "reason") or "",
+        params=f["params"],
+        data=f.get("data", b""),
+        result=f.get("result"),
+        error=f.get("error"),
+        total=int(f["total"]),
+        done=int(f["done"]),
+        failed=int(f["failed"]),
+        closed=f["closed"] == b"1",
+        notify=Notify(f["notify"].decode()),
+        fail_fast=f["fail_fast"] == b"1",
+        ttl=float(f["ttl"]) if "ttl" in f else None,
+        meta=f["meta"],
+        acknowledged=int(f.get("acknowledged", 0)),
+        version=int(f["version"]),
+    )
+
+
+def inbox_of(row: dict[bytes, Any]) -> Inbox:
+    f = {key.decode(): value for key, value in row.items()}
+    return Inbox(
+        seq=f["seq"],
+        kind=f["kind"].decode(),
+        row_id=text(f, "row_id") or "",
+        name=text(f, "name") or "",
+        body=f.get("body", b""),
+        state=text(f, "state") or "",
+        index=f.get("index"),
+        weight=f.get("weight", 1),
+        meta=f.get("meta", b""),
+        by=text(f, "by") or "",
+        at=float(f["at"]),
+    )
+
+
+def turn_of(row: Any) -> Turn | None:
+    if not row:
+        return None
+    job, inbox = row
+    return Turn(job_of(job), tuple(inbox_of(each) for each in inbox or ()))
+
+
+def result_of(row: dict[bytes, Any]) -> Result:
+    f = {key.decode(): value for key, value in row.items()}
+    return Result(f["index"], f["count"], f["value"], bool(f["failed"]), f["seq"], f["task_id"].decode())
 
 
 def assignment_of(row: dict[bytes, Any]) -> Assignment:

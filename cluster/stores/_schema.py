@@ -78,6 +78,7 @@ CREATE TABLE inbox (
     once TEXT,                   -- a signal's id, kept after it was consumed
     consumed REAL, reply BLOB, PRIMARY KEY (grp, job, seq)
 );
+CREATE INDEX inbox_timer ON inbox (grp, job, row_id) WHERE kind = 'timer';
 CREATE INDEX inbox_new ON inbox (grp, job, seq) WHERE consumed IS NULL;
 CREATE UNIQUE INDEX inbox_once ON inbox (grp, once, job) WHERE once IS NOT NULL;
 CREATE INDEX inbox_consumed ON inbox (grp, consumed) WHERE consumed IS NOT NULL;

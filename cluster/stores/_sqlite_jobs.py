@@ -44,13 +44,10 @@ class SqliteJobs:
         return self._call(lambda t: t.job(job_id), writes=False)
 
     def job_named(self, name: str) -> Job | None:
-        folded = name.casefold()
-
         def named(t: Transaction) -> Job | None:
-            # A living one is the last that got the name.
-            found = t.jobs(
-                "folded = ? AND folded <> ''", [folded], "ORDER BY ended IS NULL DESC, created DESC", 1
-            )
+            condition, values = "folded = ? AND folded <> ''", [name.casefold()]
+            found = t.jobs(f"{condition} AND ended IS NULL", values, "", 1)
+            found = found or t.jobs(condition, values, "ORDER BY created DESC", 1)
             return found[0] if found else None
 
         return self._call(named, writes=False)
@@ -69,6 +66,8 @@ class SqliteJobs:
             where, values = f"{where} AND state = ?", [*values, state]
         if name is not None:
             where, values = f"{where} AND folded = ?", [*values, name.casefold()]
+            if name:
+                where += " AND folded <> ''"  # said too, so that SQLite takes the index of the names
         if since is not None:
             where, values = f"{where} AND created >= ?", [*values, since]
         return self._call(lambda t: t.jobs(where, values, "ORDER BY id", limit), writes=False)

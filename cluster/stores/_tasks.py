@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from cluster.errors import QueueFull, StoreError
+from cluster.errors import QueueFull
 from cluster.records import (
     MAX_PRIORITY,
     PRIORITY_STEP,
     Claim,
     Ending,
     Finish,
+    Job,
     NewTask,
     Result,
     Task,
@@ -49,6 +50,10 @@ class Tasks(Members):
     @abstractmethod
     def admit(self, task: Task) -> tuple[bool, Turn | None]:
         """Whether a task may be given to a worker now, and what it is given besides if it is a turn."""
+
+    @abstractmethod
+    def turn_job(self, task: Task) -> Job | None:
+        """The job of which this task is the turn."""
 
     @abstractmethod
     def end_turn(self, task: Task, end: TurnEnd, fence: int, node: str) -> None:
@@ -296,7 +301,7 @@ class Tasks(Members):
 
     def finish(self, node: str, end: Finish) -> bool:
         task = self.running(end.task_id, node, end.fence)
-        if task is None:
+        if task is None or (end.ending == Ending.TURN and self.turn_job(task) is None):
             self.count("stale_completions")
             self.note("stale", end.task_id, node, f"{end.ending} {end.fence}")
             return False
@@ -338,10 +343,7 @@ class Tasks(Members):
                 self.end(end.task_id, TaskState.CANCELLED, node, error)
                 self.note("cancel", end.task_id, node)
             case Ending.TURN:
-                if end.turn is None:
-                    raise StoreError(
-                        f"the end of turn {end.task_id} says nothing of the job; give Finish(turn=...)"
-                    )
+                assert end.turn is not None
                 self.end_turn(task, end.turn, end.fence, node)
         for child in end.children:
             self.insert(child)

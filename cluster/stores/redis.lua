@@ -7,9 +7,11 @@
 --   assigned     set of ids                             a:ID        hash node -> assignment
 --   leases       zset lease -> ID\31NODE                w:NODE      set of ids
 --   k:Q\31KEY    id, the head of an ordering key        kb:Q\31KEY  list of ids blocked behind it
---   c:Q\31OP\31KEY  id, who absorbs a coalesce key      ab:ID       list, the arguments it absorbed
+--   c:Q\31OP\31KEY\31JOB  id, who absorbs a coalesce key  ab:ID   list, the arguments it absorbed
 --   deadlines, ended, dead, ids   zsets of ids          tally, cnt, n, members, locks, queues, cfg   hashes
 --   ev           stream, the journal
+-- The keys of jobs, and what is done with them, are in redis_jobs.lua, which follows this file; redis_call.lua, the
+-- end of the script, makes the call.
 local P, call = KEYS[1], redis.call
 local A = cmsgpack.unpack(ARGV[2])
 local time = call('TIME')
@@ -17,6 +19,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local SEP = '\31'
 
 local readied = false -- a task became ready, or has a date: workers should hear of it
+local jobs = {} -- what redis_jobs.lua adds: the tasks tell it, and ask it
 
 local function key(kind, name) return P .. kind .. ':' .. name end
 local function ring(topic) call('PUBLISH', P .. topic, '!') end
@@ -34,17 +37,19 @@ end
 
 -- Move a task to another state: out of the structure it is in, into the one where it is looked for.
 local function move(id, to)
-  local f = call('HMGET', key('t', id), 'queue', 'lane', 'state', 'rank', 'ordering_key', 'coalesce_key', 'op', 'due')
-  local queue, lane, from, rank, okey, ckey, op, due = unpack(f)
+  local f = call('HMGET', key('t', id), 'queue', 'lane', 'state', 'rank', 'ordering_key', 'coalesce_key', 'op', 'due',
+    'job', 'counted')
+  local queue, lane, from, rank, okey, ckey, op, due, job, counted = unpack(f)
   if from == 'ready' then
     call('ZREM', key('l', lane), id)
     if call('EXISTS', key('l', lane)) == 0 then call('ZREM', P .. 'lanes', lane) end
   elseif from == 'scheduled' then
     call('ZREM', P .. 'due', id)
     if ckey then
-      local absorber = key('c', queue .. SEP .. op .. SEP .. ckey)
+      local absorber = key('c', queue .. SEP .. op .. SEP .. ckey .. SEP .. (job or ''))
       if call('GET', absorber) == id then call('DEL', absorber) end
     end
+  elseif from == 'idle' then call('ZREM', P .. 'due', id)
   elseif from == 'assigned' then call('SREM', P .. 'assigned', id)
   elseif from == 'blocked' then call('LREM', key('kb', queue .. SEP .. okey), 1, id)
   elseif from == 'dead' then call('ZREM', P .. 'dead', id)
@@ -55,22 +60,36 @@ local function move(id, to)
     readied = true
   elseif to == 'scheduled' then
     call('ZADD', P .. 'due', due, id)
-    if ckey then call('SET', key('c', queue .. SEP .. op .. SEP .. ckey), id) end
+    if ckey then call('SET', key('c', queue .. SEP .. op .. SEP .. ckey .. SEP .. (job or '')), id) end
     readied = true
   elseif to == 'assigned' then call('SADD', P .. 'assigned', id)
   elseif to == 'blocked' then call('RPUSH', key('kb', queue .. SEP .. okey), id)
+  elseif to == 'idle' then
+    if tonumber(due) > 0 then
+      call('ZADD', P .. 'due', due, id)
+      readied = true
+    end
+  elseif to == 'held' then -- it is where its job has it
   elseif to == 'dead' then call('ZADD', P .. 'dead', 0, id)
   else call('ZADD', P .. 'ended', now, id)
   end
+  if counted then jobs.moved(job, id, from, to, rank) end
   set(id, 'state', to)
   if from then call('HINCRBY', P .. 'tally', queue .. SEP .. from, -1) end
   call('HINCRBY', P .. 'tally', queue .. SEP .. to, 1)
 end
 
+-- Ready, at the place of its rank, which is the old one when it was given to somebody and never done.
+local function back_in_line(id)
+  set(id, 'ready_since', now)
+  move(id, 'ready')
+  jobs.hold(id)
+end
+
 local function make_ready(id)
   local priority = math.max(-1000, math.min(1000, tonumber(get(id, 'priority'))))
-  set(id, 'rank', draw('rank') - priority * 1000, 'ready_since', now)
-  move(id, 'ready')
+  set(id, 'rank', draw('rank') - priority * 1000)
+  back_in_line(id)
 end
 
 local function schedule(id, due)
@@ -104,7 +123,7 @@ local function remove_assignment(id, node)
 end
 
 -- Move a task to a terminal state, and its ordering key on to the next task.
-local function finish_task(id, state)
+local function finish_task(id, state, by, error)
   for _, node in ipairs(call('HKEYS', key('a', id))) do remove_assignment(id, node) end
   set(id, 'ended', now)
   call('ZREM', P .. 'deadlines', id)
@@ -116,11 +135,19 @@ local function finish_task(id, state)
     if following then settle(following, tonumber(get(following, 'due'))) end
   end
   ring('ended:' .. id)
+  jobs.account(id, state, by or '', error)
+end
+
+local LIVING = {scheduled = true, blocked = true, ready = true, held = true, idle = true, assigned = true}
+local function living(id) return LIVING[get(id, 'state') or ''] or false end
+
+local function ring_holders(id)
+  for _, node in ipairs(call('HKEYS', key('a', id))) do ring('node:' .. node) end
 end
 
 local function die(id, error, by)
   set(id, 'error', error)
-  finish_task(id, 'dead')
+  finish_task(id, 'dead', by, error)
   count('dead')
   note('dead', id, by)
 end
@@ -132,7 +159,7 @@ local function drop(id, node, fence, reason, by)
   remove_assignment(id, node)
   note('revoke', id, by, node .. ' ' .. fence .. ' ' .. reason)
   if call('EXISTS', key('a', id)) == 1 or get(id, 'state') ~= 'assigned' then return false, true end
-  move(id, 'ready')
+  back_in_line(id)
   return true, true
 end
 
@@ -150,18 +177,8 @@ local function promote(limit)
   return #ids
 end
 
-local function insert(new)
-  local id = new.task_id
-  if call('EXISTS', key('t', id)) == 1 then
-    count('duplicates')
-    return 'known'
-  end
-  local due = math.max(now, new.not_before or (now + new.delay))
-  local absorber
-  if new.coalesce_key then
-    absorber = call('GET', key('c', new.queue .. SEP .. new.op .. SEP .. new.coalesce_key))
-    if absorber and tonumber(get(absorber, 'due')) <= now then absorber = false end
-  end
+-- Write a task's row; `move` makes it be found.
+local function write(new, due, counted, absorber)
   local f = {
     'queue', new.queue, 'op', new.op, 'lane', new.lane, 'priority', new.priority, 'created', now, 'due', due,
     'max_losses', new.max_losses, 'args', absorber and '' or new.args,
@@ -177,11 +194,32 @@ local function insert(new)
   field('coalesce_key', new.coalesce_key)
   field('deadline', new.deadline and now + new.deadline)
   field('job', new.job_id ~= '' and new.job_id)
+  field('counted', counted > 0 and counted)
+  field('index', new.index)
+  field('weight', new.weight ~= 1 and new.weight)
   field('meta', new.meta ~= '' and new.meta)
   field('merged_into', absorber)
   field('ended', absorber and now)
-  set(id, unpack(f))
-  call('ZADD', P .. 'ids', 0, id)
+  set(new.task_id, unpack(f))
+  call('ZADD', P .. 'ids', 0, new.task_id)
+  if new.job_id ~= '' then call('ZADD', key('jt', new.job_id), 0, new.task_id) end
+end
+
+local function insert(new)
+  local id = new.task_id
+  if call('EXISTS', key('t', id)) == 1 then
+    count('duplicates')
+    return 'known'
+  end
+  local due = math.max(now, new.not_before or (now + new.delay))
+  local absorber
+  if new.coalesce_key then
+    absorber = call('GET', key('c', new.queue .. SEP .. new.op .. SEP .. new.coalesce_key .. SEP .. new.job_id))
+    if absorber and tonumber(get(absorber, 'due')) <= now then absorber = false end
+  end
+  local counted = (absorber or new.job_id == '') and 0 or jobs.enlist(new)
+  if not counted then return 'ended' end
+  write(new, due, counted, absorber)
   if absorber then
     call('RPUSH', key('ab', absorber), new.args)
     move(id, 'merged')
@@ -196,7 +234,7 @@ end
 
 local function waiting(queue)
   local total = 0
-  for _, state in ipairs({'scheduled', 'blocked', 'ready'}) do
+  for _, state in ipairs({'scheduled', 'blocked', 'ready', 'held'}) do
     total = total + tonumber(call('HGET', P .. 'tally', queue .. SEP .. state) or 0)
   end
   return total
@@ -275,7 +313,8 @@ local calls = {}
 
 function calls.now() return now end
 
-function calls.submit()
+-- The refusal of tasks that a queue has no room for.
+local function no_room()
   local coming = {}
   for _, new in ipairs(A.tasks) do coming[new.queue] = (coming[new.queue] or 0) + 1 end
   for queue, number in pairs(coming) do
@@ -293,15 +332,25 @@ function calls.submit()
       end
     end
   end
+end
+
+function calls.submit()
+  local refusal = no_room()
+  if refusal then return refusal end
   local outcomes = {}
   for i, new in ipairs(A.tasks) do outcomes[i] = insert(new) end
   return outcomes
 end
 
+-- Whether this execution of a task counts.
+local function runs(id, node, fence)
+  local packed = call('HGET', key('a', id), node)
+  return packed and cmsgpack.unpack(packed).fence == fence and get(id, 'state') == 'assigned'
+end
+
 local function finish_one(node, e)
   local id = e.task_id
-  local packed = call('HGET', key('a', id), node)
-  if not packed or cmsgpack.unpack(packed).fence ~= e.fence or get(id, 'state') ~= 'assigned' then
+  if not runs(id, node, e.fence) or e.ending == 'turn' and not jobs.is_turn(id) then
     count('stale_completions')
     note('stale', id, node, e.ending .. ' ' .. e.fence)
     return false
@@ -310,9 +359,11 @@ local function finish_one(node, e)
   if e.data then set(id, 'data', e.data) end
   if e.ending == 'done' then
     set(id, 'result', e.payload)
-    finish_task(id, 'done')
+    local failure = jobs.keep_results(id, e.results)
+    finish_task(id, 'done', node)
     count('completed')
     note('done', id, node, '' .. e.fence)
+    if failure then jobs.fail_fast(get(id, 'job'), failure, node) end
   elseif e.ending == 'dead' then
     call('HINCRBY', key('t', id), 'attempts', 1)
     die(id, e.payload, node)
@@ -332,10 +383,13 @@ local function finish_one(node, e)
   elseif e.ending == 'released' then
     drop(id, node, e.fence, 'released', node)
   elseif e.ending == 'cancelled' then
-    finish_task(id, 'cancelled')
+    finish_task(id, 'cancelled', node, e.payload)
     note('cancel', id, node)
+  elseif e.ending == 'turn' then
+    jobs.end_turn(id, e.turn, e.fence, node)
   end
   for _, child in ipairs(e.children or {}) do insert(child) end
+  jobs.settle()
   return true
 end
 
@@ -345,48 +399,69 @@ function calls.finish()
   return outcomes
 end
 
+-- The tasks to be run next in one queue, at most `need`, each with its rank.
+local function heads_of(queue, need, ops, buckets)
+  local heads = {}
+  for _, lane in ipairs(call('ZRANGEBYLEX', P .. 'lanes', '[' .. queue .. SEP, '(' .. queue .. ' ')) do
+    local _, op, bucket = lane_parts(lane)
+    if ops[op] and (bucket == '' or not buckets or buckets[bucket]) then
+      local line = call('ZRANGE', key('l', lane), 0, need - 1, 'WITHSCORES')
+      for i = 1, #line, 2 do heads[#heads + 1] = {line[i], tonumber(line[i + 1])} end
+    end
+  end
+  table.sort(heads, function(a, b) return a[2] < b[2] end)
+  return heads
+end
+
+local function give(id)
+  local fence = draw('fence')
+  set(id, 'worker', A.node)
+  move(id, 'assigned')
+  local by = A.by ~= '' and A.by or A.node
+  call('HSET', key('a', id), A.node, cmsgpack.pack({
+    incarnation = A.incarnation, fence = fence, attempt = tonumber(get(id, 'attempts') or 0) + 1, since = now,
+    running = A.by == '', by = by}))
+  call('ZADD', P .. 'leases', now + A.lease, id .. SEP .. A.node)
+  call('SADD', key('w', A.node), id)
+  count('claimed')
+  note('assign', id, by, A.node .. ' ' .. fence)
+  return {whole(id), fence, jobs.turn_of(id)}
+end
+
+-- What one claim does for jobs whose state has changed (see redis_jobs.lua); the next one goes on.
+local CARRIED_ON, PASSED_OVER = 200, 1000
+
 function calls.claim()
   local lost = member_lost(A.node, A.incarnation)
   if lost then return lost end
   for _, e in ipairs(A.ends or {}) do finish_one(A.node, e) end
+  jobs.carry_on_all(CARRIED_ON)
   promote(100)
   local ops, buckets = {}, A.buckets and {}
   for _, op in ipairs(A.ops) do ops[op] = true end
   for _, bucket in ipairs(A.buckets or {}) do buckets[tostring(bucket)] = true end
-  local claims = {}
+  local claims, passed = {}, 0 -- over, for their jobs do not let them run
   for _, queue in ipairs(A.queues) do
-    local need = A.count - #claims
-    if need == 0 then break end
     local config = unpacked('queues', queue)
-    if not (config and config.paused == 1) then
-      local heads = {}
-      for _, lane in ipairs(call('ZRANGEBYLEX', P .. 'lanes', '[' .. queue .. SEP, '(' .. queue .. ' ')) do
-        local _, op, bucket = lane_parts(lane)
-        if ops[op] and (bucket == '' or not buckets or buckets[bucket]) then
-          local line = call('ZRANGE', key('l', lane), 0, need - 1, 'WITHSCORES')
-          for i = 1, #line, 2 do heads[#heads + 1] = {line[i], tonumber(line[i + 1])} end
-        end
-      end
-      table.sort(heads, function(a, b) return a[2] < b[2] end)
+    local more = not (config and config.paused == 1)
+    while more and #claims < A.count and passed < PASSED_OVER do
+      more = false
+      local need = A.count - #claims
+      local heads = heads_of(queue, need, ops, buckets)
       for i = 1, math.min(need, #heads) do
         local id = heads[i][1]
-        local fence = draw('fence')
-        set(id, 'worker', A.node)
-        move(id, 'assigned')
-        local by = A.by ~= '' and A.by or A.node
-        call('HSET', key('a', id), A.node, cmsgpack.pack({
-          incarnation = A.incarnation, fence = fence, attempt = tonumber(get(id, 'attempts') or 0) + 1, since = now,
-          running = A.by == '', by = by}))
-        call('ZADD', P .. 'leases', now + A.lease, id .. SEP .. A.node)
-        call('SADD', key('w', A.node), id)
-        count('claimed')
-        note('assign', id, by, A.node .. ' ' .. fence)
-        claims[#claims + 1] = {whole(id), fence}
+        if jobs.admit(id) then
+          claims[#claims + 1] = give(id)
+        else
+          passed = passed + 1
+          more = true
+        end
       end
     end
   end
   if #claims > 0 and A.by ~= '' then ring('node:' .. A.node) end
   local first = call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
+  if passed >= PASSED_OVER then return {claims, 0} end
   return {claims, first[2] and math.max(0, tonumber(first[2]) - now) or -1}
 end
 
@@ -400,26 +475,24 @@ function calls.assigned()
     if row and not row.running then
       row.running = true
       call('HSET', key('a', id), A.node, cmsgpack.pack(row))
-      if get(id, 'state') == 'assigned' then claims[#claims + 1] = {whole(id), row.fence} end
+      if get(id, 'state') == 'assigned' then claims[#claims + 1] = {whole(id), row.fence, jobs.turn_of(id)} end
     end
   end
   return claims
 end
 
 function calls.cancel()
-  local state = get(A.task_id, 'state')
-  if not state or state == 'done' or state == 'dead' or state == 'cancelled' or state == 'merged' then return false end
-  local nodes = call('HKEYS', key('a', A.task_id))
-  finish_task(A.task_id, 'cancelled')
+  if not living(A.task_id) then return false end
+  ring_holders(A.task_id)
+  finish_task(A.task_id, 'cancelled', '', A.error)
   note('cancel', A.task_id)
-  for _, node in ipairs(nodes) do ring('node:' .. node) end
   return true
 end
 
 function calls.replay()
   local replayed = 0
   for _, id in ipairs(A.task_ids) do
-    if get(id, 'state') == 'dead' then
+    if get(id, 'state') == 'dead' and jobs.unaccount(id) then
       call('HDEL', key('t', id), 'ended', 'error', 'deadline', 'attempts', 'losses')
       settle(id, now)
       count('replayed')
@@ -434,9 +507,9 @@ function calls.task() return whole(A.task_id) end
 
 function calls.tasks()
   local found, after = {}, A.after
-  local source = A.state == 'dead' and 'dead' or 'ids'
+  local source = A.job_id and key('jt', A.job_id) or P .. (A.state == 'dead' and 'dead' or 'ids')
   while true do
-    local ids = call('ZRANGEBYLEX', P .. source, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, 500)
+    local ids = call('ZRANGEBYLEX', source, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, 500)
     for _, id in ipairs(ids) do
       local state, queue = unpack(call('HMGET', key('t', id), 'state', 'queue'))
       if (not A.state or state == A.state) and (not A.queue or queue == A.queue) then
@@ -644,15 +717,14 @@ local function repair_one(r, by)
     local _, dropped = drop(r.task_id, r.node, r.fence, r.reason, by)
     return dropped
   end
-  local state = get(r.task_id, 'state')
   if r.kind == 'requeue' then
-    if state ~= 'assigned' or call('EXISTS', key('a', r.task_id)) == 1 then return false end
-    move(r.task_id, 'ready')
+    if get(r.task_id, 'state') ~= 'assigned' or call('EXISTS', key('a', r.task_id)) == 1 then return false end
+    back_in_line(r.task_id)
     count('requeued')
     note('requeue', r.task_id, by)
     return true
   end
-  if state == 'scheduled' or state == 'blocked' or state == 'ready' or state == 'assigned' then
+  if living(r.task_id) then
     die(r.task_id, r.payload, by)
     return true
   end
@@ -668,17 +740,19 @@ function calls.repair()
   return applied
 end
 
+local function remove_task(id)
+  local queue, state, job = unpack(call('HMGET', key('t', id), 'queue', 'state', 'job'))
+  call('HINCRBY', P .. 'tally', queue .. SEP .. state, -1)
+  call('DEL', key('t', id), key('ab', id))
+  for _, set_of in ipairs({'ids', 'ended', 'dead'}) do call('ZREM', P .. set_of, id) end
+  if job then call('ZREM', key('jt', job), id) end
+end
+
 function calls.purge()
   call('XTRIM', P .. 'ev', 'MAXLEN', A.journal)
   local ids = call('ZRANGEBYSCORE', P .. 'ended', '-inf', now - A.older_than, 'LIMIT', 0, A.limit)
-  for _, id in ipairs(ids) do
-    local queue, state = unpack(call('HMGET', key('t', id), 'queue', 'state'))
-    call('HINCRBY', P .. 'tally', queue .. SEP .. state, -1)
-    call('DEL', key('t', id), key('ab', id))
-    call('ZREM', P .. 'ids', id)
-    call('ZREM', P .. 'ended', id)
-  end
-  return #ids
+  for _, id in ipairs(ids) do remove_task(id) end
+  return #ids + jobs.purge(now - A.older_than, A.limit - #ids)
 end
 
 function calls.note() note(A.kind, A.subject, A.by, A.detail) end
@@ -706,9 +780,3 @@ end
 function calls.unassign()
   for _, node in ipairs(call('HKEYS', key('a', A.task_id))) do remove_assignment(A.task_id, node) end
 end
-
-local refusal = guard_lost()
-local answer
-if refusal then answer = refusal else answer = calls[ARGV[1]]() end
-if readied then ring('ready') end
-return cmsgpack.pack(answer or false)

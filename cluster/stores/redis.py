@@ -1,6 +1,6 @@
 """The Redis engine: many processes on many machines, by a server that people already run.
 
-Every call is one Lua script (redis.lua), so it happens entirely or not at all, and reads the server's clock.
+Every call is one Lua script, joined of redis*.lua, so it happens entirely or not at all, and reads the server's clock.
 Sockets are gevent's, so a tasklet that waits for the server holds up no other; nothing is patched.
 
 The server has to keep what it is given: `maxmemory-policy noeviction`, and `appendonly yes` to survive its own
@@ -39,6 +39,7 @@ from cluster.records import (
     Assignment,
     Beat,
     Claim,
+    Ending,
     Event,
     Finish,
     Guard,
@@ -50,10 +51,12 @@ from cluster.records import (
     Survey,
     Task,
 )
+from cluster.stores import _refusals as refusals
 from cluster.stores._connections import CONNECTIONS
-from cluster.stores._keys import split_lane, worker_lost
+from cluster.stores._keys import split_lane, task_cancelled, worker_lost
 from cluster.stores._packed import (
     assignment_of,
+    end_row,
     lock_of,
     member_of,
     member_row,
@@ -61,19 +64,24 @@ from cluster.stores._packed import (
     packed,
     pairs,
     task_of,
+    turn_of,
 )
+from cluster.stores._redis_jobs import RedisJobs
 from cluster.stores.base import Listener
 
-_SCRIPT: Final = (files("cluster.stores") / "redis.lua").read_text(encoding="utf-8")
+_SCRIPT: Final = "".join(
+    (files("cluster.stores") / name).read_text(encoding="utf-8")
+    for name in ("redis.lua", "redis_jobs.lua", "redis_call.lua")
+)
 _GROUPS: Final = "tk:groups"
 _SCHEMA: Final = "tk:schema"
-_GROWING: Final = frozenset({"submit", "put", "configure_queue"})
+_GROWING: Final = frozenset({"submit", "put", "configure_queue", "start", "signal"})
 _CALL_SECONDS: Final = (
     2.0  # for one answer; a server that froze for longer is asked again on a new connection
 )
 
 
-class RedisStore:
+class RedisStore(RedisJobs):
     """See `cluster.stores.base.Store`."""
 
     def __init__(self, url: str, group: str, *, patience: float = 10.0) -> None:
@@ -179,6 +187,13 @@ class RedisStore:
                 f"a node named {node!r} is in group {self.group!r} already (pid {pid} on {host}); "
                 f"choose another name, or wait {seconds:.1f} s if it has just died"
             )
+        if kind == b"job-missing":
+            return refusals.job_missing(values[0], self.group)
+        if kind == b"job-id":
+            job_id, by_job = values
+            return refusals.id_taken(job_id, by_job=bool(by_job))
+        if kind == b"job-state":
+            return refusals.illegal_change(*values)
         queue, room, number, waiting, limit = values
         return QueueFull(
             f"queue {queue!r} takes {room} more tasks and not {number}: {waiting} wait, its limit is {limit}",
@@ -284,11 +299,13 @@ class RedisStore:
         )
         if ends:
             fail_point("finish-committed")
-        return [Claim(task_of(row), fence) for row, fence in claims], None if due < 0 else due
+        return [
+            Claim(task_of(row), fence, turn_of(turn)) for row, fence, turn in claims
+        ], None if due < 0 else due
 
     def assigned(self, node: str, incarnation: str) -> list[Claim]:
         rows = self._call("assigned", node=node, incarnation=incarnation)
-        return [Claim(task_of(row), fence) for row, fence in rows or ()]
+        return [Claim(task_of(row), fence, turn_of(turn)) for row, fence, turn in rows or ()]
 
     def finish(self, node: str, ends: Sequence[Finish]) -> list[bool]:
         if not ends:
@@ -298,16 +315,17 @@ class RedisStore:
         return [bool(outcome) for outcome in outcomes]
 
     def _end(self, node: str, end: Finish) -> dict[str, Any]:
-        row = asdict(end)
-        row["children"] = [new_row(child) for child in end.children]
-        if end.ending == "lost":  # the script cannot write an error, so it is given the one it may need
+        row = end_row(end)
+        if end.ending == Ending.LOST:  # the script cannot write an error, so it is given the one it may need
             task = self.task(end.task_id)
             if task is not None:
                 row["payload"] = worker_lost(task, task.losses + 1, node, "the process that ran it died")
+        elif end.ending == Ending.CANCELLED:
+            row["payload"] = end.payload or task_cancelled(end.task_id)
         return row
 
     def cancel(self, task_id: str) -> bool:
-        return bool(self._call("cancel", task_id=task_id))
+        return bool(self._call("cancel", task_id=task_id, error=task_cancelled(task_id)))
 
     def replay(self, task_ids: Sequence[str]) -> int:
         return int(self._call("replay", task_ids=list(task_ids)))
@@ -317,12 +335,16 @@ class RedisStore:
         return task_of(row) if row else None
 
     def tasks(
-        self, *, state: str | None = None, queue: str | None = None, limit: int = 100, after: str = ""
+        self,
+        *,
+        state: str | None = None,
+        queue: str | None = None,
+        job_id: str | None = None,
+        limit: int = 100,
+        after: str = "",
     ) -> list[Task]:
-        return [
-            task_of(row)
-            for row in self._call("tasks", state=state, queue=queue, limit=limit, after=after) or ()
-        ]
+        rows = self._call("tasks", state=state, queue=queue, job_id=job_id or None, limit=limit, after=after)
+        return [task_of(row) for row in rows or ()]
 
     def assignments(self, node: str | None = None) -> list[Assignment]:
         return [assignment_of(row) for row in self._call("assignments", node=node) or ()]
@@ -456,6 +478,11 @@ class RedisStore:
     def plant(self, task_id: str, node: str, incarnation: str) -> int:
         """Write an assignment that nobody decided."""
         return int(self._call("plant", task_id=task_id, node=node, incarnation=incarnation))
+
+    def inventory(self) -> dict[str, int]:
+        """How many things there are of each kind of key, but for counts and the journal."""
+        keys = list(self._redis.scan_iter(match=_escaped(self._prefix) + "*", count=1000))
+        return {kind.decode(): size for kind, size in (self._call("inventory", keys=keys) or {}).items()}
 
     def unassign(self, task_id: str) -> None:
         """Lose the assignments of a task."""
