@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
 import sys
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from cluster import jobs
     from cluster.settings import Settings
     from cluster.stores import Store
+
+log = logging.getLogger("cluster")
 
 _FIRST_PAUSE = 0.02  # seconds between two looks when no hint comes; grows
 _LONGEST_PAUSE = 1.0
@@ -222,7 +225,9 @@ class JobClient:
         pause = _FIRST_PAUSE
         while True:
             try:
-                return JobHandle(self, *self.store.start(job, tasks))
+                handle = JobHandle(self, *self.store.start(job, tasks))
+                log.debug("job %s (%s) was started: %s", handle.job_id, job.cls, handle.started)
+                return handle
             except QueueFull as error:
                 limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
                 if len(tasks) + 1 > limit or (deadline is not None and monotonic() + pause > deadline):
@@ -278,6 +283,7 @@ class JobClient:
             named = self.store.job_named(job)
             if named is not None:
                 job_id, taken = named.job_id, self.store.signal(named.job_id, new)
+        log.debug("job %s: signal %s (%s) was sent: %s", job_id, new.name, new.signal_id, taken)
         if taken == "missing":
             return Reply(status="not_found", signal_id=new.signal_id)
         with _Watch(self.store, job_id, timeout) as watch:
@@ -377,9 +383,11 @@ class _Watch:
         self._deadline = None if self._timeout is None else monotonic() + self._timeout
         self._pause = _FIRST_PAUSE
 
-    def wait(self) -> bool:
-        """Wait until it is worth a look; False when the time is over."""
+    def wait(self, at_most: float | None = None) -> bool:
+        """Wait until it is worth a look; False when the time is over. Never longer than `at_most`."""
         left = self._pause if self._deadline is None else min(self._pause, self._deadline - monotonic())
+        if at_most is not None:
+            left = min(left, at_most)
         if left <= 0:
             return False
         if self._listener is None:  # what came before this is seen by the look that follows at once

@@ -26,11 +26,13 @@ LOST = "lost"  # its process died
 OVERRAN = "overran"  # its process was killed, for it had passed its hard limit
 DROPPED = "dropped"  # its process was killed, for it did not obey a cancellation
 Report = Callable[[Any, Claim, str, dict[str, Any]], None]  # the slot first
-Recorded = Callable[[Claim, list[dict[str, Any]]], None]  # results of a task that goes on
+Recorded = Callable[..., None]  # claim, results of a task that goes on, and its data, if that is to be kept
 
 
 class Slot:
-    """One executor process at a time, and the task it runs."""
+    """One executor process at a time, and the task it runs. `only_turns`: none but turns of jobs."""
+
+    only_turns = False
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class Slot:
                 self.progress = (rest[1], rest[2])
         elif kind == frames.RECORDED:
             if self.claim is not None and rest[0] == self.claim.task.task_id:
-                self._recorded(self.claim, rest[1])
+                self._recorded(self.claim, *rest[1:])
         elif kind == frames.ENDED and self.claim is not None and self.claim.task.task_id == rest[0]:
             self._ended(rest[1], rest[2])
 
@@ -233,6 +235,7 @@ class Slot:
 class InlineSlot:
     """A slot that runs operations in the agent's own process: for `memory:` and tests, where nothing is killed."""
 
+    only_turns = False
     pid = 0
     asked = False
     failures = 0
@@ -303,7 +306,7 @@ class _InlineLink:
     def send(self, *frame: Any) -> None:
         """Results that a task records. Progress is for processes."""
         if frame[0] == frames.RECORDED and self._slot.claim is not None:
-            self._recorded(self._slot.claim, frame[2])
+            self._recorded(self._slot.claim, *frame[2:])
 
 
 def _policy(row: dict[str, Any]) -> Policy:

@@ -17,7 +17,9 @@ import gevent
 
 from cluster import codecs
 from cluster._identity import new_name
-from cluster._job_handle import JobClient
+from cluster._job_handle import JobClient, JobHandle
+from cluster.directives.session import Session
+from cluster.directives.stream import Directive
 from cluster.errors import (
     InvalidArguments,
     LeaseLost,
@@ -197,6 +199,31 @@ class Client(JobClient):
         healer = Healer(self.store, self.settings, f"client-{socket.gethostname()}-{os.getpid()}")
         return healer.spawn("coordinator", 1)
 
+    # -- directives ----------------------------------------------------------------------------------------
+
+    def run(self, what: Any, params: Any = None, **options: Any) -> Any:
+        """Run a directive, or a job of a class, and return what comes of it; what is interrupted is ended. Blocks.
+
+        The options of a directive are those of `cluster.directives.Options`. Raises OperationError, JobTimeout, and
+        what `start` raises.
+        """
+        if isinstance(what, Directive):
+            return what.run(self, **options)
+        return super().run(what, params, **options)
+
+    def start(self, what: Any, params: Any = None, **options: Any) -> Any:
+        """Start a job of a class, see `JobClient.start`; or a directive, which goes on when this process ends."""
+        if isinstance(what, Directive):
+            return what.start(self, **options)
+        return super().start(what, params, **options)
+
+    def session(self, *, id: str | None = None, ttl: float | None = None) -> Session:
+        """A sender of tasks and a receiver of what comes of them, which are nobody else's; see `Session`.
+
+        With an `id` that is known, the session is taken up again: what was not acknowledged is delivered again.
+        """
+        return Session(self, id=id, ttl=ttl)
+
     # -- tasks ---------------------------------------------------------------------------------------------
 
     def submit(self, op: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
@@ -257,10 +284,19 @@ class Client(JobClient):
                 )
             self._known = True
 
-    def attach(self, task_id: str) -> TaskHandle:
-        """A handle on a task that somebody submitted. Raises TaskNotFound."""
-        self.task(task_id)
-        return TaskHandle(self, task_id)
+    def attach(self, id: str, *, inputs: Iterable[Any] | None = None) -> Any:
+        """A handle on what somebody submitted or started, by its id: a task, a job, a directive.
+
+        A directive whose inputs had no known number goes on being fed if they are given: all of them, from the first
+        one on. Raises TaskNotFound.
+        """
+        job = self.store.job(id)
+        if job is None:
+            self.task(id)
+            return TaskHandle(self, id)
+        from cluster.directives import durable
+
+        return durable.attach(self, id, inputs) if durable.is_directive(job) else JobHandle(self, id)
 
     def task(self, task_id: str) -> Task:
         """Read a task. Raises TaskNotFound."""

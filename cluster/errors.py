@@ -139,8 +139,9 @@ class OperationError(ClusterError):
 
     def __str__(self) -> str:
         where = f" on {self.worker}" if self.worker else ""
+        which = f" {self.task_id}" if self.task_id else ""
         text = (
-            f"task {self.task_id} ({self.operation}) failed for good after {self.attempts} "
+            f"task{which} ({self.operation}) failed for good after {self.attempts} "
             f"attempt{'s' if self.attempts != 1 else ''}{where}: {self.kind}: {self.message}"
         )
         return f"{text}\n\n{self.traceback_text}" if self.traceback_text else text

@@ -22,9 +22,14 @@ from types import FrameType
 from typing import Any, Protocol
 
 from cluster import _frames as frames, codecs
+from cluster._logs import IdsLog
 from cluster._recorder import Recorder, results_of
 from cluster._tracebacks import traceback_from_theirs
 from cluster._turns import take_turn
+from cluster.directives import (
+    chunks,
+    fold_job as _fold_job,  # noqa: F401  its class is among the operations of every executor
+)
 from cluster.errors import InvalidArguments, UnknownCodec, UnknownOperation
 from cluster.jobs import JobOperation
 from cluster.operations import (
@@ -38,7 +43,20 @@ from cluster.operations import (
     make_task,
     operations,
 )
-from cluster.records import Inbox, Job, JobState, NewTask, Notify, Result, Turn
+from cluster.records import (
+    Claim,
+    Ending,
+    Finish,
+    Inbox,
+    Job,
+    JobState,
+    NewTask,
+    Notify,
+    Result,
+    Timer,
+    Turn,
+    TurnEnd,
+)
 from net import values
 from tasklets import NotSendable
 from tasklets.freezing import describe_exception
@@ -159,6 +177,12 @@ class Context:
     def results(self, returned: Any) -> list[Result]:
         """What is left to be kept of its inputs' results when the operation has returned."""
         return [] if self._recorder is None else list(results_of(returned, self._recorder))
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry the ids of the task and of its job."""
+        job = f" of job {self.job_id}" if self.job_id else ""
+        return IdsLog(logging.getLogger("cluster.task"), {"ids": f"task {self.task_id}{job}"})
 
     def progress(self, done: float, total: float) -> None:
         """Say how far it is; `cluster tasks` shows it."""
@@ -312,6 +336,8 @@ def execute(
             if "turn" in told:
                 return _turned(operation, told, link, max_payload)
             calls = tuple(codecs.decode(one) for one in (args, *more))
+            if chunks.is_chunk(calls[0]):
+                return _did_chunk(calls[0], codecs.codec_of(args), told, link, max_payload)
             context = Context(
                 told,
                 tuple(call[0] for call in calls),
@@ -334,8 +360,64 @@ def execute(
         return frames.RETURNED, {"payload": payload, "children": children, "results": results}
     except Cancelled:
         return frames.STOPPED, {}
+    except chunks.InputFailed as failed:
+        return frames.RAISED, {
+            **failed.details,
+            "transient": False,
+            "after": None,
+        }  # it was tried again already
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
-        return frames.RAISED, _described(error, operation)
+        return frames.RAISED, described(error, operation)
+
+
+def told_of(claim: Claim, worker: str, grace: float = 10.0) -> dict[str, Any]:
+    """What `execute` is told of a claimed task besides its arguments. `grace` is what a job's `on_cancel` has."""
+    task = claim.task
+    told: dict[str, Any] = {
+        "task_id": task.task_id,
+        "fence": claim.fence,
+        "attempt": task.attempts + 1,
+        "step": task.step,
+        "data": task.data,
+        "job_id": task.job_id,
+        "meta": task.meta,
+        "worker": worker,
+        "index": task.index,
+        "weight": task.weight,
+        "recorded": task.recorded,
+    }
+    if claim.turn is not None:
+        told.update(turn=asdict(claim.turn), grace=grace)
+    return told
+
+
+def end_of(claim: Claim, kind: str, details: dict[str, Any]) -> Finish | None:
+    """What to report of an execution that went well; None when it failed, or stopped."""
+    task_id, fence = claim.task.task_id, claim.fence
+    children = tuple(NewTask(**row) for row in details.get("children", ()))
+    match kind:
+        case frames.RETURNED:
+            results = tuple(Result(**row) for row in details["results"])
+            return Finish(task_id, fence, Ending.DONE, details["payload"], children=children, results=results)
+        case frames.TURNED:
+            return Finish(task_id, fence, Ending.TURN, turn=_turn_end(details["turn"]), children=children)
+        case frames.CONTINUES:
+            return Finish(
+                task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
+                children=children,
+            )  # fmt: skip
+    return None
+
+
+def _turn_end(row: dict[str, Any]) -> TurnEnd:
+    return TurnEnd(
+        **{
+            **row,
+            "state": None if row["state"] is None else JobState(row["state"]),
+            "replies": tuple((signal_id, reply) for signal_id, reply in row["replies"]),
+            "timers": tuple(Timer(**one) for one in row["timers"]),
+        }
+    )
 
 
 def _packed_children(children: Sequence[NewTask], max_payload: int) -> list[dict[str, Any]]:
@@ -366,6 +448,40 @@ def _turned(
     return frames.TURNED, {"turn": asdict(end), "children": _packed_children(children, max_payload)}
 
 
+def _did_chunk(
+    call: Sequence[Any], codec: str, told: dict[str, Any], link: Link | None, max_payload: int
+) -> tuple[str, dict[str, Any]]:
+    """Do a chunk of a directive. What it has done is recorded now and then, so that a crash repeats little."""
+    context = Context(told, (), link)
+    program, inputs = chunks.unpack(call)
+    index, folds = told.get("index") or 0, program.fold is not None
+
+    def rows_of(rows: Sequence[chunks.Row]) -> list[dict[str, Any]]:
+        return [asdict(Result(index + row.offset, row.size, row.value, row.failed)) for row in rows]
+
+    def keep(rows: Sequence[chunks.Row], done: int, part: tuple[Any, ...]) -> None:
+        assert link is not None
+        data = values.dumps({"done": done, "part": part}) if folds else None
+        if len(data or b"") <= max_payload:
+            link.send(frames.RECORDED, told["task_id"], rows_of(rows), data)
+
+    around = chunks.Surroundings(
+        context,
+        codec,
+        alone=len(inputs) == 1 or (folds and not program.steps and told.get("index") is None),
+        recorded=context.data.get("done", 0) if folds else told.get("recorded", 0),
+        part=context.data.get("part", ()),
+        max_bytes=max_payload,
+        keep=keep if link is not None else None,
+        limited=_time_limit if isinstance(link, _Link) else None,
+    )
+    produced = chunks.run_chunk(program, inputs, around)
+    payload = codecs.encode(produced.part if folds else None, codec)
+    _check_size("what it was folded to", len(payload), max_payload)
+    children = _packed_children(context.children, max_payload)
+    return frames.RETURNED, {"payload": payload, "children": children, "results": rows_of(produced.rows)}
+
+
 def turn_of(row: dict[str, Any]) -> Turn:
     """The turn of what a frame has of it: `dataclasses.asdict`, whatever that went through."""
     job = Job(
@@ -381,7 +497,8 @@ def _check_size(what: str, size: int, limit: int) -> None:
         )
 
 
-def _described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:
+def described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:
+    """What is told of a failure: kind, message, traceback, whether another execution may help, and after how long."""
     kind, message, text = describe_exception(error)
     after = error.after if isinstance(error, Transient) else None
     return {

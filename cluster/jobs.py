@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cluster import codecs
+from cluster._logs import IdsLog
 from cluster.errors import ClusterError, InvalidArguments, OperationError, TaskCancelled, UnknownOperation
 from cluster.operations import Fatal, Next, Operation, Policy, Retry, name_of, operations, register
 from cluster.records import Job as JobRecord, JobState, NewJob, NewTask, Notify, Timer
@@ -95,7 +96,7 @@ class Job:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        register(JobOperation(cls, name_of(cls), Policy()))
+        register(JobOperation(cls, name_of(cls), Policy(turns=True)))
 
     # -- handlers ------------------------------------------------------------------------------------------
 
@@ -152,6 +153,10 @@ class Job:
         """What it remembers from turn to turn: values that can travel. Lists become tuples after each handler."""
         return self._effects.data
 
+    @data.setter
+    def data(self, value: Mapping[str, Any]) -> None:
+        self._effects.data = dict(value)
+
     @property
     def done(self) -> int:
         """How many inputs of its tasks have ended well, of those that its handlers were told of."""
@@ -177,7 +182,7 @@ class Job:
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose lines carry the job's id."""
-        return _JobLog(logging.getLogger("cluster.job"), {"job_id": self.job_id})
+        return IdsLog(logging.getLogger("cluster.job"), {"ids": f"job {self.job_id}"})
 
     @property
     def _counts_itself(self) -> bool:
@@ -244,11 +249,6 @@ class Job:
             self._effects.error = values.dumps(described)
             self._effects.state = JobState.FAILED
             self._effects.reason = f"{described['kind']}: {described['message']}"[:500]
-
-
-class _JobLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # it is not generic when the program runs
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        return f"job {(self.extra or {})['job_id']}: {msg}", kwargs
 
 
 def error_of(error: Exception | str, job: Job) -> dict[str, Any]:
@@ -345,7 +345,7 @@ def job(
     """
 
     def decorate(cls: C) -> C:
-        policy = Policy(queue, retry, time_limit, hard_limit, max_losses)
+        policy = Policy(queue, retry, time_limit, hard_limit, max_losses, turns=True)
         defaults = {"priority": priority, "notify": Notify(notify), "fail_fast": fail_fast, "ttl": ttl}
         operation = JobOperation(
             cls, name or name_of(cls), policy, transient=transient, fatal=fatal, defaults=defaults
@@ -417,7 +417,9 @@ def inputs_of(index: int | None, weight: int) -> int:
 
 
 def kept_data(data: Mapping[str, Any], effects: Effects) -> bytes:
-    """The bytes of a job's data: what it keeps itself, and how far its handlers were told. Raises NotSendable."""
+    """The bytes of a job's data: its own, and how far its handlers were told. Raises NotSendable, Fatal."""
+    if "." in data:
+        raise Fatal('the key "." of a job\'s data is its own; choose another')
     told = (effects.done, effects.failed, effects.cancelled)
     whole = {**data, ".": told} if any(told) else data
     return values.dumps(whole) if whole else b""

@@ -101,10 +101,13 @@ class Policy:
     max_losses: int = 3
     coalesce: float | None = None  # seconds that a task with a coalesce key waits for others
     on_failure: str | None = None  # of a task that is dead: "terminate" fails its job, "ignore" does not
+    turns: bool = False  # it is a job class, and its tasks are turns
 
 
 class Operation(Generic[P, R]):
     """A function that workers can be asked to run. Made by `@operation`."""
+
+    bound_as: type[Bound] | None = None  # what it is when it was made with its values, if not a Bound
 
     def __init__(
         self,
@@ -139,7 +142,7 @@ class Operation(Generic[P, R]):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function here and now; of a class, make the operation with its values."""
         if self.is_class:
-            return Bound(self, self.function(*args, **kwargs))
+            return (self.bound_as or Bound)(self, self.function(*args, **kwargs))
         if self.takes_context and not (args and hasattr(args[0], "task_id")):
             from cluster.executor import Context
 

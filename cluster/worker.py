@@ -15,7 +15,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster._slots import InlineSlot, Slot
 from cluster._turns import forced_cancel
 from cluster.errors import LeaseLost, NameTaken, StoreError
-from cluster.records import Claim, Ending, Finish, JobState, NewTask, Result, Timer, TurnEnd
+from cluster.executor import end_of, told_of
+from cluster.records import Claim, Ending, Finish, JobState, Result
 from cluster.settings import Settings
 from cluster.stores import Store
 
@@ -40,6 +41,9 @@ log = logging.getLogger("cluster")
 UNHEARD = (
     2  # heartbeats that a row must be ours without our knowing it, before we say that the claim was lost
 )
+# Seconds that all slots are taken before turns of jobs are given one more. So a job can be signalled and cancelled
+# although its own tasks take all slots, and where tasks are short no claim more is made.
+FULL = 0.05
 
 
 class Worker:
@@ -80,8 +84,8 @@ class Worker:
         self._held: deque[Claim] = deque()  # claimed, and no slot free yet
         self._ends: list[tuple[str, Finish]] = []  # incarnation, end: to be reported
         self._recorded: list[
-            tuple[Claim, list[Result]]
-        ] = []  # of tasks that go on: to be kept before their ends
+            tuple[Claim, list[Result], bytes | None]
+        ] = []  # of tasks that go on, and their data: to be kept before their ends
         self._work = Flag()  # there may be something to do
         self._draining = False
         self._stopped = Flag()
@@ -90,6 +94,7 @@ class Worker:
         self._nodes: tuple[str, ...] = ()
         self._next_due: float | None = None
         self._idle_since = 0.0
+        self._full_since: float | None = None  # all slots have tasks, by our own clock
         self._asked = 0
 
     def __repr__(self) -> str:
@@ -326,6 +331,9 @@ class Worker:
         wait = self.settings.poll
         if self._next_due is not None:
             wait = min(wait, self._next_due + 0.001)
+        if self._full_since is not None:
+            left = FULL - (monotonic() - self._full_since)
+            wait = min(wait, left + 0.001) if left > 0 else wait
         return wait
 
     def _report_ends(self) -> int:
@@ -350,26 +358,24 @@ class Worker:
         told = set(map(id, batch))  # others came, or all went, while the store was asked
         self._ends = [end for end in self._ends if id(end) not in told]
 
-    def _record(self, claim: Claim, rows: list[dict[str, Any]]) -> None:
-        self._recorded.append((claim, [Result(**row) for row in rows]))
+    def _record(self, claim: Claim, rows: list[dict[str, Any]], data: bytes | None = None) -> None:
+        self._recorded.append((claim, [Result(**row) for row in rows], data))
         self._work.set()
 
     def _keep_recorded(self) -> None:
         """Store what running tasks have recorded. Before their ends are: results after those would not count."""
         while self._recorded:
-            claim, results = self._recorded[0]
-            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results)
+            claim, results, data = self._recorded[0]
+            ours = self.store.checkpoint(self.name, claim.task.task_id, claim.fence, results, data)
             self._recorded.pop(0)
             if not ours:
                 self._drop({(claim.task.task_id, claim.fence)})
 
     def _claim(self) -> int:
-        free = sum(slot.free for slot in self._slots) - len(self._held)
-        wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
-        if self._draining or self._dispatch == "assign" or wanted <= 0 or monotonic() >= self._leased_until:
+        if self._draining or monotonic() >= self._leased_until:
             return 0
-        ops = {name for slot in self._slots for name in slot.policies}
-        if not ops:
+        wanted, ops = self._wanted()
+        if wanted <= 0 or not ops:
             return 0
         buckets = (
             _decide.buckets_of(self.name, self._nodes)
@@ -392,8 +398,29 @@ class Worker:
         for claim in claims:
             self._turns.served(claim.task.queue)
             self._held.append(claim)
+        if claims and self._full_since is not None and not any(slot.only_turns for slot in self._slots):
+            slot = self._make_slot(len(self._slots))
+            slot.only_turns = True
+            self._slots.append(slot)
         self._run_held()
         return len(claims) + reported
+
+    def _wanted(self) -> tuple[int, set[str]]:
+        """How many tasks to claim, and of which operations."""
+        free = sum(slot.free for slot in self._slots if not slot.only_turns) - len(self._held)
+        wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
+        if self._dispatch == "assign":
+            wanted = 0
+        if free > 0 and wanted > 0:
+            self._full_since = None
+        if wanted > 0:
+            return wanted, {name for slot in self._slots for name in slot.policies}
+        now = monotonic()
+        self._full_since = self._full_since or now
+        taken = any(slot.only_turns and not slot.free for slot in self._slots)
+        if now - self._full_since < FULL or taken or any(claim.turn is not None for claim in self._held):
+            return 0, set()
+        return 1, {name for slot in self._slots for name, policy in slot.policies.items() if policy.turns}
 
     def _take(self, claim: Claim) -> None:
         if claim.task.task_id not in self.running:
@@ -404,34 +431,16 @@ class Worker:
                 self._work.set()
 
     def _run_held(self) -> None:
-        for slot in self._slots:
-            if not self._held:
-                return
-            if slot.free and self._held[0].task.op in slot.policies:
-                claim = self._held.popleft()
+        for slot in sorted(self._slots, key=lambda slot: not slot.only_turns):
+            if not slot.free:
+                continue
+            for number, claim in enumerate(self._held):
                 task = claim.task
-                log.debug("task %s (%s)%s starts", task.task_id, task.op, _of_job(claim))
-                slot.run(claim, self._told(claim))
-
-    def _told(self, claim: Claim) -> dict[str, Any]:
-        """What the executor is told of a task besides its arguments."""
-        task = claim.task
-        told: dict[str, Any] = {
-            "task_id": task.task_id,
-            "fence": claim.fence,
-            "attempt": task.attempts + 1,
-            "step": task.step,
-            "data": task.data,
-            "job_id": task.job_id,
-            "meta": task.meta,
-            "worker": self.name,
-            "index": task.index,
-            "weight": task.weight,
-            "recorded": task.recorded,
-        }
-        if claim.turn is not None:
-            told.update(turn=asdict(claim.turn), grace=self.settings.grace)
-        return told
+                if task.op in slot.policies and (claim.turn is not None or not slot.only_turns):
+                    del self._held[number]
+                    log.debug("task %s (%s)%s starts", task.task_id, task.op, _of_job(claim))
+                    slot.run(claim, told_of(claim, self.name, self.settings.grace))
+                    break
 
     def _report(self, slot: Slot | InlineSlot, claim: Claim, kind: str, details: dict[str, Any]) -> None:
         fail_point("worker-executed")
@@ -440,26 +449,8 @@ class Worker:
             # It was not ours any more, so this says nothing new; should it be ours after all, it is to run again.
             self._end(Finish(claim.task.task_id, claim.fence, Ending.RELEASED))
         else:
-            self._end(self._decided(claim, kind, details, slot.policies.get(claim.task.op)))
-
-    def _decided(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
-        task, fence = claim.task, claim.fence
-        children = tuple(NewTask(**row) for row in details.get("children", ()))
-        if kind == frames.RETURNED:
-            results = tuple(Result(**row) for row in details["results"])
-            return Finish(
-                task.task_id, fence, Ending.DONE, details["payload"], children=children, results=results
-            )
-        if kind == frames.TURNED:
-            return Finish(
-                task.task_id, fence, Ending.TURN, turn=_turn_end(details["turn"]), children=children
-            )
-        if kind == frames.CONTINUES:
-            return Finish(
-                task.task_id, fence, Ending.AGAIN, after=details["after"], step=details["step"], data=details["data"],
-                children=children,
-            )  # fmt: skip
-        return self._failed(claim, kind, details, policy)
+            end = end_of(claim, kind, details)
+            self._end(end or self._failed(claim, kind, details, slot.policies.get(claim.task.op)))
 
     def _failed(self, claim: Claim, kind: str, details: dict[str, Any], policy: Any) -> Finish:
         task, fence = claim.task, claim.fence
@@ -524,17 +515,6 @@ def _of_job(claim: Claim) -> str:
     if claim.turn is not None:
         return f", a turn over {len(claim.turn.inbox)} rows,"
     return f" of job {claim.task.job_id}" if claim.task.job_id else ""
-
-
-def _turn_end(row: dict[str, Any]) -> TurnEnd:
-    return TurnEnd(
-        **{
-            **row,
-            "state": None if row["state"] is None else JobState(row["state"]),
-            "replies": tuple((signal_id, reply) for signal_id, reply in row["replies"]),
-            "timers": tuple(Timer(**one) for one in row["timers"]),
-        }
-    )
 
 
 def run_workers(workers: Sequence[Worker], *, signals: bool = True) -> None:

@@ -213,7 +213,7 @@ def signal(
     if known is None:
         sent: Any = Signal(name, None if body is None else _argument(body))
     else:
-        sent = known() if body is None or known is Finalize else known(body)
+        sent = known() if body is None or known is Finalize else known(body)  # type: ignore[call-arg]
     with open_client(store, group) as client:
         reply = client.signal(job_id, sent, timeout=timeout, id=signal_id)
     error = f"{reply.error['kind']}: {reply.error['message']}" if reply.error else ""

@@ -32,7 +32,7 @@ from cluster.records import Guard, Member
 from cluster.stores import open_store
 from cluster.stores.contract import plant_assignment, remove_assignments
 from cluster.testing import FAST, all_events, check_journal
-from tests.cluster import ops
+from tests.cluster import ops, works
 from tests.cluster.redis_server import RedisServer
 
 
@@ -228,9 +228,11 @@ def test_the_worker_of_twenty_lines_works(tmp_path: Path, monkeypatch: pytest.Mo
     with Client("sqlite:///cluster.db") as client:
         handles = [client.submit(ops.add, n, 1) for n in range(5)]
         bad = client.submit(ops.fail, "fatal")
+        job = client.start(works.Audit, {"shards": 3})
         exec(compile(program, "docs/cluster.md", "exec"), {})
         assert [handle.result(0) for handle in handles] == [1, 2, 3, 4, 5]
         assert bad.state == "dead"
+        assert job.result(0) == 435
         assert client.members() == []
 
 

@@ -28,8 +28,9 @@ class Unheard:
 
 
 @operation
-def check(shard: int, seconds: float = 0.0) -> int:
+def check(ctx: Any, shard: int, seconds: float = 0.0) -> int:
     """The partial sum of a shard."""
+    ctx.log.info("shard %d", shard)
     time.sleep(seconds)
     return sum(range(shard * 10, shard * 10 + 10))
 
@@ -46,6 +47,7 @@ class Audit(Job):
         self.data["checked"] = self.data.get("checked", 0) + 1
 
     def on_all_done(self) -> None:
+        self.log.info("all %d shards are checked", self.done)
         self.finish(self.data.get("sum", 0), f"{self.data.get('checked', 0)} shards")
 
 

@@ -1,0 +1,477 @@
+"""Directives on a store: a job whose tasks are chunks, so that it finishes whoever dies.
+
+Inputs whose number is known are stored with the job, in one transaction, before anything runs: then the job needs its
+client no more. Others are fed while results come, under the bound of what may be in flight, and an attached client can
+go on feeding. A map is a job without a class, whose results are read as they come; a fold is a `FoldJob`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.event import Event as Flag
+
+from cluster import codecs
+from cluster._job_handle import JobHandle, whoami
+from cluster.directives import chunks
+from cluster.directives.chunks import RAISE, Program
+from cluster.directives.driver import failed_value
+from cluster.directives.fold_job import CLOSED, label
+from cluster.directives.results import Results
+from cluster.directives.session import Receiver, Sender
+from cluster.directives.sizes import Pace, even, guided, in_flight
+from cluster.directives.stream import Options, Plan
+from cluster.errors import (
+    ClusterError,
+    InvalidArguments,
+    JobCancelled,
+    JobNotFound,
+    JobTimeout,
+    ResultTimeout,
+    StoreError,
+)
+from cluster.jobs import new_job
+from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewSignal, NewTask, Notify, make_id
+from net import values
+from tasklets import ChannelClosed
+
+if TYPE_CHECKING:
+    from cluster.client import Client
+    from cluster.directives.stream import Directive
+
+_MARK = "directive"  # in the meta of its job
+GENERATE_SECONDS = 0.02  # that making the inputs of one chunk may take, before the first of them is stored
+LOOK_SECONDS = 0.05  # between two looks whether a fold has room for more
+
+
+# ------------------------------------------------------------------------------------------------ begin
+
+
+def run(plan: Plan, client: Client, options: Options) -> Handle:
+    """Begin a plan that ends with its results."""
+    handle = _begin(plan, client, options, "stream")
+    handle.detached = False
+    return handle
+
+
+def start(directive: Directive, client: Client, options: Options) -> Handle:
+    """Begin a directive that goes on when this process ends."""
+    plan = directive._plan()
+    if not plan.steps and plan.fold is None:
+        raise ClusterError("there is nothing to do with these inputs: map or fold them")
+    from cluster.directives.stream import Literal
+
+    return _begin(plan, client, options, "literal" if isinstance(directive, Literal) else "stream")
+
+
+def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
+    client._check_group()
+    program = plan.program(options)
+    meta = values.dumps(
+        {
+            _MARK: "fold" if plan.fold else shape,
+            "many": program.many,
+            "on_error": program.on_error,
+            "default": options.default,
+            "op": program.op,
+            "queue": options.queue or plan.queue,
+            "priority": options.priority,
+            "max_in_flight": options.max_in_flight,
+            "chunk": plan.chunk,
+        }
+    )
+    common: dict[str, Any] = {
+        "name": options.name, "by": whoami(), "fail_fast": program.on_error == RAISE, "ttl": options.ttl,
+        "meta": meta, "description": _text_of(program),
+    }  # fmt: skip
+    job_id = options.id or make_id()
+    cutter = _Cutter(
+        program, job_id, options.queue or plan.queue, options.priority, client.settings.max_payload
+    )
+    tasks: list[NewTask] = []
+    if plan.total is not None:
+        sizes = even(plan.total, plan.chunk) if plan.chunk else guided(plan.total, slots_of(client))
+        inputs = iter(plan.inputs)
+        for size in sizes:
+            tasks += cutter.cut(list(itertools.islice(inputs, size)))
+    closed = plan.total is not None
+    if plan.fold is None:
+        new = NewJob(job_id=job_id, notify=Notify.NEVER, closed=closed, **common)
+    else:
+        params = {
+            "fold": tuple(plan.fold), "fan_in": plan.fan_in, "empty": plan.empty, "on_error": program.on_error,
+            "default": options.default, "leaves": cutter.leaves if closed else None,
+            "queue": options.queue or plan.queue, "priority": options.priority,
+        }  # fmt: skip
+        common["queue"] = options.queue or plan.queue
+        new = new_job("cluster.Fold", params, id=job_id, closed=closed, **common)
+    known = client.store.start(new, tasks)
+    if known[1] != "new":
+        return attach(client, known[0])
+    handle = Handle(client, job_id)
+    handle.options, handle.on_error = options, program.on_error
+    handle.many, handle.shape = program.many, "fold" if plan.fold else shape
+    if plan.total is None:
+        handle._feed = _Feed(client, handle, plan, cutter, iter(plan.inputs), options)
+    return handle
+
+
+def _text_of(program: Program) -> str:
+    words = [f"{step.kind} {step.op}" for step in program.steps]
+    return ", ".join([*words, *([f"fold {program.fold.op}"] if program.fold else [])])
+
+
+def slots_of(client: Client) -> int:
+    """How many tasks run at a time in a group; a guess while nobody is there."""
+    slots = sum(
+        member.slots for member in client.members() if member.role == "worker" and member.state == "up"
+    )
+    return slots or os.cpu_count() or 1
+
+
+@dataclass
+class _Cutter:
+    """Makes chunks of inputs tasks of the job."""
+
+    program: Program
+    job_id: str
+    queue: str
+    priority: int
+    max_payload: int
+    taken: int = 0
+    leaves: int = 0
+
+    def cut(self, inputs: list[Any]) -> list[NewTask]:
+        """The tasks of these inputs: one, or several if they are too large for one."""
+        if not inputs:
+            return []
+        packed = chunks.pack(self.program, inputs)
+        if len(packed) > self.max_payload:
+            if len(inputs) == 1:
+                raise InvalidArguments(
+                    f"input {self.taken} has {len(packed)} bytes, and {self.max_payload} are allowed; put the data "
+                    "where the workers can read it, and pass its address"
+                )
+            half = len(inputs) // 2
+            return self.cut(inputs[:half]) + self.cut(inputs[half:])
+        task = NewTask(
+            self.program.op,
+            packed,
+            self.queue,
+            priority=self.priority,
+            job_id=self.job_id,
+            meta=label(0, self.leaves),
+            index=self.taken,
+            weight=len(inputs),
+        )
+        self.taken += len(inputs)
+        self.leaves += 1
+        return [task]
+
+
+# ------------------------------------------------------------------------------------------------ attach
+
+
+def is_directive(job: Job) -> bool:
+    """Whether a job is a directive's."""
+    return bool(job.meta) and _MARK in _meta(job)
+
+
+def _meta(job: Job) -> dict[str, Any]:
+    try:
+        meta = values.loads(job.meta)
+    except values.Unreadable:
+        return {}
+    return dict(meta) if hasattr(meta, "keys") else {}
+
+
+def attach(client: Client, job_id: str, inputs: Iterable[Any] | None = None) -> Handle:
+    """A handle on a directive that somebody started. With `inputs` it is fed on, from where its feeder stopped.
+
+    Those are all of its inputs, from the first one on; the ones that were stored already are passed over. Raises
+    JobNotFound, ClusterError for another kind of job.
+    """
+    job = client.job(job_id)
+    meta = _meta(job)
+    if _MARK not in meta:
+        raise ClusterError(
+            f"job {job_id} ({job.cls or 'without a class'}) is no directive: client.attach_job({job_id!r})"
+        )
+    handle = Handle(client, job.job_id)
+    handle.on_error = meta["on_error"]
+    handle.options = Options(
+        on_error=meta["on_error"], default=meta["default"], max_in_flight=meta["max_in_flight"]
+    )
+    handle.many, handle.shape = meta["many"], meta[_MARK]
+    if inputs is not None and not job.closed and job.state not in JOB_ENDED:
+        handle._feed = _feed_on(client, handle, job, meta, inputs)
+    return handle
+
+
+def _feed_on(client: Client, handle: Handle, job: Job, meta: dict[str, Any], inputs: Iterable[Any]) -> _Feed:
+    """What is stored says how far the feeder came, and how a chunk is made: everything of one is in its arguments."""
+    first = leaves = 0
+    sample: NewTask | Any = None
+    after = ""
+    while page := client.store.tasks(job_id=job.job_id, limit=1000, after=after):
+        for task in page:
+            if task.index is not None:
+                first, leaves, sample = max(first, task.index + task.weight), leaves + 1, task
+        after = page[-1].task_id
+    if sample is None:
+        raise ClusterError(f"of job {job.job_id} nothing was stored yet; start the directive again")
+    program, _ = chunks.unpack(codecs.decode(sample.args))
+    cutter = _Cutter(
+        program, job.job_id, meta["queue"], meta["priority"], client.settings.max_payload, first, leaves
+    )
+    plan = Plan((), program.steps, program.fold, chunk=meta["chunk"])
+    feed = _Feed(client, handle, plan, cutter, itertools.islice(inputs, first, None), handle.options)
+    handle._delivered = first if program.fold is None else 0
+    return feed
+
+
+# ------------------------------------------------------------------------------------------------ the handle
+
+
+class Handle(JobHandle):
+    """A directive in a store, wherever it runs."""
+
+    options: Options
+    on_error: str
+    many: bool
+    shape: str  # stream | literal | fold
+    detached = True  # it outlives its results
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        super().__init__(client, job_id)
+        self._cluster = client
+        self._feed: _Feed | None = None
+        self._delivered = 0  # inputs whose results were handed on
+        self._deadline: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Handle {self.job_id} of a {self.shape}>"
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for what it comes to: the value of a fold or a literal, a stream's values in their order. Blocks.
+
+        Raises ResultTimeout, and then it goes on; OperationError, JobCancelled.
+        """
+        if self.shape == "fold":
+            self._start_feed()
+            return super().result(timeout)
+        found = self.stream(timeout=timeout).values_sorted()
+        return found[0] if self.shape == "literal" and not self.many else found
+
+    def stream(self, *, resume: bool = False, timeout: float | None = None) -> Results:
+        """Its results as they come, from the first one on, or only those that nobody has acknowledged (`resume`).
+
+        Closing it leaves the job as it is. `timeout`: seconds until ResultTimeout is raised.
+        """
+        if self.shape == "fold":
+            raise ClusterError(f"job {self.job_id} is a fold, and has one result: handle.result()")
+        after = self.record().acknowledged if resume else 0
+        receiver = Receiver(self._cluster, self.job_id, after=after)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return Results(
+            self._pairs(receiver, deadline), self._stop_feed, on_error=self.on_error, job_id=self.job_id
+        )
+
+    # -- of one that ends with its results: what an evaluation offers
+
+    def results(self, **more: Any) -> Any:
+        """See JobHandle.results; without options, of a directive that is run: its `Results`."""
+        if self.detached or more:
+            return super().results(**more)
+        lazy = self._feed is not None
+        receiver = Receiver(self._cluster, self.job_id, forget=lazy, acks=lazy)
+        return Results(
+            self._pairs(receiver, self._limit()), self._cancel, on_error=self.on_error, job_id=self.job_id
+        )
+
+    def value(self) -> Any:
+        """Wait for the value of a fold that is run. Blocks."""
+        try:
+            self._start_feed()
+            timeout = self.options.timeout
+            try:
+                return super().result(timeout)
+            except ResultTimeout:
+                raise self._timed_out() from None
+            except JobCancelled:
+                self._check_feed()
+                raise
+        finally:
+            self._cancel()
+
+    def _limit(self) -> float | None:
+        return None if self.options.timeout is None else time.monotonic() + self.options.timeout
+
+    def _timed_out(self) -> JobTimeout:
+        self._cancel("its time was over")
+        job = self.record()
+        return JobTimeout(
+            f"job {self.job_id} was not done within {self.options.timeout:g} s, and was terminated; {job.done} of "
+            f"{job.total} inputs have results"
+        )
+
+    def _cancel(self, reason: str = "its client wants no more of it") -> None:
+        self._stop_feed()
+        try:
+            self._cluster.store.change_job(self.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
+        except (ClusterError, StoreError):
+            pass  # it has ended; or the store is away, and then the job goes on
+
+    def _pairs(self, receiver: Receiver, deadline: float | None) -> Generator[tuple[int, Any], None, None]:
+        self._start_feed()
+        try:
+            while True:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                try:
+                    row = receiver.receive_row(left)
+                except ChannelClosed:
+                    self._check_feed()
+                    return
+                except ResultTimeout:
+                    if self.detached:
+                        raise
+                    raise self._timed_out() from None
+                except JobCancelled:
+                    self._check_feed()  # which may be the reason
+                    raise
+                if self._feed is not None:
+                    self._feed.came(row.count)
+                yield from self._pairs_of(row)
+        finally:
+            receiver.close()
+
+    def _pairs_of(self, row: Any) -> Iterator[tuple[int, Any]]:
+        if row.failed:
+            for index in range(row.index, row.index + row.count):
+                self._deliver()
+                yield index, failed_value(index, row.value, self.on_error, self.options.default)
+            return
+        for index, output in enumerate(codecs.decode(row.value), row.index):
+            self._deliver()
+            if self.many:
+                for one in output:
+                    yield index, one
+            else:
+                yield index, output
+
+    # -- feeding
+
+    def _deliver(self) -> None:
+        self._delivered += 1
+        if self._feed is not None:
+            self._feed.room.set()
+
+    def _start_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.start()
+
+    def _stop_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
+
+    def _check_feed(self) -> None:
+        if self._feed is not None and self._feed.error is not None:
+            raise self._feed.error
+
+
+class _Feed:
+    """Stores inputs while results are taken; a greenlet of its own, so that a generator may wait for what it likes."""
+
+    def __init__(
+        self,
+        client: Client,
+        handle: Handle,
+        plan: Plan,
+        cutter: _Cutter,
+        inputs: Iterator[Any],
+        options: Options,
+    ) -> None:
+        self.room = Flag()
+        self.error: Exception | None = None
+        self._client = client
+        self._handle = handle
+        self._plan = plan
+        self._cutter = cutter
+        self._inputs = inputs
+        self._options = options
+        self._slots = slots_of(client)
+        self._pace = Pace()
+        self._making = Pace()
+        self._sender = Sender(client, handle.job_id)
+        self._came_at = 0.0
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        if self._greenlet is None:
+            self._came_at = time.monotonic()
+            self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
+            self._greenlet.kill(block=False)
+
+    def came(self, count: int) -> None:
+        """Results of so many inputs have come: learn how long one takes."""
+        now = time.monotonic()
+        self._pace.learn(count, (now - self._came_at) * self._slots)
+        self._came_at = now
+
+    def _run(self) -> None:
+        try:
+            while taken := self._take():
+                self._sender.send_all(self._cutter.cut(taken))
+            self._sender.close()
+            if self._plan.fold is not None:
+                body = codecs.encode(self._cutter.leaves)
+                self._client.store.signal(self._handle.job_id, NewSignal("signal", CLOSED, body))
+        except ChannelClosed:
+            pass  # the job has ended: its error is what is to be seen
+        except Exception as error:  # noqa: BLE001  the generator's, or the store's: whoever waits for results is told
+            self.error = error
+            try:
+                self._client.store.change_job(
+                    self._handle.job_id,
+                    JobState.TERMINATED,
+                    by=whoami(),
+                    reason=f"its inputs failed: {error!r}",
+                )
+            except (ClusterError, StoreError):
+                pass
+
+    def _take(self) -> list[Any]:
+        """The inputs of the next chunk, as soon as they may be taken; none when there are no more. Blocks."""
+        limit = self._options.max_in_flight
+        size = self._plan.chunk or min(self._pace.size(self._slots, None, limit), self._makeable())
+        while (room := in_flight(limit, self._slots, size) - self._out()) <= 0:
+            self.room.clear()
+            self.room.wait(LOOK_SECONDS if self._plan.fold is not None else 1.0)
+        began = time.monotonic()
+        taken = list(itertools.islice(self._inputs, min(size, room)))
+        self._making.learn(len(taken), time.monotonic() - began)
+        return taken
+
+    def _makeable(self) -> int:
+        seconds = self._making.seconds_per_input
+        return max(1, int(GENERATE_SECONDS / seconds)) if seconds > 0 else 1
+
+    def _out(self) -> int:
+        """How many inputs are on their way."""
+        if self._plan.fold is None:
+            return self._cutter.taken - self._handle._delivered
+        job = self._client.store.job(self._handle.job_id)
+        if job is None:
+            raise JobNotFound(f"job {self._handle.job_id} was removed while it was fed")
+        if job.state in JOB_ENDED:
+            raise ChannelClosed("its job has ended")
+        return job.total - job.done - job.failed

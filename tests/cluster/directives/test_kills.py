@@ -1,0 +1,174 @@
+"""P-37 and the kill matrix: SIGKILL of the client, a worker, the coordinator in the middle of a map and a fold.
+
+The result is right, everything was recorded once, and what was finished by then is not computed again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import Client, OperationError
+from cluster.directives import IndexedStream, Skipped
+from cluster.records import make_id
+from cluster.testing import NodeProcess, Nodes, all_events, check_journal, lock_history, wait_for
+from tests.cluster.conftest import lines
+from tests.cluster.directives import ops
+
+COUNT = 1000
+MAPPED = [2 * x for x in range(COUNT)]
+FOLDED = "".join(map(str, range(COUNT)))
+
+
+@pytest.fixture
+def nodes(url: str, journal: Path) -> Any:
+    with Nodes(url, imports=["tests.cluster.directives.ops"]) as started:
+        yield started
+
+
+def start_leader(url: str, ids: tuple[str, str], *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.cluster.directives.leader", url, *ids, str(COUNT), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+
+
+def read_until(leader: subprocess.Popen[str], taken: int) -> None:
+    """Wait until the leader has taken so many results."""
+    assert leader.stdout is not None
+    for line in leader.stdout:
+        if int(line) >= taken:
+            return
+    raise AssertionError("the leader has ended")
+
+
+def finished_inputs(client: Client, ids: tuple[str, str]) -> tuple[set[int], set[int]]:
+    """The inputs that have results by now: of the map, and of the fold's chunks that have ended."""
+    mapped = {
+        index
+        for row in client.store.results(ids[0], limit=10_000)
+        for index in range(row.index, row.index + row.count)
+    }
+    folded = {
+        index
+        for task in client.store.tasks(job_id=ids[1], limit=10_000)
+        if task.index is not None and task.state == "done"
+        for index in range(task.index, task.index + task.weight)
+    }
+    return mapped, folded
+
+
+def executed(journal: Path, word: str, after: float = 0.0) -> list[int]:
+    return [int(row[3]) for row in lines(journal, word) if float(row[0]) > after]
+
+
+def kill_leading(nodes: Nodes, client: Client) -> NodeProcess:
+    name = lock_history(all_events(client.store), "coordinator")[-1][0]
+    node = next(node for node in nodes.nodes if node.alive and node.name == name.partition("#")[0])
+    node.kill()
+    return node
+
+
+@pytest.mark.timeout(600)
+def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, full_size: bool) -> None:
+    workers = [nodes.worker(), nodes.worker()]
+    coordinators = [nodes.coordinator(), nodes.coordinator()]
+    wait_for(lambda: len(client.members()) == 4)
+    for number in range(20 if full_size else 2):
+        for victim in ("client", "worker", "coordinator"):
+            journal.write_text("")
+            ids = make_id(), make_id()
+            leader = start_leader(url, ids)
+            try:
+                read_until(leader, 100 + 30 * number)
+                if victim == "client":
+                    leader.kill()
+                elif victim == "worker":
+                    workers.pop(0).kill()
+                else:
+                    kill_leading(nodes, client)
+                killed_at = time.monotonic()
+                mapped, folded = finished_inputs(client, ids)
+                assert mapped, "it was killed too early to prove anything"
+                assert client.attach(ids[0]).result(60) == MAPPED
+                assert client.attach(ids[1]).result(60) == FOLDED
+            finally:
+                leader.kill()
+                leader.communicate()
+            moment = killed_at + 0.05  # what was on its way to the journal
+            assert not mapped & set(executed(journal, "mapped", moment)), f"{victim}: computed again"
+            assert not folded & set(executed(journal, "folded", moment)), f"{victim}: computed again"
+            if victim != "worker":  # and nothing else was, either
+                assert (
+                    sorted(executed(journal, "mapped"))
+                    == sorted(executed(journal, "folded"))
+                    == list(range(COUNT))
+                )
+            if victim == "worker":
+                workers.append(nodes.worker())
+            elif victim == "coordinator":
+                coordinators.append(nodes.coordinator())
+            wait_for(lambda: len(client.members()) == 4, what="the victim's successor")
+    check_journal(all_events(client.store))
+
+
+def test_an_attached_client_goes_on_feeding(url: str, nodes: Nodes, client: Client, journal: Path) -> None:
+    """P-37, P3.11, where the number of inputs is not known: what was stored is what counts, and not asked for again."""
+    nodes.worker()
+    nodes.coordinator()
+    ids = make_id(), make_id()
+    leader = start_leader(url, ids, "lazy")
+    try:
+        read_until(leader, 150)
+    finally:
+        leader.kill()
+        leader.communicate()
+    stored = wait_for(lambda: client.job(ids[0]).total)
+    assert 150 <= stored < COUNT
+    handle = client.attach(ids[0], inputs=iter(["something else"] * stored + list(range(stored, COUNT))))
+    assert handle.result(60) == MAPPED
+    assert sorted(executed(journal, "mapped")) == list(range(COUNT))
+    assert client.attach(ids[1]).result(60) == FOLDED
+
+
+def test_combines_run_in_several_processes(
+    nodes: Nodes, client: Client, journal: Path, full_size: bool
+) -> None:
+    """P-13: 1000 words, with delays in the combinations."""
+    nodes.worker(slots=1)
+    nodes.worker(slots=1)
+    words = ["hello", " ", "world", "!"] * 250
+    for _ in range(50 if full_size else 2):
+        assert IndexedStream(words).fold(ops.SlowConcat()).run(client, timeout=60) == "".join(words)
+    assert len({row[1] for row in lines(journal, "combine")}) == 2
+
+
+def test_an_input_that_kills_its_process_is_skipped(nodes: Nodes, client: Client) -> None:
+    """P-24, P-23: the slot is rebuilt, the others have results."""
+    nodes.worker()
+    nodes.coordinator()
+    pairs = dict(IndexedStream(range(10)).map(ops.dies, chunk=1).run(client, on_error="skip", timeout=60))
+    failed = {index: value for index, value in pairs.items() if isinstance(value, Skipped)}
+    assert list(failed) == [5]
+    assert failed[5].error.kind == "WorkerLost"  # type: ignore[attr-defined]
+    assert sorted(pairs) == list(range(10))
+
+
+def test_a_fatal_error_stops_all_processes(nodes: Nodes, client: Client, journal: Path) -> None:
+    """P-22, P-25: what runs in two workers is stopped, what waits never starts; other jobs go on."""
+    nodes.worker()
+    nodes.worker()
+    nodes.coordinator()
+    wait_for(lambda: len(client.members()) == 3)
+    other = client.start(IndexedStream(range(100)).map(ops.slow_noted))
+    with pytest.raises(OperationError, match="ten is too many"):
+        IndexedStream(range(1000)).map(ops.fatal_at_10, chunk=20).run(client).values_sorted()
+    seen = [-1]
+    while seen[-1] != len(executed(journal, "executed")):
+        seen.append(len(executed(journal, "executed")))
+        time.sleep(0.5)
+    assert seen[-1] < 500
+    assert other.result(60) == list(range(100))
