@@ -21,7 +21,7 @@ from typing import Any
 
 import gevent
 
-from cluster import Client, Reply as Outcome, StoreUnavailable
+from cluster import Client, JobHandle, Reply as Outcome, StoreUnavailable
 from cluster.jobs import split_data
 from cluster.records import Job
 from examples.atm.account_job import OFFICE, Account, Answer, Instruction, Office, job_id_of
@@ -54,7 +54,8 @@ _log = logging.getLogger("atm.bank")
 
 def open_bank(client: Client) -> bool:
     """Found the bank; False when it is there already."""
-    return client.start(Office, id=OFFICE, name=OFFICE).started == "new"
+    office: JobHandle = client.start(Office, id=OFFICE, name=OFFICE)
+    return office.started == "new"
 
 
 def open_account(client: Client, name: str, pin: str, amount: int = 0, *, overdraft: int = 0) -> None:
@@ -163,7 +164,8 @@ def _data_of(job: Job) -> dict[str, Any]:
 
 def _start_account(client: Client, name: str, key: str, amount: int = 0, overdraft: int = 0) -> str:
     params = {"key": key, "balance": amount, "overdraft": overdraft}
-    return client.start(Account, params, id=job_id_of(name), name=job_id_of(name)).started
+    account: JobHandle = client.start(Account, params, id=job_id_of(name), name=job_id_of(name))
+    return account.started
 
 
 def key_of(account: str, pin: str) -> str:
