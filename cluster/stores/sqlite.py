@@ -126,15 +126,24 @@ class SqliteStore(SqliteJobs):
             pool = self._pool
             if pool is None:
                 raise StoreError(f"{self.url} was closed; open it again with open_store()")
-            result, topics = pool.apply(self._transact_in_thread, (function, writes))
+            outcome = pool.apply(self._transact_in_thread, (function, writes))
+            if isinstance(outcome, Exception):
+                raise outcome
+            result, topics = outcome
         for topic in topics:
             self.ring(topic)
         return result
 
-    def _transact_in_thread(self, function: Callable[[Transaction], T], writes: bool) -> tuple[T, set[str]]:
+    def _transact_in_thread(
+        self, function: Callable[[Transaction], T], writes: bool
+    ) -> tuple[T, set[str]] | Exception:
+        """Return what came of it, an error too: gevent would print one that is raised in its threads."""
         db = self._db
         assert db is not None
-        return self._patiently(lambda: transact(db, self.group, self._offset, function, writes))
+        try:
+            return self._patiently(lambda: transact(db, self.group, self._offset, function, writes))
+        except Exception as error:  # noqa: BLE001  raised by the caller
+            return error
 
     def close(self) -> None:
         pool, self._pool = self._pool, None
