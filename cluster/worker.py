@@ -398,25 +398,26 @@ class Worker:
         for claim in claims:
             self._turns.served(claim.task.queue)
             self._held.append(claim)
-        if claims and self._full_since is not None and not any(slot.only_turns for slot in self._slots):
+        self._run_held()
+        if any(claim.turn is not None for claim in self._held) and not any(
+            slot.free or slot.only_turns for slot in self._slots
+        ):
             slot = self._make_slot(len(self._slots))
             slot.only_turns = True
             self._slots.append(slot)
-        self._run_held()
+            self._work.set()
         return len(claims) + reported
 
     def _wanted(self) -> tuple[int, set[str]]:
         """How many tasks to claim, and of which operations."""
         free = sum(slot.free for slot in self._slots if not slot.only_turns) - len(self._held)
         wanted = free + (self._prefetch if free >= 0 else max(0, self._prefetch - len(self._held)))
-        if self._dispatch == "assign":
-            wanted = 0
-        if free > 0 and wanted > 0:
-            self._full_since = None
-        if wanted > 0:
-            return wanted, {name for slot in self._slots for name in slot.policies}
         now = monotonic()
-        self._full_since = self._full_since or now
+        self._full_since = None if free > 0 else self._full_since or now
+        if wanted > 0 and self._dispatch != "assign":
+            return wanted, {name for slot in self._slots for name in slot.policies}
+        if self._full_since is None:
+            return 0, set()
         taken = any(slot.only_turns and not slot.free for slot in self._slots)
         if now - self._full_since < FULL or taken or any(claim.turn is not None for claim in self._held):
             return 0, set()

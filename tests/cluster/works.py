@@ -88,6 +88,11 @@ class Account(Job):
                 self.finish(self.data["balance"], "asked to")
             case "object":
                 return object()
+            case "slowly":
+                write("slowly", self.worker)
+                time.sleep(1)
+                self.data["balance"] += 1
+                return int(self.data["balance"])
             case "exit":
                 os._exit(1)
         return None
