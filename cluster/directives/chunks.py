@@ -350,19 +350,30 @@ class _Fold:
         self._around = around
         self._part = tuple(around.part)
         self._combine = _Call(program.fold, around)
+        self.add = self._add_many if program.many else self._add
 
-    def add(self, output: Any) -> None:
-        for value in output if self._program.many else (output,):
+    def _add(self, value: Any) -> None:
+        if not self._part:
+            self._part = (value,)
+            return
+        both = self._part[0], value
+        try:
+            self._part = (self._combine.function(*both),)
+        except BaseException as error:  # noqa: BLE001  as in _Call; here it saves a call per input
             try:
-                self._part = (self._combine(self._part[0], value),) if self._part else (value,)
+                self._part = (self._combine.again(both, error),)
             except _Failed as failed:  # with something left out it would be another fold
                 raise InputFailed(failed.details) from failed
+
+    def _add_many(self, outputs: tuple[Any, ...]) -> None:
+        for value in outputs:
+            self._add(value)
 
     def fail(self, offset: int, details: dict[str, Any]) -> None:
         if self._program.on_error == RAISE:
             raise InputFailed(details)
         if self._program.on_error == DEFAULT:
-            self.add((self._program.default,) if self._program.many else self._program.default)
+            self._add(self._program.default)
 
     def keep(self, done: int) -> None:
         assert self._around.keep is not None

@@ -253,7 +253,7 @@ class Handle(JobHandle):
         self._cluster = client
         self._feed: _Feed | None = None
         self._delivered = 0  # inputs whose results were handed on
-        self._deadline: float | None = None
+        self._over = False  # it has ended, as far as is known here
 
     def __repr__(self) -> str:
         return f"<Handle {self.job_id} of a {self.shape}>"
@@ -301,7 +301,9 @@ class Handle(JobHandle):
             self._start_feed()
             timeout = self.options.timeout
             try:
-                return super().result(timeout)
+                value = super().result(timeout)
+                self._over = True
+                return value
             except ResultTimeout:
                 raise self._timed_out() from None
             except JobCancelled:
@@ -323,6 +325,9 @@ class Handle(JobHandle):
 
     def _cancel(self, reason: str = "its client wants no more of it") -> None:
         self._stop_feed()
+        if self._over:
+            return
+        self._over = True
         try:
             self._cluster.store.change_job(self.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
         except (ClusterError, StoreError):
@@ -336,6 +341,7 @@ class Handle(JobHandle):
                 try:
                     row = receiver.receive_row(left)
                 except ChannelClosed:
+                    self._over = True
                     self._check_feed()
                     return
                 except ResultTimeout:

@@ -137,12 +137,11 @@ class SqliteStore(SqliteJobs):
     def _transact_in_thread(
         self, function: Callable[[Transaction], T], writes: bool
     ) -> tuple[T, set[str]] | Exception:
-        """Return what came of it, an error too: gevent would print one that is raised in its threads."""
         db = self._db
         assert db is not None
         try:
             return self._patiently(lambda: transact(db, self.group, self._offset, function, writes))
-        except Exception as error:  # noqa: BLE001  raised by the caller
+        except Exception as error:  # noqa: BLE001  gevent would print what is raised here, as nobody's
             return error
 
     def close(self) -> None:

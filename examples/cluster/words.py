@@ -1,4 +1,4 @@
-"""Map and reduce: which words does this program's own source use most? Said once, run by workers, or in memory.
+"""Map and reduce: which words do these examples use most? Said once, run by workers, or in memory.
 
 python -m examples.cluster.words
 """
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import cluster
 from cluster import operation
 from cluster.directives import IndexedStream, monoid
 from examples.cluster.group import open_group
@@ -37,7 +36,7 @@ class Merge:
 
 def main() -> None:
     """Count with two workers, and again within this process."""
-    files = sorted(str(path) for path in Path(cluster.__file__).parent.rglob("*.py"))
+    files = sorted(str(path) for path in Path(__file__).parents[1].rglob("*.py"))
     plan = IndexedStream(files).map(count_words).fold(Merge())  # nothing happens yet
     with open_group(__spec__.name, workers=2) as group:
         counts = plan.run(group.client, timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,11 +74,7 @@ def test_the_audit_finds_the_mistake_in_the_books() -> None:
 
 
 def test_map_and_reduce_count_every_word() -> None:
-    import re
-
-    import cluster
-
-    text = " ".join(path.read_text() for path in Path(cluster.__file__).parent.rglob("*.py")).lower()
+    text = " ".join(path.read_text() for path in PROGRAMS.parent.rglob("*.py")).lower()
     words = re.findall(r"[a-z]{5,}", text)
 
     lines = example("words")

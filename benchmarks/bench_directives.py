@@ -1,0 +1,357 @@
+"""What map and fold cost, durable and not, beside multiprocessing, concurrent.futures, Dask and Ray.
+
+    python benchmarks/bench_directives.py                  five rounds, some minutes
+    python benchmarks/bench_directives.py --save
+
+Everybody has two processes, which are up and have the functions when the time begins. Everybody gives all results
+back to the process that asked, which checks them. `sqlite` and `redis` are ours with a store: inputs and results are
+on disk (or in the server), and the job finishes whoever is killed; `processes` is ours without one. The others are
+used as their manuals say for such work: chunked maps where they have them (`Pool.map`, `dask.bag`), chunks cut by hand
+for Ray, one task for each expensive input in Dask and Ray.
+"""
+
+import argparse
+import contextlib
+import functools
+import json
+import operator
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any, NamedTuple
+
+from measuring import (
+    ROOT,
+    Missing,
+    Target,
+    machine,
+    ratio,
+    record_of,
+    rotated,
+    run_apart,
+    save,
+    say_missing,
+    show_targets,
+    spread,
+    write_json,
+)
+
+HERE = str(ROOT / "benchmarks")
+sys.path[:0] = [HERE, str(ROOT)]
+
+PROCESSES = 2
+PARTS = 4 * PROCESSES  # what multiprocessing.Pool cuts a map into, by default
+OURS = ("sqlite", "redis", "processes")
+PEERS = ("pool", "futures", "dask", "ray")
+PROGRAMS = ("map cheap", "map expensive", "fold")
+
+
+class Sizes(NamedTuple):
+    cheap: int
+    expensive: int
+
+
+class Ways(NamedTuple):
+    """How a system does the three programs."""
+
+    map_cheap: Callable[[range], list[int]]
+    map_expensive: Callable[[range], list[int]]
+    fold: Callable[[range], int]
+
+
+def parts_of(values: range) -> list[range]:
+    size = -(-len(values) // PARTS)
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+# ------------------------------------------------------------------------------------------------ ours
+
+
+def of_directives(where: Any) -> Ways:
+    from directive_operations import Sum, cheap_operation, expensive_operation
+
+    from cluster.directives import IndexedStream
+
+    return Ways(
+        lambda values: IndexedStream(values).map(cheap_operation).run(where).values_sorted(),
+        lambda values: IndexedStream(values).map(expensive_operation).run(where).values_sorted(),
+        lambda values: IndexedStream(values).map(cheap_operation).fold(Sum()).run(where),
+    )
+
+
+@contextlib.contextmanager
+def with_processes() -> Iterator[Ways]:
+    from net import open_place
+
+    with open_place(f"processes:{PROCESSES}") as place:
+        yield of_directives(place)
+
+
+@contextlib.contextmanager
+def with_store(url: str) -> Iterator[Ways]:
+    from cluster import Client
+
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([HERE, str(ROOT)])}
+    roles = (
+        ["worker", "--slots", str(PROCESSES), "--import", "directive_operations", "--no-heal"],
+        ["coordinator"],
+    )
+    nodes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cluster", *role, "--store", url],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for role in roles
+    ]
+    try:
+        with Client(url) as client:
+            while not any(member.ops for member in client.members()):
+                sleep(0.05)
+            yield of_directives(client)
+    finally:
+        for node in nodes:
+            node.kill()
+            node.wait()
+
+
+@contextlib.contextmanager
+def with_sqlite() -> Iterator[Ways]:
+    with tempfile.TemporaryDirectory() as folder, with_store(f"sqlite:///{folder}/work.db") as ways:
+        yield ways
+
+
+@contextlib.contextmanager
+def with_redis() -> Iterator[Ways]:
+    from tests.cluster.redis_server import RedisServer
+
+    server = RedisServer()
+    try:
+        with with_store(server.url) as ways:
+            yield ways
+    finally:
+        server.close()
+
+
+# ------------------------------------------------------------------------------------------------ the others
+
+
+@contextlib.contextmanager
+def with_pool() -> Iterator[Ways]:
+    from multiprocessing import Pool
+
+    from directive_operations import cheap, expensive, fold_part
+
+    with Pool(PROCESSES) as pool:
+        yield Ways(
+            lambda values: pool.map(cheap, values),
+            lambda values: pool.map(expensive, values),
+            lambda values: functools.reduce(operator.add, pool.map(fold_part, parts_of(values), chunksize=1)),
+        )
+
+
+@contextlib.contextmanager
+def with_futures() -> Iterator[Ways]:
+    from concurrent.futures import ProcessPoolExecutor
+
+    from directive_operations import cheap, expensive, fold_part
+
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        yield Ways(
+            lambda values: list(pool.map(cheap, values, chunksize=len(values) // PARTS + 1)),
+            lambda values: list(pool.map(expensive, values)),
+            lambda values: functools.reduce(operator.add, pool.map(fold_part, parts_of(values))),
+        )
+
+
+@contextlib.contextmanager
+def with_dask() -> Iterator[Ways]:
+    try:
+        import dask.bag
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise Missing(str(error)) from None
+    from directive_operations import cheap, expensive
+
+    with (
+        LocalCluster(
+            n_workers=PROCESSES, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+
+        def bag(values: range) -> Any:
+            return dask.bag.from_sequence(values, npartitions=PARTS)
+
+        yield Ways(
+            lambda values: list(bag(values).map(cheap).compute()),
+            lambda values: list(client.gather(client.map(expensive, values))),
+            lambda values: int(bag(values).map(cheap).fold(operator.add).compute()),
+        )
+
+
+@contextlib.contextmanager
+def with_ray() -> Iterator[Ways]:
+    try:
+        import ray
+    except ImportError as error:
+        raise Missing(str(error)) from None
+    from directive_operations import cheap_all, expensive, fold_part
+
+    paths = os.pathsep.join([HERE, str(ROOT)])
+    ray.init(
+        num_cpus=PROCESSES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )
+    mapped, one = ray.remote(cheap_all), ray.remote(expensive)
+    folded = ray.remote(fold_part)
+    try:
+        yield Ways(
+            lambda values: [
+                x for part in ray.get([mapped.remote(one) for one in parts_of(values)]) for x in part
+            ],
+            lambda values: list(ray.get([one.remote(x) for x in values])),
+            lambda values: functools.reduce(
+                operator.add, ray.get([folded.remote(part) for part in parts_of(values)])
+            ),
+        )
+    finally:
+        ray.shutdown()
+
+
+SYSTEMS: dict[str, Callable[[], contextlib.AbstractContextManager[Ways]]] = {
+    "sqlite": with_sqlite,
+    "redis": with_redis,
+    "processes": with_processes,
+    "pool": with_pool,
+    "futures": with_futures,
+    "dask": with_dask,
+    "ray": with_ray,
+}
+
+
+# ------------------------------------------------------------------------------------------------ one measurement
+
+
+def measure(name: str, sizes: Sizes) -> dict[str, float]:
+    """Seconds of each program, in this process."""
+    from directive_operations import cheap, expensive
+
+    cheap_inputs, expensive_inputs = range(sizes.cheap), range(sizes.expensive)
+    with SYSTEMS[name]() as ways:
+        small = range(16 * PROCESSES)
+        for way in ways:
+            way(small)  # everybody is up, and has imported what it needs
+        begun = perf_counter()
+        mapped = ways.map_cheap(cheap_inputs)
+        cheap_done = perf_counter()
+        dear = ways.map_expensive(expensive_inputs)
+        expensive_done = perf_counter()
+        folded = ways.fold(cheap_inputs)
+        fold_done = perf_counter()
+    assert mapped == [cheap(x) for x in cheap_inputs]
+    assert dear[-1] == expensive(expensive_inputs[-1])
+    assert len(dear) == len(expensive_inputs)
+    assert folded == sum(mapped)
+    return {
+        "map cheap": cheap_done - begun,
+        "map expensive": expensive_done - cheap_done,
+        "fold": fold_done - expensive_done,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cheap", type=int, default=100_000, help="inputs of the cheap map and of the fold")
+    parser.add_argument("--expensive", type=int, default=1000, help="inputs of the expensive map")
+    parser.add_argument("--only", action="append", help="these systems only")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    options = parser.parse_args()
+    sizes = Sizes(options.cheap, options.expensive)
+    if options.one:
+        try:
+            print(json.dumps(measure(options.one, sizes)))
+        except Missing as reason:
+            say_missing(reason)
+        return
+
+    systems = [name for name in SYSTEMS if not options.only or name in options.only]
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
+    missing: dict[str, str] = {}
+    arguments = ("--cheap", str(sizes.cheap), "--expensive", str(sizes.expensive))
+    for number in range(options.rounds):
+        for name in rotated(systems, number):
+            if name in missing:
+                continue
+            try:
+                rows[name].append(run_apart(__file__, "--one", name, *arguments, patience=300))
+            except Missing as reason:
+                missing[name] = str(reason)
+
+    print(f"{'seconds':14}" + "".join(f"{program:>18}" for program in PROGRAMS))
+    for name, measured in rows.items():
+        if measured:
+            medians = [statistics.median(row[program] for row in measured) for program in PROGRAMS]
+            print(f"{name:14}" + "".join(f"{value:18.3f}" for value in medians))
+    for name, reason in missing.items():
+        print(f"{name}: not measured: {reason}")
+
+    def values(name: str, program: str) -> list[float]:
+        return [row[program] for row in rows.get(name, [])]
+
+    targets = [
+        Target(
+            f"{ours}: seconds of {program} against {peer}",
+            ratio(values(ours, program), values(peer, program)),
+            1.0,
+            at_least=False,
+        )
+        for ours in OURS
+        for peer in ("dask", "ray")
+        for program in PROGRAMS
+    ]
+    targets += [
+        Target(
+            f"{ours}: seconds of map expensive against pool",
+            ratio(values(ours, "map expensive"), values("pool", "map expensive")),
+            1.1,
+            at_least=False,
+        )
+        for ours in OURS
+    ]
+    show_targets(targets)
+    record = {
+        "machine": machine(),
+        "inputs": sizes._asdict(),
+        "processes": PROCESSES,
+        "systems": {
+            name: {program: spread([row[program] for row in measured]) for program in PROGRAMS}
+            for name, measured in rows.items()
+            if measured
+        },
+        "missing": missing,
+        "targets": record_of(targets),
+    }
+    if options.json:
+        write_json(record, Path(options.json))
+    if options.save:
+        save(record, "directives")
+
+
+if __name__ == "__main__":
+    main()
