@@ -133,7 +133,9 @@ class Notify(StrEnum):
     """When the end of a job's task puts a row into its inbox."""
 
     EACH = "each"  # each end
-    LAST = "last"  # once: when the job is closed and all of its tasks have ended
+    LAST = (
+        "last"  # once: when the job is closed and all of its tasks have ended; anew if more came after that
+    )
     NEVER = "never"
 
 

@@ -64,7 +64,7 @@ class Inboxes(Tasks):
     def restarted(self, new_id: str) -> tuple[str] | None:
         """The job that a start with this id was merged into."""
         return self.db.execute(  # type: ignore[no-any-return]
-            "SELECT job FROM inbox WHERE grp = ? AND once = ? AND kind = 'restart'", (self.grp, new_id)
+            "SELECT job FROM inbox WHERE grp = ? AND once = ?", (self.grp, restart_of(new_id))
         ).fetchone()
 
     def next_row(self, job_id: str) -> float | None:
@@ -231,6 +231,7 @@ class Inboxes(Tasks):
             "UPDATE job SET acknowledged = max(acknowledged, ?), version = version + 1 WHERE grp = ? AND id = ?",
             (seq, self.grp, job_id),
         )
+        self.topics.add(f"job:{job_id}")
         if forget:
             # Of a task that has not ended the place is kept, so that the inputs get no second result.
             seen = (self.grp, job_id, seq)
@@ -242,3 +243,8 @@ class Inboxes(Tasks):
             self.db.execute(
                 "UPDATE result SET value = x'', forgotten = 1 WHERE grp = ? AND job = ? AND seq <= ?", seen
             )
+
+
+def restart_of(new_id: str) -> str:
+    """Under what the restart by a start with this id is known, which no signal's id may be mistaken for."""
+    return f"restart\x1f{new_id}"

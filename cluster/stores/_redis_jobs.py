@@ -44,7 +44,7 @@ class RedisJobs:
         return found[0] if found else None
 
     def change_job(self, job_id: str, state: JobState, *, by: str = "", reason: str = "") -> Job:
-        return job_of(self._call("change_job", job_id=job_id, state=state, by=by, reason=reason))
+        return job_of(self._call("change_job", job_id=job_id, state=JobState(state), by=by, reason=reason))
 
     def delete_job(self, job_id: str) -> bool:
         return bool(self._call("delete_job", job_id=job_id))

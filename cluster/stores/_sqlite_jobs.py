@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from cluster._failpoints import fail_point
 from cluster.records import Job, JobState, NewJob, NewSignal, NewTask, Result
+from cluster.stores._sqlite_calls import Calls
 from cluster.stores._transaction import Transaction
 
-T = TypeVar("T")
 
-
-class SqliteJobs:
+class SqliteJobs(Calls):
     """See `cluster.stores.base.Store`."""
-
-    @abstractmethod
-    def _call(self, function: Callable[[Transaction], T], *, writes: bool = True) -> T:
-        """Call a function in a transaction."""
 
     def start(self, job: NewJob, tasks: Sequence[NewTask] = ()) -> tuple[str, str]:
         outcome = self._call(lambda t: t.start(job, tasks))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from cluster.errors import QueueFull
@@ -48,8 +47,12 @@ class Tasks(Members):
         """Hold a task that has just become ready, if its job is paused."""
 
     @abstractmethod
-    def admit(self, task: Task) -> tuple[bool, Turn | None]:
-        """Whether a task may be given to a worker now, and what it is given besides if it is a turn."""
+    def admit(self, task_id: str, job_id: str) -> bool:
+        """Whether a ready task may be given to a worker now. If not, it is in the line no more."""
+
+    @abstractmethod
+    def turn_of(self, task: Task) -> Turn | None:
+        """What a task is given besides, if it is a turn."""
 
     @abstractmethod
     def turn_job(self, task: Task) -> Job | None:
@@ -186,15 +189,15 @@ class Tasks(Members):
 
     def make_ready(self, task_id: str, priority: int) -> None:
         rank = self.draw("#rank") - max(-MAX_PRIORITY, min(MAX_PRIORITY, priority)) * PRIORITY_STEP
-        self.db.execute("UPDATE task SET rank = ? WHERE grp = ? AND id = ?", (rank, self.grp, task_id))
-        self.back_in_line(task_id)
+        self.back_in_line(task_id, rank)
 
-    def back_in_line(self, task_id: str) -> None:
-        """Ready, at the place of its rank, which is the old one when it was given to somebody and never done."""
+    def back_in_line(self, task_id: str, rank: int | None = None) -> None:
+        """Ready, at a new place, or at the old one when it was given to somebody and never done."""
         self.topics.add("ready")
         job, counted = self.db.execute(
-            "UPDATE task SET state = 'ready', ready_since = ? WHERE grp = ? AND id = ? RETURNING job, counted",
-            (self.now, self.grp, task_id),
+            "UPDATE task SET state = 'ready', rank = coalesce(?, rank), ready_since = ? WHERE grp = ? AND id = ? "
+            "RETURNING job, counted",
+            (rank, self.now, self.grp, task_id),
         ).fetchone()
         if counted:
             self.hold(task_id, job)
@@ -236,8 +239,10 @@ class Tasks(Members):
             lane = row[0]
             found.append(lane)
 
-    def heads(self, queue: str, ops: frozenset[str], buckets: frozenset[str] | None, count: int) -> list[str]:
-        """The tasks to be run next in one queue."""
+    def heads(
+        self, queue: str, ops: frozenset[str], buckets: frozenset[str] | None, count: int
+    ) -> list[tuple[str, str]]:
+        """The tasks to be run next in one queue, and their jobs."""
         paused = self.db.execute(
             "SELECT paused FROM queue WHERE grp = ? AND name = ?", (self.grp, queue)
         ).fetchone()
@@ -249,25 +254,21 @@ class Tasks(Members):
             if op in ops and (not bucket or buckets is None or bucket in buckets):
                 lines.append(
                     self.db.execute(
-                        "SELECT rank, id FROM task WHERE grp = ? AND lane = ? AND state = 'ready' "
+                        "SELECT rank, id, job FROM task WHERE grp = ? AND lane = ? AND state = 'ready' "
                         "ORDER BY rank LIMIT ?",
                         (self.grp, lane, count),
                     ).fetchall()
                 )
-        return [task_id for _, task_id in heapq.merge(*lines)][:count]
+        return [(task_id, job) for _, task_id, job in heapq.merge(*lines)][:count]
 
-    def give(self, task_id: str, node: str, incarnation: str, lease: float, by: str) -> Claim | None:
-        """Assign a ready task. None when its job does not let it run; then it is in the line no more."""
-        task = self.task(task_id)
-        assert task is not None
-        admitted, turn = self.admit(task) if task.job_id else (True, None)
-        if not admitted:
-            return None
+    def give(self, task_id: str, node: str, incarnation: str, lease: float, by: str) -> Claim:
         fence = self.draw("#fence")
         self.db.execute(
             "UPDATE task SET state = 'assigned', worker = ? WHERE grp = ? AND id = ?",
             (node, self.grp, task_id),
         )
+        task = self.task(task_id)
+        assert task is not None
         self.db.execute(
             "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -277,7 +278,7 @@ class Tasks(Members):
         )  # fmt: skip
         self.count("claimed")
         self.note("assign", task_id, by or node, f"{node} {fence}")
-        return Claim(replace(task, state=TaskState.ASSIGNED, worker=node), fence, turn)
+        return Claim(task, fence, self.turn_of(task))
 
     # -- ending
 

@@ -14,7 +14,11 @@ Rules that hold for every engine
 7. A task's end counts in its job, keeps its result there, and writes to the job's inbox, all in the same transaction.
    A job's turn is a task with the job's id: so it is claimed, leased, fenced, lost and tried again like any other.
    There is never more than one.
-8. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
+8. What ends, pauses or resumes a job takes effect at once for whoever asks, and reaches its tasks in bounded steps:
+   so many in the call itself (all that are assigned among them), the rest with the claims and purges that follow. No
+   claim gives a task that it has not reached. A job that has ended is told nothing more: its counts, its inbox and
+   its results stay as they are.
+9. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
    and repairing twice is the same as once.
 
 Raises everywhere: StoreUnavailable, and where something is written StoreFull.
@@ -93,7 +97,8 @@ class Store(Protocol):
     def submit(self, tasks: Sequence[NewTask], *, guard: Guard | None = None) -> list[str]:
         """Store all tasks or none; return for each "new", "known" (the id exists), "merged", or "ended".
 
-        "ended": its job has ended, and it was not stored. A `job_id` that no job has is only kept.
+        "ended": its job has ended, and it was not stored. A `job_id` that no job has is only kept, also when a job
+        with this id is started later. Only tasks of the same job are merged.
 
         Raises QueueFull when a queue's limit would be passed; LeaseLost.
         """
@@ -116,8 +121,9 @@ class Store(Protocol):
 
         `ends` are what became of its last ones, recorded first, as by `finish`: a busy worker needs one call for
         both. Queues are served in their order. `buckets` are those of the partition keys to serve; None serves all.
-        Those whose time has come become ready first. Raises LeaseLost when the member's lease is over, or its
-        incarnation is another one.
+        Those whose time has come become ready first. With 0.0 seconds there is more to be had, though nothing may have
+        been given: jobs that have ended or are paused have taken this call's time. Raises LeaseLost when the member's
+        lease is over, or its incarnation is another one.
         """
 
     def assigned(self, node: str, incarnation: str) -> list[Claim]:
@@ -127,14 +133,18 @@ class Store(Protocol):
         """Report ends of executions; for each, whether it counts.
 
         A task with an index that ends dead or cancelled leaves a failed result for those of its inputs that have none,
-        so every index of a job is accounted for. The turn of a job that is dead fails the job.
+        so every index of a job is accounted for. Results that have something of an input that has one are ignored.
+        The turn of a job that is dead fails the job; one that is cancelled from outside terminates it.
         """
 
     def cancel(self, task_id: str) -> bool:
         """End a task that has not ended. Its worker finds out at its next heartbeat. False: it has ended."""
 
     def replay(self, task_ids: Sequence[str]) -> int:
-        """Make dead tasks ready again, with fresh counts of attempts; return how many."""
+        """Make dead tasks ready again, with fresh counts of attempts; return how many.
+
+        Their job counts them anew, and forgets the failed results that they left. Those of a job that has ended stay.
+        """
 
     def task(self, task_id: str) -> Task | None:
         """Read a task."""
@@ -170,8 +180,9 @@ class Store(Protocol):
         """Start a job with its first tasks, all or nothing; return its id and "new", "known" or "merged".
 
         "known": the id exists, and nothing was done. "merged": a living job has the name; its id is returned, the
-        params were put into its inbox (kind "restart"), and the tasks were not stored. A job with a class gets a row of
-        kind "start". Raises QueueFull.
+        params were put into its inbox (kind "restart", once for each id), and the tasks were not stored. A job with a
+        class gets a row of kind "start". The tasks get the job's id. Raises QueueFull; JobStateError when the id is
+        that of a task, or of a job that is being deleted.
         """
 
     def close_job(self, job_id: str) -> bool:
@@ -230,7 +241,10 @@ class Store(Protocol):
         """Read the results that have something of the inputs [low, high), by index."""
 
     def acknowledge(self, job_id: str, seq: int, *, forget: bool = False) -> None:
-        """Note that the results up to `seq` were taken by their reader; with `forget` they are removed."""
+        """Note that the results up to `seq` were taken by their reader; with `forget` they are removed.
+
+        Their inputs get no second result for that.
+        """
 
     def checkpoint(
         self, node: str, task_id: str, fence: int, results: Sequence[Result], data: bytes | None = None
@@ -304,7 +318,9 @@ class Store(Protocol):
         """
 
     def purge(self, older_than: float, limit: int, *, journal: int, guard: Guard | None = None) -> int:
-        """Forget tasks that ended before so many seconds (dead ones stay), and all but the newest events.
+        """Do at most `limit` of what is to be forgotten or carried on; less was done when nothing is left.
+
+        It forgets tasks that ended before so many seconds (dead ones stay), and all but the newest events.
 
         Also jobs that ended before their ttl with all that is theirs, and inbox rows that were consumed so long ago.
         It cancels what is left of the tasks of jobs that have ended.

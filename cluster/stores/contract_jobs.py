@@ -171,6 +171,12 @@ class JobContract(Words):
             "merged",
         )  # the answer was lost, and much happened meanwhile
 
+    def test_a_restart_and_a_signal_may_have_the_same_id(self) -> None:
+        first = self.settled(name="n")
+        assert self.store.signal(first, NewSignal(signal_id="x")) == "taken"
+        assert self.store.start(NewJob(CLS, job_id="x", name="n")) == (first, "merged")
+        assert [row.kind for row in self.rows_of(self.turn())] == ["signal", "restart"]
+
     def test_a_name_is_free_when_its_job_has_ended(self) -> None:
         first = self.start(name="n")
         self.store.change_job(first, JobState.TERMINATED)
@@ -811,6 +817,20 @@ class JobContract(Words):
         self.store.change_job(job_id, JobState.RUNNING)
         given = [c.task.task_id for _ in range(4) for c in self.claim(400)]
         assert given == [t.task_id for t in self.store.tasks(job_id=job_id, limit=2000)]
+
+    def test_what_comes_while_a_large_job_is_resumed_passes_nothing(self) -> None:
+        job_id = self.start("", 1500)
+        self.store.change_job(job_id, JobState.PAUSED)
+        while self.store.purge(60, 1000, journal=10):
+            pass
+        assert self.store.statistics().count("held") == 1500
+        self.store.change_job(job_id, JobState.RUNNING)
+        late = self.child(job_id)
+        given: list[str] = []
+        while claims := self.claim(700):
+            given += [c.task.task_id for c in claims]
+        assert given == [t.task_id for t in self.store.tasks(job_id=job_id, limit=2000)]
+        assert given[-1] == late
 
     # -- results
 

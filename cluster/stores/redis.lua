@@ -35,7 +35,8 @@ local function unpacked(hash, field)
   return packed and cmsgpack.unpack(packed)
 end
 
--- Move a task to another state: out of the structure it is in, into the one where it is looked for.
+-- Move a task to another state: out of the structure it is in, into the one where it is looked for. Returns its job, and
+-- what it counts there.
 local function move(id, to)
   local f = call('HMGET', key('t', id), 'queue', 'lane', 'state', 'rank', 'ordering_key', 'coalesce_key', 'op', 'due',
     'job', 'counted')
@@ -77,13 +78,14 @@ local function move(id, to)
   set(id, 'state', to)
   if from then call('HINCRBY', P .. 'tally', queue .. SEP .. from, -1) end
   call('HINCRBY', P .. 'tally', queue .. SEP .. to, 1)
+  return job, counted
 end
 
 -- Ready, at the place of its rank, which is the old one when it was given to somebody and never done.
 local function back_in_line(id)
   set(id, 'ready_since', now)
-  move(id, 'ready')
-  jobs.hold(id)
+  local job, counted = move(id, 'ready')
+  if counted then jobs.hold(id, job) end
 end
 
 local function make_ready(id)
@@ -127,7 +129,7 @@ local function finish_task(id, state, by, error)
   for _, node in ipairs(call('HKEYS', key('a', id))) do remove_assignment(id, node) end
   set(id, 'ended', now)
   call('ZREM', P .. 'deadlines', id)
-  move(id, state)
+  local job = move(id, state)
   local queue, okey = unpack(call('HMGET', key('t', id), 'queue', 'ordering_key'))
   if okey and call('GET', key('k', queue .. SEP .. okey)) == id then
     call('DEL', key('k', queue .. SEP .. okey))
@@ -135,7 +137,7 @@ local function finish_task(id, state, by, error)
     if following then settle(following, tonumber(get(following, 'due'))) end
   end
   ring('ended:' .. id)
-  jobs.account(id, state, by or '', error)
+  if job then jobs.account(id, state, by or '', error) end
 end
 
 local LIVING = {scheduled = true, blocked = true, ready = true, held = true, idle = true, assigned = true}
@@ -413,7 +415,7 @@ local function heads_of(queue, need, ops, buckets)
   return heads
 end
 
-local function give(id)
+local function give(id, job)
   local fence = draw('fence')
   set(id, 'worker', A.node)
   move(id, 'assigned')
@@ -425,17 +427,17 @@ local function give(id)
   call('SADD', key('w', A.node), id)
   count('claimed')
   note('assign', id, by, A.node .. ' ' .. fence)
-  return {whole(id), fence, jobs.turn_of(id)}
+  return {whole(id), fence, job == id and jobs.turn_of(id)}
 end
 
 -- What one claim does for jobs whose state has changed (see redis_jobs.lua); the next one goes on.
-local CARRIED_ON, PASSED_OVER = 200, 1000
+local CARRIED_ON, PASSED_OVER = 100, 300
 
 function calls.claim()
   local lost = member_lost(A.node, A.incarnation)
   if lost then return lost end
   for _, e in ipairs(A.ends or {}) do finish_one(A.node, e) end
-  jobs.carry_on_all(CARRIED_ON)
+  jobs.carry_on_all(math.max(A.count, CARRIED_ON))
   promote(100)
   local ops, buckets = {}, A.buckets and {}
   for _, op in ipairs(A.ops) do ops[op] = true end
@@ -450,8 +452,9 @@ function calls.claim()
       local heads = heads_of(queue, need, ops, buckets)
       for i = 1, math.min(need, #heads) do
         local id = heads[i][1]
-        if jobs.admit(id) then
-          claims[#claims + 1] = give(id)
+        local job = get(id, 'job')
+        if not job or jobs.admit(id) then
+          claims[#claims + 1] = give(id, job)
         else
           passed = passed + 1
           more = true
@@ -461,7 +464,7 @@ function calls.claim()
   end
   if #claims > 0 and A.by ~= '' then ring('node:' .. A.node) end
   local first = call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-  if passed >= PASSED_OVER then return {claims, 0} end
+  if passed >= PASSED_OVER or jobs.resuming() then return {claims, 0} end
   return {claims, first[2] and math.max(0, tonumber(first[2]) - now) or -1}
 end
 

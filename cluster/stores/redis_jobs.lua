@@ -4,7 +4,7 @@
 --   jn:NAME      zset time -> id, who had the name      names        hash, the living ones
 --   in:ID        zset seq -> seq, rows to be consumed   ib:ID        hash seq -> row
 --   is:ID        hash signal -> seq                     iy:ID        hash signal -> reply
---   consumed     zset time -> ID\31SIGNAL               restarts     hash, id of a start -> the job it was merged into
+--   consumed     zset time -> ID\31SIGNAL               restarts     hash, start -> the job it was merged into
 --   tm:ID        zset time -> timer                     tb:ID        hash timer -> body
 --   ti:ID        hash timer -> seq, those that were due and are rows now
 --   r:ID         hash seq -> result                     ro:ID        zset seq -> seq, those not forgotten
@@ -55,12 +55,12 @@ end
 -- ---------------------------------------------------------------------------------------------- the inbox
 
 -- Write a row. One with `once` is known for longer than it is there, so that it is known when it comes again.
-local function put(id, row, once)
+local function put(id, row)
   row.seq = draw('inbox')
   row.at = row.at or now
   call('HSET', key('ib', id), row.seq, cmsgpack.pack(row))
   call('ZADD', key('in', id), row.seq, row.seq)
-  if once then call('HSET', key('is', id), once, row.seq) end
+  if row.once then call('HSET', key('is', id), row.once, row.seq) end
   if row.kind == 'timer' then call('HSET', key('ti', id), row.row_id, row.seq) end
 end
 
@@ -76,7 +76,7 @@ end
 local function consume(id, seq)
   for _, each in ipairs(call('ZRANGEBYSCORE', key('in', id), '-inf', seq)) do
     local row = cmsgpack.unpack(call('HGET', key('ib', id), each))
-    if row.once then consumed_once(id, row.row_id) end
+    if row.once then consumed_once(id, row.once) end
     remove_row(id, each)
   end
 end
@@ -272,6 +272,14 @@ function jobs.carry_on_all(limit)
   return done
 end
 
+-- Whether some job is resumed, and the next claim will find more.
+function jobs.resuming()
+  for _, id in ipairs(call('SMEMBERS', P .. 'leftover')) do
+    if job_get(id, 'state') == 'running' then return true end
+  end
+  return false
+end
+
 local function set_state(id, old, new, by, reason)
   job_set(id, 'state', new, 'by', by, 'reason', reason)
   note('job-state', id, by, old .. ' ' .. new .. ' ' .. reason)
@@ -345,15 +353,16 @@ function jobs.enlist(new)
 end
 
 -- Hold a task that has just become ready, if its job is paused.
-function jobs.hold(task_id)
-  local id, counted = unpack(call('HMGET', key('t', task_id), 'job', 'counted'))
-  if counted and AT_REST[job_get(id, 'state')] then move(task_id, 'held') end
+-- While a job is resumed what comes is held too, so that it passes nothing that waits for that.
+function jobs.hold(task_id, id)
+  local state = job_get(id, 'state')
+  if AT_REST[state] or not JOB_ENDED[state] and call('SISMEMBER', P .. 'leftover', id) == 1 then move(task_id, 'held') end
 end
 
 -- Whether a ready task may be given to a worker now; if not, it is in the line no more.
 function jobs.admit(task_id)
   local id, counted = unpack(call('HMGET', key('t', task_id), 'job', 'counted'))
-  local job = id and standing(id)
+  local job = standing(id)
   if not job then return true end
   if job.cls ~= '' and task_id == id then
     if job.state == 'suspended' then arrange_turn(id) end
@@ -368,7 +377,7 @@ end
 function jobs.account(task_id, state, by, error)
   local id, counted, recorded, unwell, op, index, weight, meta, result_of, error_of = unpack(call('HMGET',
     key('t', task_id), 'job', 'counted', 'recorded', 'unwell', 'op', 'index', 'weight', 'meta', 'result', 'error'))
-  local job = id and standing(id)
+  local job = standing(id)
   if not job or job.ended then return end
   if job.cls ~= '' and task_id == id then -- a turn that ended in another way than by the job's end
     end_job(id, state == 'cancelled' and 'terminated' or 'failed', by, 'its turn is ' .. state, error)
@@ -514,13 +523,14 @@ function calls.start()
   local before = standing(id)
   if before and not before.hidden then return {id, 'known'} end
   if before or (new.cls ~= '' and get(id, 'state')) then return refuse('job-id', id, before and 1 or 0) end
-  local merged = call('HGET', P .. 'restarts', id)
+  local restart = 'restart' .. SEP .. id -- which no signal's id is mistaken for
+  local merged = call('HGET', P .. 'restarts', restart)
   if merged then return {merged, 'merged'} end
   merged = new.folded ~= '' and call('HGET', P .. 'names', new.folded)
   if merged then
     if job_get(merged, 'cls') ~= '' then
-      call('HSET', P .. 'restarts', id, merged)
-      put(merged, {kind = 'restart', row_id = id, body = new.params, by = new.by, once = true}, id)
+      call('HSET', P .. 'restarts', restart, merged)
+      put(merged, {kind = 'restart', row_id = id, body = new.params, by = new.by, once = restart})
       arrange_turn(merged)
       changed(merged)
     end
@@ -573,7 +583,7 @@ function calls.signal()
     end_job(id, signal.kind == 'cancel' and 'cancelled' or 'finished', signal.by, signal.name)
   else
     put(id, {kind = signal.kind, row_id = signal.signal_id, name = signal.name, body = signal.body, by = signal.by,
-      once = true}, signal.signal_id)
+      once = signal.signal_id})
     arrange_turn(id)
     changed(id)
   end
