@@ -35,6 +35,7 @@ from examples.atm.messages import (
     Ok,
     Open,
     Opened,
+    Order,
     Reason,
     Reply,
     Statement,
@@ -264,9 +265,36 @@ class Office(Job):
             self.data["next"] += 1
             count_in(self.data["ok"], Open.__name__)
         else:
-            reply = Declined(self.signal_id, Reason.UNKNOWN_ACCOUNT, None)
+            reply = Declined(self.signal_id, _reason_of_nobody(told.order), None)
             count_in(self.data["declined"], reply.reason.value)
         return Answer(fingerprint_of(told.atm, told.order), reply)
+
+
+class _Nobody:
+    """What orders.decide() finds where there is no account."""
+
+    def open(self, owner: str, pin: str) -> str:
+        raise AssertionError("accounts are opened by the office itself")
+
+    def find(self, name: str) -> Row:
+        raise DeclinedBecause(Reason.UNKNOWN_ACCOUNT)
+
+    def unlock(self, name: str, pin: str) -> Row:
+        raise DeclinedBecause(Reason.UNKNOWN_ACCOUNT)
+
+    def balance(self, name: str) -> int:
+        raise DeclinedBecause(Reason.UNKNOWN_ACCOUNT)
+
+    def withdrawal(self, txn: str, account: str) -> tuple[int, int, int]:
+        raise DeclinedBecause(Reason.UNKNOWN_TXN)
+
+
+def _reason_of_nobody(order: Order) -> Reason:
+    try:
+        decide(order, _Nobody())
+    except DeclinedBecause as declined:
+        return declined.reason
+    raise AssertionError(f"{order} was done for nobody")
 
 
 def count_in(counts: dict[str, int], name: str) -> None:

@@ -17,6 +17,7 @@ from examples.atm.account_job import OFFICE, job_id_of
 from examples.atm.atm import Atm, dial
 from examples.atm.customers import BadLine, WornDrawer, serve_one
 from examples.atm.job_bank import JobBank, audit, open_account, open_bank
+from examples.atm.ledger import Ledger
 from examples.atm.messages import (
     Balance,
     Declined,
@@ -157,6 +158,55 @@ def test_orders_are_answered_as_the_ledger_answers_them(network: Network) -> Non
         ("Withdraw", -10_500),
         ("Reverse", 10_500),
     ]
+
+
+def test_random_orders_get_the_answers_of_the_ledger(
+    network: Network, ledger: Ledger, full_size: bool
+) -> None:  # ATM-01..05, 08, 10
+    """But for what a statement lists, where money that was put back shows, and the order of two reasons to decline."""
+    dice = random.Random(3)
+    names = ["rita", "rob", "n\u00e9|\u00e0\n"]
+    for name in names:
+        ledger.open_account(name, "1111", 100_00)
+        network.open(name, amount=100_00)
+    orders: list[Order] = []
+    seen: set[str] = set()
+    for number in range(600 if full_size else 100):
+        if orders and dice.random() < 0.1:
+            number = dice.randrange(len(orders))  # the same again
+        else:
+            orders.append(draw_order(dice, names, orders))
+            number = len(orders) - 1
+        txn, order = f"r{number}", orders[number]
+        theirs = ledger.answer(txn, "atm-1", NOON, order)
+        ours = network.ask(order, txn=txn)
+        if isinstance(ours, Extract) and isinstance(theirs, Extract):
+            assert ours.balance == theirs.balance
+        else:
+            assert ours == theirs, f"{number}: {order}"
+        seen.add(f"{type(order).__name__} {ours.reason.value if isinstance(ours, Declined) else 'done'}")
+    assert {"Deposit done", "Withdraw done", "Transfer done", "Reverse done", "Statement done"} <= seen
+    assert {"Withdraw insufficient-funds", "Transfer unknown-account", "Reverse unknown-txn"} <= seen
+
+
+def draw_order(dice: random.Random, names: list[str], before: list[Order]) -> Order:
+    name, amount = dice.choice([*names, "nobody"]), dice.choice([-1, 0, 5, 70, 4000, 20_000, 10**9])
+    pin = dice.choice(["1111"] * 29 + ["0000"])
+    to = dice.choice([*names, "nobody"] if amount < 100 else names)
+    withdrawals = [(name, "never")]
+    withdrawals += [
+        (one.account, f"r{number}") for number, one in enumerate(before) if isinstance(one, Withdraw)
+    ]
+    return dice.choice(
+        [
+            Deposit(name, amount),
+            Withdraw(name, pin, amount),
+            Transfer(name, pin, to, amount),
+            Balance(name, pin),
+            Statement(name, pin, None),
+            Reverse(*dice.choice(withdrawals)),
+        ]
+    )
 
 
 def test_transfers_move_money_once_or_not_at_all(network: Network) -> None:  # ATM-08
