@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.redis_server import RedisServer
+
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAMS = ROOT / "examples" / "cluster"
 
@@ -32,8 +34,8 @@ def run(*command: str, logged: str = "", **environ: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def example(name: str, logged: str = "") -> list[str]:
-    return run(sys.executable, "-m", f"examples.cluster.{name}", logged=logged)
+def example(name: str, logged: str = "", **environ: str) -> list[str]:
+    return run(sys.executable, "-m", f"examples.cluster.{name}", logged=logged, **environ)
 
 
 def test_notifications_are_delivered_again_and_again_and_kept_when_it_is_no_use() -> None:
@@ -93,6 +95,16 @@ def test_the_chat_goes_on_when_a_worker_is_killed() -> None:
         *(f"{'ann' if number % 2 else 'bob'}: line {number}" for number in range(1, 9)),
     ]
     assert lines[10] == "the room is finished, and 9 lines are kept"
+
+
+def test_in_redis_it_is_the_same() -> None:
+    server = RedisServer()
+    try:
+        lines = example("chat", CLUSTER_STORE=server.url)
+    finally:
+        server.close()
+
+    assert lines[-1] == "the room is finished, and 9 lines are kept"
 
 
 def test_each_program_is_short_and_has_two_workers() -> None:

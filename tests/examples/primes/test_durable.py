@@ -105,6 +105,19 @@ def test_pri06_when_every_worker_is_lost_the_search_says_what_is_kept(
     )
 
 
+def test_pri09_ctrl_c_ends_everything_and_keeps_what_was_searched(store: str, start: type[Program]) -> None:
+    search = start("1", "100000000", "--on", "processes:1", "--store", store, "--chunk", "8000")
+    with Client(store) as client:
+        wait_for(lambda: any(job.done >= 1 for job in client.jobs()), 60, "a chunk")
+        os.killpg(search.process.pid, signal.SIGINT)
+
+        assert search.finish(20) == (130, "", "")
+        wait_for(lambda: search.relatives() == [], 10, "its worker ends")
+        (job,) = client.jobs()
+        assert job.done >= 1
+        assert not job.ended
+
+
 @pytest.mark.parametrize("option", [("--listen", "tcp://127.0.0.1:0"), ("--check", "1"), ("--window", "3")])
 def test_what_a_store_has_no_use_for_is_refused(start: type[Program], option: tuple[str, str]) -> None:
     code, _, err = start("1", "10", "--store", "memory:", *option).finish()
