@@ -206,6 +206,7 @@ def with_ray() -> Iterator[Ways]:
     from directive_operations import cheap_all, expensive, fold_part
 
     paths = os.pathsep.join([HERE, str(ROOT)])
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  15 if not set, with which it would lose on a busy machine
     ray.init(
         num_cpus=PROCESSES,
         include_dashboard=False,

@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cluster.codecs import register_codec
+from cluster.directives import IndexedStream, Literal, Skipped, check_monoid, monoid
 from cluster.errors import (
     BadStoreUrl,
     ClusterError,
@@ -84,6 +85,7 @@ __all__ = [
     "Fatal",
     "Finalize",
     "Finish",
+    "IndexedStream",
     "InvalidArguments",
     "Job",
     "JobCancelled",
@@ -93,6 +95,7 @@ __all__ = [
     "JobTimeout",
     "Lease",
     "LeaseLost",
+    "Literal",
     "Membership",
     "NameTaken",
     "Next",
@@ -108,6 +111,7 @@ __all__ = [
     "SchemaMismatch",
     "Settings",
     "Signal",
+    "Skipped",
     "SpawnFailed",
     "Store",
     "StoreError",
@@ -126,7 +130,9 @@ __all__ = [
     "UnknownOperation",
     "Worker",
     "WorkerLost",
+    "check_monoid",
     "job",
+    "monoid",
     "open_store",
     "operation",
     "read_settings",

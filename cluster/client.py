@@ -11,7 +11,8 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import gevent
 
@@ -36,6 +37,9 @@ from cluster.records import Event, Guard, Lock, Member, NewTask, Statistics, Tas
 from cluster.settings import Settings
 from cluster.stores import Store, open_store
 from net import values
+
+if TYPE_CHECKING:
+    from cluster.directives.durable import Run
 
 SUBMIT_PAUSE = 0.02  # seconds; grows while a queue stays full
 
@@ -157,6 +161,7 @@ class Client(JobClient):
         )
         self._known = group == "default"
         self._running: list[Any] = []
+        self.evaluations: WeakSet[Run] = WeakSet()  # what ends with this client
         self._inline: list[Any] = []
         if workers:
             self._start_inline(url if isinstance(url, str) else self.store, workers)
@@ -179,7 +184,9 @@ class Client(JobClient):
         self._running = [gevent.spawn(node.run) for node in self._inline]
 
     def close(self) -> None:
-        """End the workers that it was made with, and give its connections back."""
+        """End the directives that it runs and the workers that it was made with, and give its connections back."""
+        for evaluation in list(self.evaluations):
+            evaluation.cancel("its client was closed")
         for node in self._inline:
             node.stop()
         gevent.joinall(self._running)

@@ -34,7 +34,6 @@ from cluster.errors import (
     JobNotFound,
     JobTimeout,
     ResultTimeout,
-    StoreError,
 )
 from cluster.jobs import new_job
 from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewSignal, NewTask, Notify, make_id
@@ -53,11 +52,9 @@ LOOK_SECONDS = 0.05  # between two looks whether a fold has room for more
 # ------------------------------------------------------------------------------------------------ begin
 
 
-def run(plan: Plan, client: Client, options: Options) -> Handle:
+def run(plan: Plan, client: Client, options: Options) -> Run:
     """Begin a plan that ends with its results."""
-    handle = _begin(plan, client, options, "stream")
-    handle.detached = False
-    return handle
+    return Run(_begin(plan, client, options, "stream"))
 
 
 def start(directive: Directive, client: Client, options: Options) -> Handle:
@@ -67,7 +64,9 @@ def start(directive: Directive, client: Client, options: Options) -> Handle:
         raise ClusterError("there is nothing to do with these inputs: map or fold them")
     from cluster.directives.stream import Literal
 
-    return _begin(plan, client, options, "literal" if isinstance(directive, Literal) else "stream")
+    handle = _begin(plan, client, options, "literal" if isinstance(directive, Literal) else "stream")
+    handle._start_feed()
+    return handle
 
 
 def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
@@ -246,14 +245,12 @@ class Handle(JobHandle):
     on_error: str
     many: bool
     shape: str  # stream | literal | fold
-    detached = True  # it outlives its results
 
     def __init__(self, client: Client, job_id: str) -> None:
         super().__init__(client, job_id)
         self._cluster = client
         self._feed: _Feed | None = None
         self._delivered = 0  # inputs whose results were handed on
-        self._over = False  # it has ended, as far as is known here
 
     def __repr__(self) -> str:
         return f"<Handle {self.job_id} of a {self.shape}>"
@@ -265,7 +262,11 @@ class Handle(JobHandle):
         """
         if self.shape == "fold":
             self._start_feed()
-            return super().result(timeout)
+            try:
+                return super().result(timeout)
+            except JobCancelled:
+                self._check_feed()  # which may be the reason
+                raise
         found = self.stream(timeout=timeout).values_sorted()
         return found[0] if self.shape == "literal" and not self.many else found
 
@@ -283,55 +284,7 @@ class Handle(JobHandle):
             self._pairs(receiver, deadline), self._stop_feed, on_error=self.on_error, job_id=self.job_id
         )
 
-    # -- of one that ends with its results: what an evaluation offers
-
-    def results(self, **more: Any) -> Any:
-        """See JobHandle.results; without options, of a directive that is run: its `Results`."""
-        if self.detached or more:
-            return super().results(**more)
-        lazy = self._feed is not None
-        receiver = Receiver(self._cluster, self.job_id, forget=lazy, acks=lazy)
-        return Results(
-            self._pairs(receiver, self._limit()), self._cancel, on_error=self.on_error, job_id=self.job_id
-        )
-
-    def value(self) -> Any:
-        """Wait for the value of a fold that is run. Blocks."""
-        try:
-            self._start_feed()
-            timeout = self.options.timeout
-            try:
-                value = super().result(timeout)
-                self._over = True
-                return value
-            except ResultTimeout:
-                raise self._timed_out() from None
-            except JobCancelled:
-                self._check_feed()
-                raise
-        finally:
-            self._cancel()
-
-    def _limit(self) -> float | None:
-        return None if self.options.timeout is None else time.monotonic() + self.options.timeout
-
-    def _timed_out(self) -> JobTimeout:
-        self._cancel("its time was over")
-        job = self.record()
-        return JobTimeout(
-            f"job {self.job_id} was not done within {self.options.timeout:g} s, and was terminated; {job.done} of "
-            f"{job.total} inputs have results"
-        )
-
-    def _cancel(self, reason: str = "its client wants no more of it") -> None:
-        self._stop_feed()
-        if self._over:
-            return
-        self._over = True
-        try:
-            self._cluster.store.change_job(self.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
-        except (ClusterError, StoreError):
-            pass  # it has ended; or the store is away, and then the job goes on
+    # -- results
 
     def _pairs(self, receiver: Receiver, deadline: float | None) -> Generator[tuple[int, Any], None, None]:
         self._start_feed()
@@ -341,18 +294,13 @@ class Handle(JobHandle):
                 try:
                     row = receiver.receive_row(left)
                 except ChannelClosed:
-                    self._over = True
                     self._check_feed()
                     return
-                except ResultTimeout:
-                    if self.detached:
-                        raise
-                    raise self._timed_out() from None
                 except JobCancelled:
                     self._check_feed()  # which may be the reason
                     raise
                 if self._feed is not None:
-                    self._feed.came(row.count)
+                    self._feed.came(row.count, len(row.value))
                 yield from self._pairs_of(row)
         finally:
             receiver.close()
@@ -391,6 +339,73 @@ class Handle(JobHandle):
             raise self._feed.error
 
 
+class Run:
+    """A directive in a store that ends with its results: what an evaluation offers."""
+
+    def __init__(self, handle: Handle) -> None:
+        self.many = handle.many
+        self._handle = handle
+        self._over = False  # it has ended, as far as is known here
+        handle._cluster.evaluations.add(self)
+
+    def results(self) -> Results:
+        """The results of a map."""
+        handle = self._handle
+        fed = (
+            handle._feed is not None
+        )  # then there may be no end of them: what was taken is removed from the store
+        receiver = Receiver(handle._cluster, handle.job_id, forget=fed, acks=fed)
+        return Results(self._pairs(receiver), self.cancel, on_error=handle.on_error, job_id=handle.job_id)
+
+    def _pairs(self, receiver: Receiver) -> Generator[tuple[int, Any], None, None]:
+        timeout = self._handle.options.timeout
+        try:
+            yield from self._handle._pairs(receiver, None if timeout is None else time.monotonic() + timeout)
+        except ResultTimeout:
+            raise self._timed_out() from None
+        self._over = True
+
+    def value(self) -> Any:
+        """Wait for the value of a fold. Blocks."""
+        try:
+            value = self._handle.result(self._handle.options.timeout)
+        except ResultTimeout:
+            raise self._timed_out() from None
+        except BaseException:
+            self.cancel()
+            raise
+        self._over = True
+        return value
+
+    def _timed_out(self) -> JobTimeout:
+        self.cancel("its time was over")
+        job, timeout = self._handle.record(), self._handle.options.timeout
+        return JobTimeout(
+            f"job {job.job_id} was not done within {timeout:g} s, and was terminated; {job.done} of {job.total} "
+            "inputs have results"
+        )
+
+    def cancel(self, reason: str = "its client wants no more of it") -> None:
+        """End it, unless it has ended. Never raises."""
+        self._handle._stop_feed()
+        if self._over:
+            return
+        self._over = True
+        if (
+            gevent.getcurrent() is gevent.get_hub()
+        ):  # the collector may call from anywhere; the loop must not wait
+            gevent.spawn(self._terminate, reason)
+        else:
+            self._terminate(reason)
+
+    def _terminate(self, reason: str) -> None:
+        handle = self._handle
+        try:
+            handle._cluster.store.change_job(handle.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
+        except ClusterError:
+            pass  # it has ended; or the store is away, and then the job goes on
+
+
 class _Feed:
     """Stores inputs while results are taken; a greenlet of its own, so that a generator may wait for what it likes."""
 
@@ -427,20 +442,23 @@ class _Feed:
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
 
-    def came(self, count: int) -> None:
-        """Results of so many inputs have come: learn how long one takes."""
+    def came(self, count: int, size_bytes: int) -> None:
+        """Results of so many inputs have come: learn how long one takes, and how large it is."""
         now = time.monotonic()
-        self._pace.learn(count, (now - self._came_at) * self._slots)
+        self._pace.learn(count, (now - self._came_at) * self._slots, size_bytes)
         self._came_at = now
 
     def _run(self) -> None:
         try:
             while taken := self._take():
                 self._sender.send_all(self._cutter.cut(taken))
-            self._sender.close()
-            if self._plan.fold is not None:
+            if (
+                self._plan.fold is not None
+            ):  # before the job is closed: else it would not be fed on if we died here
                 body = codecs.encode(self._cutter.leaves)
-                self._client.store.signal(self._handle.job_id, NewSignal("signal", CLOSED, body))
+                signal = NewSignal("signal", CLOSED, body, f"{self._handle.job_id}-closed")
+                self._client.store.signal(self._handle.job_id, signal)
+            self._sender.close()
         except ChannelClosed:
             pass  # the job has ended: its error is what is to be seen
         except Exception as error:  # noqa: BLE001  the generator's, or the store's: whoever waits for results is told
@@ -452,7 +470,7 @@ class _Feed:
                     by=whoami(),
                     reason=f"its inputs failed: {error!r}",
                 )
-            except (ClusterError, StoreError):
+            except ClusterError:
                 pass
 
     def _take(self) -> list[Any]:

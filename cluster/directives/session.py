@@ -7,9 +7,10 @@
         for index, value in receiver:
             print(paths[index], value)
 
-Nobody else gets these results, whatever else the workers do. A result is *acknowledged* when the next one is asked for:
-of a session that was given an `id`, what was not is delivered again to whoever attaches (`client.session(id=...)`)
-after this process died. Leaving the block ends what is not done and removes everything from the store.
+Nobody else gets these results, whatever else the workers do. They are read a hundred rows at a time, and
+*acknowledged* when the next are asked for, or by `acknowledge()`: of a session that was given an `id`, what was not is
+delivered again to whoever takes it up (`client.session(id=...)`) after this process died. Leaving the block ends what
+is not done and removes everything from the store.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ class Receiver:
             raise StopIteration from None
 
     def receive(self, timeout: float | None = None) -> tuple[int, Any]:
-        """Take the next result, as its index and value; the one before is acknowledged by that. Blocks.
+        """Take the next result, as its index and value. Blocks.
 
         Raises ChannelClosed at the end, OperationError when an input has failed, ResultTimeout.
         """
@@ -114,7 +115,7 @@ class Receiver:
                 return index, value
 
     def receive_row(self, timeout: float | None = None) -> Result:
-        """Take the next row of results; the one before is acknowledged. Raises as `receive`."""
+        """Take the next row of results; if those that were read are used up, they are acknowledged before."""
         if not self._rows:
             self._acknowledge()
             self._read(timeout)

@@ -5,6 +5,7 @@ The result is right, everything was recorded once, and what was finished by then
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -32,8 +33,14 @@ def nodes(url: str, journal: Path) -> Any:
 
 
 def start_leader(url: str, ids: tuple[str, str], *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.cluster.directives.leader", url, *ids, str(COUNT), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+    return start_client("start", url, *ids, str(COUNT), *more)
+
+
+def start_client(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.cluster.directives.leader", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+    )
 
 
 def read_until(leader: subprocess.Popen[str], taken: int) -> None:
@@ -132,6 +139,49 @@ def test_an_attached_client_goes_on_feeding(url: str, nodes: Nodes, client: Clie
     assert handle.result(60) == MAPPED
     assert sorted(executed(journal, "mapped")) == list(range(COUNT))
     assert client.attach(ids[1]).result(60) == FOLDED
+
+
+@pytest.mark.parametrize("how", ["interrupt", "exit", "raise"])
+def test_running_ends_with_its_program(
+    url: str, nodes: Nodes, client: Client, journal: Path, how: str
+) -> None:
+    """P3.9, X5.6: Ctrl-C, sys.exit and a bug in the consumer leave no 2000 tasks running."""
+    nodes.worker()
+    job_id = make_id()
+    program = start_client("run", url, job_id, how)
+    try:
+        read_until(program, 5)
+        if how == "interrupt":
+            program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=30)
+    finally:
+        program.kill()
+        program.communicate()
+    expected = {"interrupt": "KeyboardInterrupt", "exit": "", "raise": "the program is wrong"}[how]
+    assert expected in errors
+    assert client.job(job_id).state == "terminated"
+    assert len(executed(journal, "noted")) < 2000
+
+
+def test_a_result_that_was_not_acknowledged_is_delivered_again(
+    url: str, nodes: Nodes, client: Client
+) -> None:
+    """P-10: the consumer is killed after it has received, before it has acknowledged."""
+    nodes.worker()
+    session_id = make_id()
+    consumer = start_client("session", url, session_id)
+    try:
+        assert consumer.stdout is not None
+        received = [tuple(map(int, consumer.stdout.readline().split())) for _ in range(5)]
+    finally:
+        consumer.kill()
+        consumer.communicate()
+    with client.session(id=session_id) as (sender, receiver):
+        sender.close()
+        again = list(receiver)
+    assert received[-1] in again
+    assert {*received, *again} == {(x, 2 * x) for x in range(20)}
+    assert len(again) == len(set(again))
 
 
 def test_combines_run_in_several_processes(

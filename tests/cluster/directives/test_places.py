@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from net import Place, open_place
 from tasklets import sleep
 from tests.cluster.conftest import lines
 from tests.cluster.directives import ops
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)  # before the fixture that counts the children of each test
@@ -260,14 +265,23 @@ def test_a_result_that_cannot_travel_is_its_inputs_failure(place: Place) -> None
         IndexedStream([object()]).map(ops.double).run(place).values_sorted()
 
 
+def test_large_values_travel_in_few(place: Place) -> None:
+    """80 MB of inputs, and as many of results: no message is larger than it may be."""
+    texts = [chr(97 + number % 26) * 200_000 for number in range(400)]
+    assert IndexedStream(texts).map(ops.length).run(place).values_sorted() == [200_000] * 400
+    lengths = [len(text) for _, text in IndexedStream([200_000] * 400).map(ops.long_text).run(place)]
+    assert lengths == [200_000] * 400
+
+
 def test_timeout(place: Place) -> None:
     """P-28."""
     with pytest.raises(JobTimeout, match="not done within"):
         IndexedStream([0.1] * 100).map(ops.nap).run(place, timeout=0.3).values_sorted()
 
 
-def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path) -> None:
-    """P3.9: Ctrl-C in the middle, in the consumer and while it waits."""
+@pytest.mark.parametrize("where", ["here", "processes:1"])
+def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path, where: str) -> None:
+    """P3.9: Ctrl-C in the middle: in the consumer, while it waits, and in an operation (here)."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -282,7 +296,7 @@ def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path) -
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(KeyboardInterrupt):
-            IndexedStream([0.02] * 1000).map(ops.nap).run("processes:1").values_sorted()
+            IndexedStream([0.02] * 1000).map(ops.nap).run(where, on_error="skip").values_sorted()
     finally:
         signal.signal(signal.SIGALRM, before)
     assert stream_of(5).map(ops.double).run(children).values_sorted() == [0, 2, 4, 6, 8]
@@ -312,6 +326,27 @@ def test_an_input_that_kills_three_workers_is_given_up() -> None:
     with open_place("processes:4") as place, pytest.raises(OperationError, match="3 workers died") as raised:
         stream_of(9).map(ops.dies, chunk=9).run(place).values_sorted()
     assert raised.value.kind == "WorkerLost"
+
+
+@pytest.fixture
+def addresses() -> Iterator[list[str]]:
+    """Two nodes that somebody has started on this machine."""
+    command = [str(Path(sys.executable).with_name("tasklets")), "node", "--listen", "127.0.0.1:0"]
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(2):
+            node = stack.enter_context(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+            stack.callback(node.kill)
+            nodes.append(node)
+        yield [node.stdout.readline().split()[-1].removeprefix("tcp://") for node in nodes if node.stdout]
+
+
+def test_nodes_elsewhere_do_the_same(addresses: list[str]) -> None:
+    """T-02: the place is the only change."""
+    where = "hosts:" + ",".join(addresses)
+    assert IndexedStream(range(1, 11)).map(ops.fib).fold(ops.Sum()).run(where) == 143
+    pids = IndexedStream(range(20)).map(ops.pid_of, chunk=1).run(where).values_sorted()
+    assert len({*pids, os.getpid()}) == 3
 
 
 # ------------------------------------------------------------------------------------------------ futures
