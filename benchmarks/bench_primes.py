@@ -9,11 +9,14 @@ take about 0.1 s each, with the same function; the search cuts it by itself. Eac
 fresh interpreter of its own; the rounds are interleaved, so that a machine that gets slower or busier
 meanwhile does so for all forms. Two times are taken of each: `work` begins when every worker process is up
 and has imported the function, `start` is what it took until there, the starting interpreter's own imports
-left out.
+left out. `cpu` is the processor time of all processes during `work` (Linux only): what a form costs on a machine that
+others use as well, where `work` says more about them.
 """
 
 import argparse
 import json
+import math
+import os
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -46,6 +49,7 @@ class Times(NamedTuple):
 
     start: float
     work: float
+    cpu: float  # of all processes, during the work
     idle: float = 0.0  # of the work: how much of it the average worker had nothing to do at the end
 
     @property
@@ -73,9 +77,9 @@ def measure(form: str, hi: int) -> tuple[Times, int]:
 
 
 def measure_loop(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
-    begun = perf_counter()
+    work = Stopwatch()
     count = sum(len(primes_of(piece)) for piece in pieces)
-    return Times(0.0, perf_counter() - begun), count
+    return Times(0.0, *work.read()), count
 
 
 def measure_pool(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
@@ -84,9 +88,9 @@ def measure_pool(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
     opened = perf_counter()
     with multiprocessing.Pool(2) as pool:
         pool.map(primes_of, [(0, 3)] * 8, chunksize=1)  # until the workers are up
-        begun = perf_counter()
+        start, work = perf_counter() - opened, Stopwatch()
         count = sum(len(primes) for primes in pool.imap(primes_of, pieces))
-        return Times(begun - opened, perf_counter() - begun), count
+        return Times(start, *work.read()), count
 
 
 def measure_futures(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
@@ -95,9 +99,9 @@ def measure_futures(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
     opened = perf_counter()
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(primes_of, [(0, 3)] * 8))
-        begun = perf_counter()
+        start, work = perf_counter() - opened, Stopwatch()
         count = sum(len(primes) for primes in pool.map(primes_of, pieces))
-        return Times(begun - opened, perf_counter() - begun), count
+        return Times(start, *work.read()), count
 
 
 def measure_ray(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
@@ -109,9 +113,9 @@ def measure_ray(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
     ray.init(num_cpus=2, log_to_driver=False, logging_level="error", include_dashboard=False)
     search = ray.remote(primes_of)
     ray.get([search.remote((0, 3)) for _ in range(8)])
-    begun = perf_counter()
+    start, work = perf_counter() - opened, Stopwatch()
     count = sum(len(primes) for primes in ray.get([search.remote(piece) for piece in pieces]))
-    times = Times(begun - opened, perf_counter() - begun)
+    times = Times(start, *work.read())
     ray.shutdown()
     return times, count
 
@@ -124,14 +128,41 @@ def measure_place(form: str, hi: int, chunk: int | None = None) -> tuple[Times, 
     with open_place(form) as place:
         for _ in find_primes(place, 0, 8 * place.size, chunk=1):  # until the workers are up
             pass
-        begun = perf_counter()
+        start, work = perf_counter() - opened, Stopwatch()
         count, last = 0, {}  # worker -> when its last chunk was there
         for answer in find_primes(place, 1, hi, chunk=chunk, ordered=False):
             count += len(answer.primes)
             last[answer.worker] = answer.at
-        work = perf_counter() - begun
+        seconds, cpu = work.read()
         end = max(last.values())
-        return Times(begun - opened, work, sum(end - at for at in last.values()) / len(last) / work), count
+        idle = sum(end - at for at in last.values()) / len(last) / seconds
+        return Times(start, seconds, cpu, idle), count
+
+
+class Stopwatch:
+    """Measures from when it is made: seconds, and processor seconds of this process and all that it started."""
+
+    def __init__(self) -> None:
+        self._cpu = processor_seconds()
+        self._begun = perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        """Return both; what the processes that ended meanwhile used is left out."""
+        return perf_counter() - self._begun, processor_seconds() - self._cpu
+
+
+def processor_seconds() -> float:
+    """Add up what every thread of this process and of its descendants was given; nan where /proc does not say."""
+    pids, nanoseconds = [os.getpid()], 0
+    for pid in pids:  # grows
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                nanoseconds += int((task / "schedstat").read_text().split()[0])
+                pids += map(int, (task / "children").read_text().split())
+        except OSError:
+            if pid == os.getpid():
+                return math.nan
+    return nanoseconds / 1e9
 
 
 def primes_of(piece: tuple[int, int]) -> tuple[int, ...]:
@@ -165,21 +196,22 @@ def run_rounds(forms: Sequence[str], rounds: int, hi: int) -> tuple[dict[str, li
 
 def measure_apart(form: str, hi: int) -> Times:
     """Measure one form in a fresh interpreter. Raises SystemExit when it fails or counts wrongly."""
-    start, work, idle, count = run_apart(__file__, "--one", form, "--hi", str(hi))
+    start, work, cpu, idle, count = run_apart(__file__, "--one", form, "--hi", str(hi))
     if count != KNOWN.get(hi, count):
         raise SystemExit(f"error: {form} found {count} primes in [1, {hi}), there are {KNOWN[hi]}")
-    return Times(start, work, idle)
+    return Times(start, work, cpu, idle)
 
 
 def judge(times: dict[str, list[Times]]) -> list[Target]:
     """Compare with what is promised. Starting is left out, as it does not grow with the work."""
 
-    def ratio(form: str, other: str) -> float | None:
+    def ratio(form: str, other: str, part: str = "work") -> float | None:
         # Of the rounds' ratios and not of two medians: within a round the machine is most like itself.
-        if other not in times:
+        if other not in times or (math.isnan(times[form][0].cpu) and part == "cpu"):
             return None
         return statistics.median(
-            mine.work / its.work for mine, its in zip(times[form], times[other], strict=True)
+            getattr(mine, part) / getattr(its, part)
+            for mine, its in zip(times[form], times[other], strict=True)
         )
 
     return [
@@ -190,6 +222,7 @@ def judge(times: dict[str, list[Times]]) -> list[Target]:
         ),
         Target("processes:1 against the plain loop", ratio("processes:1", "loop"), 1.05, False),
         Target("here against the plain loop", ratio("here", "loop"), 1.03, False),
+        Target("here against the plain loop, processor time", ratio("here", "loop", "cpu"), 1.03, False),
         Target(
             "processes:2, idle at the end",
             statistics.median(one.idle for one in times["processes:2"]),
@@ -208,17 +241,17 @@ def judge_sweep(times: dict[str, list[Times]]) -> list[Target]:
 
 def show(times: dict[str, list[Times]], missing: dict[str, str], targets: list[Target]) -> None:
     """Print the medians of the seconds, and the ratios."""
-    print(f"{'form':12} {'start':>8} {'work':>8} {'both':>8}   work, least to most")
+    print(f"{'form':12} {'start':>8} {'work':>8} {'both':>8} {'cpu':>8}   work, least to most")
     for form, each in times.items():
-        start, work, both = (statistics.median(getattr(one, part) for one in each) for part in PARTS)
+        seconds = (statistics.median(getattr(one, part) for one in each) for part in PARTS)
         span = f"{min(one.work for one in each):.3f} .. {max(one.work for one in each):.3f}"
-        print(f"{form:12} {start:7.3f}s {work:7.3f}s {both:7.3f}s   {span}")
+        print(f"{form:12}", *(f"{one:7.3f}s" for one in seconds), f"  {span}")
     for form, reason in missing.items():
         print(f"not measured: {form}: {reason}")
     show_targets(targets)
 
 
-PARTS = ("start", "work", "both")
+PARTS = ("start", "work", "both", "cpu")
 
 
 def save_figures(times: dict[str, list[Times]], targets: list[Target], hi: int) -> Path:

@@ -49,7 +49,7 @@ from cluster.jobs import Job, TaskEnded, job
 from cluster.operations import Cancelled, Fatal, Next, Operation, Retry, TimeLimit, Transient, operation
 from cluster.records import Notify
 from cluster.settings import Settings, read_settings
-from cluster.signals import Cancel, Finalize, Finish, Pause, Reply, Resume, Signal, Suspend, Terminate
+from cluster.signals import LATER, Cancel, Finalize, Finish, Pause, Reply, Resume, Signal, Suspend, Terminate
 
 if TYPE_CHECKING:
     from cluster._job_handle import JobHandle
@@ -75,6 +75,7 @@ _LATER = {
 }
 
 __all__ = [
+    "LATER",
     "BadStoreUrl",
     "Cancel",
     "Cancelled",

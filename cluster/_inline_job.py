@@ -57,6 +57,7 @@ class InlineJob:
         self._tasks: dict[str, NewTask] = {}
         self._inbox: list[Inbox] = []
         self._timers: dict[str, tuple[float, int, Timer]] = {}  # name -> due, the order of setting, timer
+        self._taken: set[str] = set()  # ids of signals
         self._replies: dict[str, bytes] = {}
         self._seq = 0
         self._put("start", new.job_id)
@@ -114,13 +115,12 @@ class InlineJob:
             self._turn()
             return Reply(job=self.record)
         new = to_send(signal, signal_id=id, by=by)
-        if new.signal_id not in self._replies:
+        if new.signal_id not in self._taken:
+            self._taken.add(new.signal_id)
             self._put(new.kind, new.signal_id, name=new.name, body=new.body, by=by)
         data = self._replies.get(new.signal_id)
         if data is None:
-            return Reply(
-                status="timeout" if self.record.state == JobState.SUSPENDED else "ended", job=self.record
-            )
+            return Reply(status="ended" if self.record.state in JOB_ENDED else "timeout", job=self.record)
         return unpacked_reply(data, new.signal_id, self.record)
 
     def restart(self, params: Any = None) -> None:

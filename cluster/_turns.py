@@ -26,7 +26,7 @@ from cluster.jobs import (
 )
 from cluster.operations import Fatal, Next, TimeLimit, operations
 from cluster.records import Inbox, JobState, NewTask, Timer, Turn, TurnEnd
-from cluster.signals import Cancel, Reply, packed_reply, received
+from cluster.signals import LATER, Cancel, Reply, packed_reply, received
 from tasklets.freezing import describe_exception
 
 Limited = Callable[
@@ -135,7 +135,7 @@ class _Taken:
                 effects.reason,
                 effects.result,
                 effects.error,
-                tuple(self.replies),
+                (*self.replies, *effects.replies.items()),
                 () if ended else tuple(effects.timers.values()),
                 effects.close,
             ),
@@ -211,11 +211,15 @@ class _Taken:
         return handler(received(row))
 
     def answer(self, row: Inbox, handle: Callable[[], Any]) -> None:
-        before = replace(self.effects, children=list(self.effects.children), timers=dict(self.effects.timers))
+        was = self.effects
+        before = replace(was, children=list(was.children), timers=dict(was.timers), replies=dict(was.replies))
         kept = self.kept
         self.job.sender, self.job.signal_id = row.by, row.row_id
         try:
             value = handle()
+            if value is LATER:
+                self.keep()
+                return
             reply = packed_reply(value if isinstance(value, Reply) else Reply(value))
             if len(reply) > self.max_payload:
                 raise Fatal(f"the reply has {len(reply)} bytes, and {self.max_payload} are allowed")

@@ -33,7 +33,7 @@ from cluster._logs import IdsLog
 from cluster.errors import ClusterError, InvalidArguments, OperationError, TaskCancelled, UnknownOperation
 from cluster.operations import Fatal, Next, Operation, Policy, Retry, name_of, operations, register
 from cluster.records import Job as JobRecord, JobState, NewJob, NewTask, Notify, Timer
-from cluster.signals import Cancel, Finish, Reply
+from cluster.signals import Cancel, Finish, Reply, packed_reply
 from net import values
 from tasklets import NotSendable
 from tasklets.freezing import describe_exception
@@ -68,6 +68,7 @@ class Effects:
     data: dict[str, Any] = field(default_factory=dict)
     children: list[NewTask] = field(default_factory=list)
     timers: dict[str, Timer] = field(default_factory=dict)
+    replies: dict[str, bytes] = field(default_factory=dict)  # signal id -> what it is answered
     close: bool = False
     state: JobState | None = None  # how the job ended
     reason: str = ""
@@ -121,7 +122,7 @@ class Job:
         """A time set by `after` has come."""
 
     def on_signal(self, signal: Any) -> Any:
-        """A signal for whose type there is no `on_signal_TYPE` has come. Return what to answer: a value, or a Reply."""
+        """A signal for whose type there is no `on_signal_TYPE` has come. Return a value to answer, a Reply, LATER."""
         return Reply(status="unknown")
 
     def on_cancel(self, signal: Cancel) -> Any:
@@ -223,6 +224,13 @@ class Job:
     def cancel_timer(self, name: str) -> None:
         """Forget a timer; one that is not set is no error."""
         self._effects.timers[name] = Timer(name, None)
+
+    def reply(self, signal_id: str, value: Any) -> None:
+        """Answer a signal whose handler returned LATER: with a value, or a Reply. Raises NotSendable.
+
+        `self.signal_id` is the signal that is being handled. When the job ends, signals without an answer get "ended".
+        """
+        self._effects.replies[signal_id] = packed_reply(value if isinstance(value, Reply) else Reply(value))
 
     def close(self) -> None:
         """Say that no more tasks come from outside."""

@@ -16,7 +16,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from cluster import codecs
 from cluster.errors import ClusterError, InvalidArguments, UnknownOperation
@@ -201,6 +201,28 @@ class Bound:
 
 
 _registry: dict[str, Operation[..., Any]] = {}
+
+
+@overload
+def operation(function: Callable[P, R], /) -> Operation[P, R]: ...
+
+
+@overload
+def operation(
+    *,
+    name: str | None = ...,
+    queue: str = ...,
+    retry: Retry = ...,
+    transient: tuple[type[BaseException], ...] = ...,
+    fatal: tuple[type[BaseException], ...] = ...,
+    time_limit: float | None = ...,
+    hard_limit: float | None = ...,
+    max_losses: int = ...,
+    coalesce: float | None = ...,
+    on_failure: str | None = ...,
+    validate: Callable[..., object] | None = ...,
+    tolerant: bool = ...,
+) -> Callable[[Callable[P, R]], Operation[P, R]]: ...
 
 
 def operation(

@@ -99,6 +99,9 @@ class Reply:
     job: Job | None = None  # as it was after that
 
 
+# A handler returns it when the answer is still to come, by `Job.reply`, in a later turn; the sender waits for that.
+LATER: Final = Reply(status="later")
+
 # What the store does by itself, without a turn of the job.
 CHANGES: Final = {
     Terminate: JobState.TERMINATED,

@@ -92,6 +92,10 @@ def worker(
     for queue in queues:
         title, _, weight = queue.partition("=")
         weights[title] = int(weight or 1)
+    # For operations that need a client: executors inherit it.
+    os.environ["CLUSTER_STORE"] = store
+    if len(groups) == 1:
+        os.environ["CLUSTER_GROUP"] = groups[0]
     workers = []
     for group in groups or ("default",):
         handle = open_store(store, group, patience=settings.store_patience)

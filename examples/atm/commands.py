@@ -76,6 +76,13 @@ def main() -> None:
     help="The ledger: a file, made when it is missing, or postgresql://USER@HOST/DATABASE.",
 )
 @click.option(
+    "--jobs",
+    "store",
+    metavar="URL",
+    help="Instead of a ledger: accounts as jobs in a cluster, sqlite:///FILE or redis://HOST/0. Its workers: "
+    "tasklets cluster worker --store URL --import examples.atm.account_job",
+)
+@click.option(
     "--synchronous",
     type=click.Choice(["normal", "full"]),
     default="normal",
@@ -93,11 +100,21 @@ def main() -> None:
 @credential_options
 @insecure_option
 @debug_option
-def bank(listen: str, where: str, synchronous: str, new: tuple[NewAccount, ...], insecure: bool) -> None:
+def bank(
+    listen: str,
+    where: str,
+    store: str | None,
+    synchronous: str,
+    new: tuple[NewAccount, ...],
+    insecure: bool,
+) -> None:
     """Run the bank until Ctrl-C.
 
     A new ledger gets three sample accounts, unless --open says which.
     """
+    if store is not None:
+        run_desk(listen, store, new, insecure)
+        return
     # Room: what counts for a machine is its answer, and so it need not wait for the request to be taken first.
     requests = channel(1024, "requests to the bank", copy=True)
     level: Synchronous = "FULL" if synchronous == "full" else "NORMAL"
@@ -112,6 +129,27 @@ def bank(listen: str, where: str, synchronous: str, new: tuple[NewAccount, ...],
         click.echo(f"The bank listens at {url}; Ctrl-C ends it.")
         click.echo(f"A machine for it: python -m examples.atm atm {url}")
         Bank(ledger).serve(requests)
+
+
+def run_desk(listen: str, store: str, new: tuple[NewAccount, ...], insecure: bool) -> None:
+    """Run a desk of the bank whose accounts are jobs; there may be more of them, here and elsewhere (ATM-14)."""
+    from cluster import Client
+    from examples.atm import job_bank  # with what it needs, of which the other banks need nothing
+
+    requests = channel(1024, "requests to the bank", copy=True)
+    with net.serve(listen, insecure=insecure, bank=requests) as server, Client(store) as client:
+        for name, pin, amount in new or (SAMPLES if job_bank.open_bank(client) else ()):
+            job_bank.open_account(client, name, pin, amount)
+            click.echo(f"Opened account {name} with pin {pin} and {format_amount(amount)}.")
+        url = server.url("bank")
+        click.echo(
+            f"The bank keeps its accounts as jobs in {hide_password(store)}. Start workers, as many as you like:"
+        )
+        click.echo(
+            f"  tasklets cluster worker --store {hide_password(store)} --import examples.atm.account_job"
+        )
+        click.echo(f"The bank listens at {url}; Ctrl-C ends it.")
+        job_bank.JobBank(client).serve(requests)
 
 
 def hide_password(where: str) -> str:

@@ -18,6 +18,7 @@ from examples.atm.database import SCHEMA, VERSION, LedgerRefused, Rows
 
 try:
     import psycopg
+    from psycopg.errors import LockNotAvailable
     from psycopg.pq import TransactionStatus
 except ImportError as _missing:
     raise LedgerRefused(
@@ -28,6 +29,9 @@ DIALECT = {"bytes": "BYTEA", "serial": "BIGSERIAL PRIMARY KEY", "clustered": ""}
 LOCK = 0x41544D31  # "ATM1", as in the header of a ledger file
 CONNECT_SECONDS = 5
 STATEMENT_MS = 30_000  # a server that takes longer is as good as gone
+
+# The lock of a bank that has just ended is held until the server has noticed, which takes a while on a busy machine.
+LOCK_MS = 2_000
 
 
 class LedgerServer:
@@ -109,10 +113,17 @@ def _connect(url: str) -> psycopg.Connection[Any]:
         application_name="atm bank",
     )
     # Two banks would each decide by what the other has not committed yet. The lock ends with the connection.
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,)).fetchone()
-    if not row or not row[0]:
+    try:
+        connection.execute(f"SET lock_timeout = {LOCK_MS}".encode())
+        connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
+        connection.execute("RESET lock_timeout")
+    except BaseException as error:
         connection.close()
-        raise _InUse("the ledger is open in another bank; stop that one, or name another database")
+        if isinstance(error, LockNotAvailable):
+            raise _InUse(
+                "the ledger is open in another bank; stop that one, or name another database"
+            ) from error
+        raise
     return connection
 
 

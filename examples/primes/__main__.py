@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import click
 
@@ -39,6 +39,9 @@ On two nodes, each started in a terminal (or on a machine) of its own:
   tasklets node --listen 127.0.0.1:7101
   tasklets node --listen 127.0.0.1:7102
   python -m examples.primes 1 2000000 --on hosts:127.0.0.1:7101,127.0.0.1:7102
+\b
+Kept in a store, from which the same command goes on after a crash:
+  python -m examples.primes 1 20000000 --on processes:2 --store sqlite:///primes.db
 \b
 With whoever joins, and leaves again, while it runs:
   python -m examples.primes 1 20000000 --on nobody --listen tcp://127.0.0.1:7200
@@ -77,6 +80,12 @@ class WholeNumber(click.ParamType[int]):
     "--listen",
     metavar="ADDRESS",
     help="Let other workers join at tcp://HOST:PORT while the search runs. With --on nobody, only they compute.",
+)
+@click.option(
+    "--store",
+    metavar="URL",
+    help="Keep what was searched in sqlite:///FILE or redis://HOST/0: the same command goes on from there. With "
+    "--on nobody, only the workers of that store compute.",
 )
 @credential_options
 @insecure_option
@@ -129,6 +138,7 @@ def main(
     hi: int,
     on: str,
     listen: str | None,
+    store: str | None,
     insecure: bool,
     algorithm: str,
     check: float,
@@ -152,6 +162,10 @@ def main(
         raise click.UsageError(
             f"the range ends at {hi}, before it starts at {lo}; give the smaller number first"
         )
+    if store is not None and (listen or check or window):
+        raise click.UsageError(
+            "--listen, --check and --window are for a search without --store; leave them out"
+        )
     if algorithm == "numpy":
         load_numpy()
     tally = Tally()
@@ -159,24 +173,21 @@ def main(
     bar_wanted = err.is_terminal and not (list_to == "-" and sys.stdout.isatty())
     with (
         _open_list(list_to) as listing,
-        open_workers(on, listen) as place,
+        open_workers(on, listen or store) as place,
         _open_door(listen, insecure) as joins,
         open_bar(err, hi - lo, wanted=bar_wanted) as bar,
     ):
         started, started_at = perf_counter(), monotonic()
-        for answer in find_primes(
-            place,
-            lo,
-            hi,
-            algorithm=algorithm,
-            chunk=chunk,
-            window=window,
-            ordered=not unordered,
-            lease=lease,
-            check=check,
-            joins=joins,
-            notice=_notice,
-        ):
+        what: Any = {"algorithm": algorithm, "chunk": chunk, "ordered": not unordered, "notice": _notice}
+        if store is None:
+            answers = find_primes(place, lo, hi, **what, window=window, lease=lease, check=check, joins=joins)
+        else:
+            from examples.primes.durable import (
+                find_durably,
+            )  # with what it needs, of which the rest needs nothing
+
+            answers = find_durably(store, place, lo, hi, **what)
+        for answer in answers:
             tally.add(answer)
             if plot is not None:
                 record.append(replace(answer, primes=()))
@@ -207,13 +218,15 @@ class Nobody:
 
 
 @contextmanager
-def open_workers(where: str, listen: str | None) -> Iterator[Place]:
-    """Open the place of the workers."""
+def open_workers(where: str, door: str | None) -> Iterator[Place]:
+    """Open the place of the workers; there may be none if others can come by a door."""
     if where != "nobody":
         with open_place(where) as place:
             yield place
-    elif listen is None:
-        raise click.UsageError("--on nobody means that others compute; say with --listen where they can join")
+    elif door is None:
+        raise click.UsageError(
+            "--on nobody means that others compute; say where they can join, with --listen or with --store"
+        )
     else:
         yield cast(Place, Nobody())
 

@@ -70,13 +70,14 @@ def find_primes(
     Raises ValueError for a range, chunk or window that makes no sense, before anything is started;
     WorkersLost when no worker is left and none can join; RemoteError when the code of a worker failed.
     """
-    guide = _make_guide(lo, hi, chunk, place.size, algorithm)
+    guide = make_guide(lo, hi, chunk, place.size, algorithm)
     room = WINDOW_PER_WORKER * max(1, place.size) if window is None else window
     backlog = Backlog(guide.pieces(), window=room, ordered=ordered, lease=lease, algorithm=algorithm)
     return _Master(place, backlog, guide, joins, check, window is None, notice).answers()
 
 
-def _make_guide(lo: int, hi: int, chunk: int | None, workers: int, algorithm: str) -> Guide:
+def make_guide(lo: int, hi: int, chunk: int | None, workers: int, algorithm: str) -> Guide:
+    """Choose how the range is cut. Raises ValueError for a range or chunk that makes no sense."""
     if chunk is not None or hi < lo:
         return FixedSize(lo, hi, 1 if chunk is None else chunk, workers=workers)
     return Guide(lo, hi, workers=workers, cost=COSTS[algorithm])
