@@ -469,7 +469,7 @@ def test_large_maps_are_few_tasks(idle: Client) -> None:
     tasks = idle.store.tasks(job_id=handle.job_id, limit=10_000)
     assert sum(task.weight for task in tasks) == 100_000
     assert len(tasks) < 300
-    assert min(task.weight for task in tasks) == 1
+    assert min(task.weight for task in tasks) < 1000
 
 
 def test_everything_was_recorded_once(client: Client) -> None:
