@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from cluster._failpoints import fail_point
 from cluster.records import (
     JOB_ENDED,
     Job,
@@ -243,6 +244,7 @@ class JobStates(Inboxes):
         self.consume(job_id, end.consumed)
         self.answer(job_id, end.replies)
         self.set_timers(job_id, end.timers)
+        fail_point("turn-half")
         self.db.execute(
             "UPDATE job SET turns = turns + 1, closed = max(closed, ?) WHERE grp = ? AND id = ?",
             (end.close, self.grp, job_id),
