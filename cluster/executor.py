@@ -174,6 +174,11 @@ class Context:
         if results and self._link is not None:
             self._link.send(frames.RECORDED, self.task_id, [asdict(one) for one in results])
 
+    def keep_recorded(self) -> None:
+        """Have stored what was recorded until now: the next attempt goes on after it."""
+        if self._recorder is not None:
+            self._keep_results(self._recorder.rest())
+
     def results(self, returned: Any) -> list[Result]:
         """What is left to be kept of its inputs' results when the operation has returned."""
         return [] if self._recorder is None else list(results_of(returned, self._recorder))
@@ -330,6 +335,7 @@ def execute(
 ) -> tuple[str, dict[str, Any]]:
     """Run one operation, or a job's turn; return how it ended. Never raises."""
     operation: Operation[..., Any] | None = None
+    context: Context | None = None
     try:
         operation = find_operation(name)
         with _time_limit(limit if isinstance(link, _Link) else None):
@@ -367,6 +373,8 @@ def execute(
             "after": None,
         }  # it was tried again already
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
+        if context is not None:
+            context.keep_recorded()
         return frames.RAISED, described(error, operation)
 
 

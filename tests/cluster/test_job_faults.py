@@ -436,6 +436,7 @@ def test_dormant_jobs_cost_nothing_and_wake_on_time_after_a_restart(
     wait_for(lambda: asleep() == dormant, 300, "all sleep")
     growth = resident(before.pid) - memory
     assert growth < 50e6, growth
+    print(f"{dormant} dormant jobs: {growth / 1e6:.1f} MB more in a worker and its executors")
     handles = [client.start(works.Sleeper, {"after": 4.0}) for _ in range(due)]
     wait_for(lambda: asleep() == dormant + due or lines(journal, "wake"), 60)
     before.kill()
