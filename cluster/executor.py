@@ -338,12 +338,14 @@ def execute(
     context: Context | None = None
     try:
         operation = find_operation(name)
+        calls: tuple[Any, ...] = ()
+        if "turn" not in told:
+            calls = tuple(codecs.decode(one) for one in (args, *more))
+            if chunks.is_chunk(calls[0]):  # whose inputs have the time limit, each
+                return _did_chunk(calls[0], codecs.codec_of(args), told, link, max_payload)
         with _time_limit(limit if isinstance(link, _Link) else None):
             if "turn" in told:
                 return _turned(operation, told, link, max_payload)
-            calls = tuple(codecs.decode(one) for one in (args, *more))
-            if chunks.is_chunk(calls[0]):
-                return _did_chunk(calls[0], codecs.codec_of(args), told, link, max_payload)
             context = Context(
                 told,
                 tuple(call[0] for call in calls),
@@ -366,12 +368,8 @@ def execute(
         return frames.RETURNED, {"payload": payload, "children": children, "results": results}
     except Cancelled:
         return frames.STOPPED, {}
-    except chunks.InputFailed as failed:
-        return frames.RAISED, {
-            **failed.details,
-            "transient": False,
-            "after": None,
-        }  # it was tried again already
+    except chunks.InputFailed as failed:  # it was tried again already
+        return frames.RAISED, {**failed.details, "transient": False, "after": None}
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
         if context is not None:
             context.keep_recorded()

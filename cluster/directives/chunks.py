@@ -39,6 +39,7 @@ REPORT: Final = "report"  # as SKIP, but nobody may overlook it: of operations w
 LOOK_SECONDS: Final = 0.02  # between two looks whether to stop
 KEEP_SECONDS: Final = 0.5  # between two records of what is done so far (D-21)
 MAX_ROW_BYTES: Final = 1 << 20
+LARGE_BYTES: Final = 8 << 20  # of outputs: they are recorded at once
 
 
 class Step(NamedTuple):
@@ -127,15 +128,13 @@ class Surroundings:
     context: Any  # a cluster.Context
     codec: str = ""  # of results
     may_import: bool = False  # an operation's module, when it is not known yet
-    alone: bool = (
-        False  # one input only: its failure is that of the task, which is then tried again as a task
-    )
+    interruptible: bool = False  # KeyboardInterrupt is for the program, and no failure of an input
+    alone: bool = False  # one input, whose failure is its task's, which is then tried again as a task
     recorded: int = 0  # so many inputs have results already, from an earlier execution
     part: tuple[Any, ...] = ()  # what those were folded to
     max_bytes: int = MAX_ROW_BYTES  # of one row
-    keep: Callable[[Sequence[Row], int, tuple[Any, ...]], None] | None = (
-        None  # record rows, or how far a fold is
-    )
+    # Record rows, of how many inputs in all, or what those were folded to.
+    keep: Callable[[Sequence[Row], int, tuple[Any, ...]], None] | None = None
     limited: Callable[[float], AbstractContextManager[object]] | None = None  # limit one call
     sleep: Callable[[float], object] = time.sleep
     draw: Callable[[], float] = random.random
@@ -160,7 +159,7 @@ def run_chunk(program: Program, inputs: Sequence[Any], around: Surroundings) -> 
         if (now := time.monotonic()) >= look:
             look = now + LOOK_SECONDS
             around.context.check()
-            if around.keep is not None and now >= keep:
+            if around.keep is not None and (now >= keep or done.is_large()):
                 keep = now + KEEP_SECONDS
                 done.keep(offset + 1)
     return done.produced()
@@ -210,7 +209,8 @@ class _Call:
         around, retry = self._around, self._operation.policy.retry
         before = around.context.attempt
         for attempt in itertools.count(1):
-            if around.alone or isinstance(error, Cancelled | TaskletExit | GreenletExit):
+            interrupted = around.interruptible and isinstance(error, KeyboardInterrupt)
+            if around.alone or interrupted or isinstance(error, Cancelled | TaskletExit | GreenletExit):
                 raise error
             details = described(error, self._operation)
             if not details["transient"] or attempt > retry.max:
@@ -296,6 +296,16 @@ class _Rows:
         self._rows.append(Row(offset, 1, values.dumps(details), failed=True))
         self._start = offset + 1
 
+    def is_large(self) -> bool:
+        """Whether what is here is too much for one message, as far as can be told from the last output."""
+        if not self._outputs:
+            return False
+        try:
+            each = len(codecs.encode(self._outputs[-1], self._around.codec))
+        except NotSendable:
+            return False
+        return each * len(self._outputs) > LARGE_BYTES
+
     def keep(self, done: int) -> None:
         assert self._around.keep is not None
         self._around.keep(self.produced().rows, done, ())
@@ -374,6 +384,10 @@ class _Fold:
             raise InputFailed(details)
         if self._program.on_error == DEFAULT:
             self._add(self._program.default)
+
+    def is_large(self) -> bool:
+        """It has one value."""
+        return False
 
     def keep(self, done: int) -> None:
         assert self._around.keep is not None

@@ -18,36 +18,41 @@ from cluster.directives.driver import Done, Failed, Lost
 from cluster.errors import WorkerLost
 from cluster.executor import Context, described
 from net import PeerLost, open_place
-from tasklets import ChannelClosed, TaskletExit, Timeout, channel, select, sleep, tasklet
+from tasklets import ChannelClosed, Timeout, channel, select, sleep, tasklet
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from net import Place, Spawned
 
+MAX_ROW_BYTES = 16 << 20  # of results in one message
 AT_A_TIME = 2  # chunks that one worker has: one is run, one waits at its door
 LOOK_SECONDS = 1.0  # a longer wait is made of such ones, so it is never taken for a deadlock
 
 
 def work_on(number: int, chunk: bytes, pause: Callable[[float], object] = time.sleep) -> tuple[Any, ...]:
-    """Do a chunk where we are; return what came of it as plain values. Raises TaskletExit and the like only."""
+    """Do a chunk where we are; return what came of it as plain values.
+
+    Raises KeyboardInterrupt, TaskletExit and the like only.
+    """
     begun = time.perf_counter()
     try:
         program, inputs = chunks.unpack(codecs.decode(chunk))
-        around = chunks.Surroundings(Context.local(), may_import=True, max_bytes=MAX_ROW_BYTES, sleep=pause)
+        around = chunks.Surroundings(
+            Context.local(),
+            may_import=True,
+            interruptible=True,
+            max_bytes=MAX_ROW_BYTES,
+            sleep=pause,
+        )
         made = chunks.run_chunk(program, inputs, around)
         rows = tuple(tuple(row) for row in made.rows)
         part = tuple(codecs.encode(one) for one in made.part)
     except chunks.InputFailed as failed:
         return ("failed", number, _plain(failed.details))
-    except TaskletExit:
-        raise
     except Exception as error:  # noqa: BLE001  an unknown operation, a part that cannot travel: the chunk's failure
         return ("failed", number, _plain(described(error, None)))
     return ("done", number, rows, part, time.perf_counter() - begun)
-
-
-MAX_ROW_BYTES = 16 << 20
 
 
 def _plain(details: dict[str, Any]) -> dict[str, Any]:

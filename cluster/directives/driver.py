@@ -165,7 +165,8 @@ class Drive:
                 case Done():
                     work = self._out.pop(event.number)
                     if work.group is None:
-                        self._pace.learn(work.inputs, event.seconds)
+                        made = sum(len(value) for _, _, value, _ in event.rows)
+                        self._pace.learn(work.inputs, event.seconds, max(made, len(work.chunk)))
                     self._hand_out()  # before the results are looked at, which may take long
                     yield work, event
                 case Failed():

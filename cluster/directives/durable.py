@@ -300,7 +300,7 @@ class Handle(JobHandle):
                     self._check_feed()  # which may be the reason
                     raise
                 if self._feed is not None:
-                    self._feed.came(row.count)
+                    self._feed.came(row.count, len(row.value))
                 yield from self._pairs_of(row)
         finally:
             receiver.close()
@@ -442,10 +442,10 @@ class _Feed:
         if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
 
-    def came(self, count: int) -> None:
-        """Results of so many inputs have come: learn how long one takes."""
+    def came(self, count: int, size_bytes: int) -> None:
+        """Results of so many inputs have come: learn how long one takes, and how large it is."""
         now = time.monotonic()
-        self._pace.learn(count, (now - self._came_at) * self._slots)
+        self._pace.learn(count, (now - self._came_at) * self._slots, size_bytes)
         self._came_at = now
 
     def _run(self) -> None:

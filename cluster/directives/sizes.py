@@ -15,7 +15,8 @@ from typing import Final
 
 CHUNK_SECONDS: Final = 0.1  # long against 1 to 3 ms, which a task costs in a store
 SHARES: Final = 4  # a chunk is at most a fourth of what each slot still has before it
-MOST: Final = 10_000  # inputs of one chunk: what is lost with a worker, and what is a message
+MOST: Final = 10_000  # inputs of one chunk: what is lost with a worker
+MOST_BYTES: Final = 4 << 20  # of the inputs of one, and of their results: what is a message
 GROWTH: Final = 8  # times what was the largest so far: one quick input does not say that all are
 WEIGHT: Final = 0.3  # of the newest chunk in what is known of the pace
 LEAST_IN_FLIGHT: Final = 10
@@ -42,19 +43,21 @@ class Pace:
 
     def __init__(self) -> None:
         self.seconds_per_input = 0.0
+        self.bytes_per_input = 0.0  # of an input, or of its result
         self._largest = 0
 
     def __repr__(self) -> str:
         return f"<Pace {self.seconds_per_input:.3g} s per input>"
 
-    def learn(self, inputs: int, seconds: float) -> None:
-        """Take in that so many inputs took so long on one slot."""
+    def learn(self, inputs: int, seconds: float, size_bytes: int = 0) -> None:
+        """Take in that so many inputs took so long on one slot, and were so large, or their results."""
         if inputs < 1:
             return
         newest = max(0.0, seconds) / inputs
         known = self._largest > 0
         self.seconds_per_input += (newest - self.seconds_per_input) * (WEIGHT if known else 1.0)
         self._largest = max(self._largest, inputs)
+        self.bytes_per_input = max(self.bytes_per_input * (1 - WEIGHT), size_bytes / inputs)
 
     def size(self, slots: int, left: int | None = None, limit: int | None = None) -> int:
         """How many inputs the next chunk is to have, if so many are left, and so many at most may be on their way."""
@@ -63,6 +66,8 @@ class Pace:
             size = 1
         elif self.seconds_per_input > 0.0:
             size = min(size, int(CHUNK_SECONDS / self.seconds_per_input))
+        if self.bytes_per_input > 0.0:
+            size = min(size, int(MOST_BYTES / self.bytes_per_input))
         if left is not None:
             size = min(size, left // (SHARES * max(1, slots)))
         if limit is not None:

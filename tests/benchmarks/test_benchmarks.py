@@ -102,3 +102,15 @@ def test_clusters_are_measured_and_whoever_is_not_installed_is_named(tmp_path: P
     assert "cluster-sqlite" in table
     assert record["systems"]["cluster-sqlite"]["tasks/s"]["median"] > 0
     assert "dramatiq" in record["systems"] or "dramatiq" in record["missing"]
+
+
+def test_directives_are_measured_beside_a_pool(tmp_path: Path) -> None:
+    only = [word for name in ("sqlite", "pool") for word in ("--only", name)]
+    table, record = run_benchmark(
+        "bench_directives.py", tmp_path / "figures.json", "--cheap", "2000", "--expensive", "20", *only
+    )
+
+    assert "sqlite: seconds of map expensive against pool" in table
+    assert set(record["systems"]) == {"sqlite", "pool"}
+    for measured in record["systems"].values():
+        assert all(seconds["median"] > 0 for seconds in measured.values())

@@ -340,6 +340,14 @@ def test_inputs_that_cannot_travel_or_are_too_large_store_nothing(client: Client
     assert job_ids(client) == before
 
 
+def test_large_results_are_recorded_before_there_are_too_many(client: Client) -> None:
+    """P2: 100 MB of one chunk, where one message has 64."""
+    lengths = [
+        len(text) for _, text in IndexedStream([500_000] * 200).map(ops.long_text, chunk=200).run(client)
+    ]
+    assert lengths == [500_000] * 200
+
+
 def test_chunks_are_cut_by_their_bytes_too(client: Client) -> None:
     texts = [chr(97 + number % 26) * 200_000 for number in range(40)]
     assert IndexedStream(texts).map(ops.length, chunk=20).run(client).values_sorted() == [200_000] * 40

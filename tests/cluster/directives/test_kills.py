@@ -196,6 +196,16 @@ def test_combines_run_in_several_processes(
     assert len({row[1] for row in lines(journal, "combine")}) == 2
 
 
+def test_a_time_limit_is_that_of_each_input(nodes: Nodes, client: Client) -> None:
+    nodes.worker()
+    nodes.coordinator()
+    stream = IndexedStream([0.05] * 15 + [30.0]).map(ops.limited_nap, chunk=16)
+    pairs = dict(stream.run(client, on_error="skip", timeout=60))
+    assert [pairs[index] for index in range(15)] == [0.05] * 15  # which is more than the limit together
+    assert pairs[15].error.kind == "TimeLimit"
+    assert IndexedStream([0.0] * 3).map(ops.limited_nap)._plan().chunk == 1
+
+
 def test_an_input_that_kills_its_process_is_skipped(nodes: Nodes, client: Client) -> None:
     """P-24, P-23: the slot is rebuilt, the others have results."""
     nodes.worker()

@@ -265,14 +265,23 @@ def test_a_result_that_cannot_travel_is_its_inputs_failure(place: Place) -> None
         IndexedStream([object()]).map(ops.double).run(place).values_sorted()
 
 
+def test_large_values_travel_in_few(place: Place) -> None:
+    """80 MB of inputs, and as many of results: no message is larger than it may be."""
+    texts = [chr(97 + number % 26) * 200_000 for number in range(400)]
+    assert IndexedStream(texts).map(ops.length).run(place).values_sorted() == [200_000] * 400
+    lengths = [len(text) for _, text in IndexedStream([200_000] * 400).map(ops.long_text).run(place)]
+    assert lengths == [200_000] * 400
+
+
 def test_timeout(place: Place) -> None:
     """P-28."""
     with pytest.raises(JobTimeout, match="not done within"):
         IndexedStream([0.1] * 100).map(ops.nap).run(place, timeout=0.3).values_sorted()
 
 
-def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path) -> None:
-    """P3.9: Ctrl-C in the middle, in the consumer and while it waits."""
+@pytest.mark.parametrize("where", ["here", "processes:1"])
+def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path, where: str) -> None:
+    """P3.9: Ctrl-C in the middle: in the consumer, while it waits, and in an operation (here)."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -287,7 +296,7 @@ def test_interrupting_it_leaves_nothing_behind(children: Place, journal: Path) -
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
         with pytest.raises(KeyboardInterrupt):
-            IndexedStream([0.02] * 1000).map(ops.nap).run("processes:1").values_sorted()
+            IndexedStream([0.02] * 1000).map(ops.nap).run(where, on_error="skip").values_sorted()
     finally:
         signal.signal(signal.SIGALRM, before)
     assert stream_of(5).map(ops.double).run(children).values_sorted() == [0, 2, 4, 6, 8]

@@ -46,6 +46,15 @@ def test_size_follows_the_pace(seconds: float, slots: int, left: int, limit: int
     assert pace.size(slots, None, limit) <= max(1, limit // (sizes.CHUNKS_PER_SLOT * slots))
 
 
+@given(st.integers(1, 10**8))
+def test_a_chunk_is_never_larger_than_a_message(size_bytes: int) -> None:
+    pace = Pace()
+    for _ in range(6):
+        size = pace.size(1)
+        pace.learn(size, 1e-9, size * size_bytes)
+        assert size == 1 or size * size_bytes <= sizes.MOST_BYTES
+
+
 def test_one_quick_input_does_not_say_that_all_are() -> None:
     pace = Pace()
     pace.learn(1, 0.0)
