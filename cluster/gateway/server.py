@@ -189,6 +189,15 @@ def _encrypted(tls: tuple[str, str] | None) -> dict[str, Any]:
 class _Server(WSGIServer):
     gateway: Server
 
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> Any:
+        client_socket.settimeout(self.gateway.service.options.idle)  # for the handshake, too
+        try:
+            return super().wrap_socket_and_handle(client_socket, address)
+        except OSError as error:  # no TLS came, or it was cut
+            log.info("%s: %s", address, error)
+        finally:
+            client_socket.close()
+
 
 class _Handler(WSGIHandler):
     """One connection."""
