@@ -32,6 +32,7 @@ from tests.cluster import ops
 from tests.cluster.conftest import lines, shared_redis
 from tests.cluster.proxy import Proxy
 from tests.cluster.redis_server import RedisServer
+from tests.machine import here
 
 pytestmark = pytest.mark.real
 
@@ -158,7 +159,7 @@ def test_chaos(
         live[index] = nodes.coordinator() if index == 2 else nodes.worker(slots=2)
     finish_all(client, ids, 60)
     if chaos_seconds >= 20:  # half of the calm run's throughput; the start of the nodes counts little by then
-        assert time.monotonic() - began < 1.1 * chaos_seconds
+        assert time.monotonic() - began < here(1.1) * chaos_seconds
     wait_for(lambda: not client.store.assignments(), 5)
 
 
@@ -316,7 +317,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:  # G-30
     timer.start()
     began = time.monotonic()
     store.submit([NewTask("op", b"")])
-    assert 2.5 < time.monotonic() - began < 5
+    assert 2.5 < time.monotonic() - began < 2.5 + here(2.5)
     timer.join()
     blocker.close()
     impatient.close()
@@ -327,7 +328,7 @@ def test_a_store_that_is_not_there_is_a_clear_error() -> None:  # X2
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="is the server running"):
         open_store("redis://127.0.0.1:1/0", patience=0.3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < here(3)
 
 
 def test_a_wrong_password_is_said_at_once() -> None:  # X2
@@ -338,7 +339,7 @@ def test_a_wrong_password_is_said_at_once() -> None:  # X2
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match="refused us") as caught:
                 open_store(url)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 2.5 + here(2.5)
             assert "wrong@" not in str(caught.value)
     finally:
         server.close()

@@ -3,6 +3,7 @@
 import builtins
 import gc
 import sys
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -123,6 +124,20 @@ def s() -> Iterator[ModuleType]:
         current.set_atomic(False)
         current.set_ignore_nesting(False)
         current.block_trap = False
+
+
+@pytest.fixture
+def beside() -> list[int]:
+    """The ids of the threads that are not the test's: in one pytest-xdist talks to its controller."""
+    main = threading.main_thread().ident
+    return [each for each in stackless.getthreads() if each != main]
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.enumerate()
+    yield
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
 
 
 @pytest.fixture(autouse=True)
