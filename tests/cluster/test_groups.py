@@ -119,6 +119,36 @@ def test_a_second_node_of_a_name_is_refused(client: Client, nodes: Nodes) -> Non
     assert len(client.members()) == 1
 
 
+def test_two_releases_work_together_and_say_which_they_are(
+    url: str, client: Client, tmp_path: Path, journal: Path
+) -> None:  # G-32; that a store of another schema refuses them is tested in test_client.py
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "told = metadata.version\n"
+        "metadata.version = lambda name: '99.0' if name == 'tasklets' else told(name)\n"
+    )
+    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [0.02] * 100)]
+    with (
+        Nodes(url, imports=["tests.cluster.ops"]) as old,
+        Nodes(url, imports=["tests.cluster.ops"], folder=str(newer)) as new,
+    ):
+        coordinator, _ = old.coordinator("--name", "c-old"), old.worker("--name", "w-old")
+        new.coordinator("--name", "c-new")
+        leaving = new.worker("--name", "w-new")
+        wait_for(lambda: len(client.members()) == 4)
+        versions = {member.node: member.version for member in client.members()}
+        assert versions["w-new"] == versions["c-new"] == "99.0" != versions["w-old"] == versions["c-old"]
+        wait_for(lambda: {line[1] for line in lines(journal, "end")})
+        coordinator.kill()  # the newer one takes over, for both workers
+        wait_for(lambda: leader(client) == "c-new")
+        leaving.kill()  # and the older worker what the newer one had
+        wait_for(lambda: client.stats().count("done") == len(ids), 30)
+        check_journal(all_events(client.store), task_ids=ids)
+        assert {client.task(task_id).worker for task_id in ids} == {"w-old", "w-new"}
+
+
 def test_a_worker_serves_two_groups(url: str, client: Client, nodes: Nodes) -> None:  # G-01, A-35
     nodes.worker("--group", "other", slots=1)
     with Client(url, "other", settings=FAST) as other:

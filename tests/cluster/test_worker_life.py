@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import gevent
+import psutil
 import pytest
 
-from cluster import Client
+from cluster import Client, Settings, Worker
+from cluster.stores import open_store
 from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, wait_for
 from tests.cluster import ops
 from tests.cluster.conftest import journal_lines, lines
+from tests.machine import here
 
 pytestmark = pytest.mark.real
 
@@ -111,3 +116,53 @@ def test_counts_equal_the_journal(client: Client, worker: NodeProcess) -> None: 
     counters = client.stats().counters
     assert counters["completed"] == found["recorded"] == 200
     assert counters["claimed"] == found["executions"]
+
+
+def test_a_worker_that_hears_of_nothing_finds_a_task_within_its_poll(
+    url: str, client: Client
+) -> None:  # A-22
+    """No hint reaches it, and no heartbeat lets it look."""
+    silent = replace(FAST, heartbeat=60.0, member_ttl=200.0, poll=1.0)
+    store = open_store(url)
+    store.listen = Deaf  # type: ignore[method-assign, assignment]
+    worker = Worker(store, inline=True, slots=1, settings=silent)
+    running = gevent.spawn(worker.run)
+    wait_for(client.members, sleep=gevent.sleep)
+    delays = []
+    for _ in range(3):
+        gevent.sleep(0.1)  # it is idle again, and waits
+        handle = client.submit(ops.add, 1, 2)
+        submitted = time.monotonic()
+        wait_for(lambda handle=handle: handle.state == "done", sleep=gevent.sleep)
+        delays.append(time.monotonic() - submitted)
+    worker.stop()
+    running.join(10)
+    store.close()
+    assert min(delays) < silent.poll + here(0.2), delays
+    assert min(delays) > 0.2, "a hint has reached it"
+
+
+class Deaf:
+    """A listener that hears nothing."""
+
+    def __init__(self, *topics: str) -> None: ...
+
+    def wait(self, timeout: float) -> bool:
+        gevent.sleep(timeout)
+        return False
+
+    def close(self) -> None: ...
+
+
+def test_an_idle_worker_costs_next_to_nothing(url: str, client: Client, full_size: bool) -> None:  # A-22
+    seconds = 10 if full_size else 2
+    with Nodes(url, imports=["tests.cluster.ops"], settings=Settings()) as nodes:
+        worker = nodes.worker(slots=2)
+        assert client.submit(ops.add, 1, 2).result(20) == 3
+        time.sleep(0.5)  # both executors are there
+        family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children()]
+        before = sum(sum(one.cpu_times()[:2]) for one in family)
+        time.sleep(seconds)
+        spent = sum(sum(one.cpu_times()[:2]) for one in family) - before
+    assert len(family) == 3
+    assert spent / seconds < 0.02
