@@ -17,6 +17,7 @@ from net.node import get_node
 from net.security import make_secret
 from net.testing import cutting_proxy
 from tasklets import channel, sleep, timeout
+from tests.machine import here
 from tests.net import peers
 from tests.net.peers import Doing, ask, until
 
@@ -79,7 +80,7 @@ def lost(outcome: str, seconds: float, said: str | None = None) -> Iterator[None
     with pytest.raises(PeerLost, match=said) as caught:
         yield
     assert caught.value.outcome == outcome
-    assert monotonic() - started < seconds + SLACK
+    assert monotonic() - started < seconds + here(SLACK)
 
 
 def test_a_peer_that_computes_is_stalled_and_not_gone() -> None:
@@ -211,7 +212,7 @@ def test_a_client_that_is_killed_leaves_nothing_at_its_server_after_patience() -
             client.kill()
         started = monotonic()
         until(lambda: inbox.balance == 0)
-        assert monotonic() - started < PATIENCE + SLACK
+        assert monotonic() - started < PATIENCE + here(SLACK)
         assert not get_node().links
 
 

@@ -33,6 +33,7 @@ from tasklets import (
     tasklet,
     timeout,
 )
+from tests.machine import here
 from tests.net import peers
 from tests.net.peers import Doing, Note, ask, balance, until
 
@@ -124,9 +125,10 @@ def test_a_receiver_that_waits_here_gets_what_is_sent_there(place: Place, make: 
 def fill(chan: channel) -> int:
     """Send 0, 1, 2 ... until there is no room; return how many were sent."""
     sent = 0
-    with suppress(Timeout), timeout(A_WHILE):
+    with suppress(Timeout):
         while True:
-            chan.send(sent)
+            with timeout(here(A_WHILE)):
+                chan.send(sent)
             sent += 1
     return sent
 
