@@ -152,7 +152,7 @@ def _on_send(link: Link, frame: wire.Frame) -> None:
     kind, channel_id, value = frame
     in_line = link.incoming.in_line
     if in_line and channel_id in in_line:
-        link.incoming.defer(channel_id, partial(take_message, link, frame, seqno, link.frame_bytes))
+        link.incoming.defer(channel_id, partial(link.node.take_message, link, frame, seqno, link.frame_bytes))
         return
     granted = link.grants.get(channel_id)
     if granted is not None and granted.takes and kind == wire.SEND and value.__class__ is not Undecodable:

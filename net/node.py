@@ -669,6 +669,11 @@ def get_node() -> Node:
     return node
 
 
+def existing_node() -> Node | None:
+    """The node of the calling OS thread, if it has one."""
+    return _here.get() or getattr(_local, "node", None)
+
+
 def set_node(node: Node) -> None:
     """Make a node that was made by hand the one of the calling OS thread."""
     _local.node = node
