@@ -63,6 +63,7 @@ log = logging.getLogger("net")
 READ_BYTES = 256 * 1024
 OPEN_ATTEMPTS = 3  # to be introduced, when the connection is made and ends at once
 OPEN_PAUSE = 0.05
+MAX_STATUSES = 64  # that one peer holds: each takes some KB here until it lets go of it
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
@@ -617,6 +618,11 @@ def _on_goodbye(link: Link, frame: wire.Frame) -> None:
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
     _, op, name = frame
     node = link.node
+    if name == _status.NAME:
+        held = sum(granted.channel.name == name for granted in link.grants.values())
+        if held >= MAX_STATUSES:
+            link.tell((wire.RAISE, op), NetError(f"{held} statuses of {node.name} were not read; let go of them"))
+            return
     found = _status.offer(node) if name == _status.NAME else node.names.get(name)
     if found is not None:
         link.send((wire.FOUND, op, found))
