@@ -154,7 +154,9 @@ class Incoming:
         Raises RemoteProtocolError when too much waits so; the large frame before it may never be complete.
         """
         if self._deferred >= MAX_DEFERRED:
-            raise RemoteProtocolError(f"more than {MAX_DEFERRED} frames behind large ones that are not complete")
+            raise RemoteProtocolError(
+                f"more than {MAX_DEFERRED} frames behind large ones that are not complete"
+            )
         self._deferred += 1
         behind = _Stream(0, subject)
         behind.act = act

@@ -9,7 +9,7 @@ from weakref import WeakSet, ref
 from net import _wire as wire
 from net._codec import Undecodable
 from net._entries import accept, request
-from net._failures import rebuild_exception
+from net._failures import error_of, rebuild_exception
 from net.errors import NetError, NotAllowed, RemoteProtocolError
 from net.facets import refusal, rights_of, target_of
 from tasklets import ChannelClosed, NotSendable
@@ -225,7 +225,7 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
         return
     granted = link.grants.get(channel_id)
     if granted is None or not granted.at_home:
-        link.tell((wire.RAISE, op), _gone())
+        link.notify((wire.RAISE, op, (*error_of(_gone())[:3], True)))
     elif not granted.rights & wire.MAY_RECEIVE:
         link.tell((wire.RAISE, op), NotAllowed(refusal(granted.granted, wire.MAY_RECEIVE)))
     else:

@@ -621,7 +621,9 @@ def _on_lookup(link: Link, frame: wire.Frame) -> None:
     if name == _status.NAME:
         held = sum(granted.channel.name == name for granted in link.grants.values())
         if held >= MAX_STATUSES:
-            link.tell((wire.RAISE, op), NetError(f"{held} statuses of {node.name} were not read; let go of them"))
+            link.tell(
+                (wire.RAISE, op), NetError(f"{held} statuses of {node.name} were not read; let go of them")
+            )
             return
     found = _status.offer(node) if name == _status.NAME else node.names.get(name)
     if found is not None:
