@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tasklets._which_core import is_compiled
+from tasklets._which_form import is_compiled
 
 # A deadline would make tests fail on a busy machine, so there is none: pytest's timeout catches what hangs.
 settings.register_profile("dev", deadline=None)
