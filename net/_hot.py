@@ -1,4 +1,4 @@
-"""Which modules are compiled where that is possible: those that every message passes through. setup.py reads it, too."""
+"""Which modules are compiled where that is possible: those that every message passes through. setup.py reads it."""
 
 from typing import Final
 

@@ -220,7 +220,7 @@ class ProcessTrace:
     """Records this process, and writes `FOLDER/NAME-PID.json` at the end."""
 
     def __init__(self, folder: Path, node: Node) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # there are pieces of messages in it
         stem = re.sub(r"[^\w.-]+", "-", node.name).removesuffix(f"-{os.getpid()}") or "node"
         self.path = folder / f"{stem}-{os.getpid()}.json"
         self._node = node

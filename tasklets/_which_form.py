@@ -70,7 +70,9 @@ def find_compiled(folder: Path, name: str) -> Path | None:
 
 
 def is_stale(compiled: Path, folder: Path, sources: Sequence[str]) -> bool:
-    digest = source_digest(folder, sources)  # a wheel has no _core.pxd: nobody edits there, nothing can be compared
+    digest = source_digest(
+        folder, sources
+    )  # a wheel has no _core.pxd: nobody edits there, nothing can be compared
     return bool(digest) and _MARK + digest.encode() not in compiled.read_bytes()
 
 

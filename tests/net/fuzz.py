@@ -1,8 +1,8 @@
 """Fuzz net, guided by coverage: `python -m tests.net.fuzz --seconds 600`.
 
 Atheris (libFuzzer) changes inputs of the corpus and keeps those that reach new places in net's sources. `--keep`
-writes to `tests/net/corpus/TARGET.txt` (an input per line, base64) the shortest of all that reach every place; test_fuzz
-repeats them. An input that breaks a promise is written beside, as `crash-...`, and ends the run with 1.
+writes to `tests/net/corpus/TARGET.txt` (an input per line, base64) the shortest of all that reach every place, which
+test_fuzz repeats. An input that breaks a promise is written beside, as `crash-...`, and ends the run with 1.
 """
 
 import argparse

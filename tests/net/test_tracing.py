@@ -236,6 +236,7 @@ def check_picture(files: list[Path], folder: Path) -> None:
 def test_a_program_and_its_children_make_one_picture(tmp_path: Path) -> None:
     with open_place("processes:2", trace=tmp_path / "run") as place:
         work_at(place)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
     files = sorted((tmp_path / "run").iterdir())
     assert len(files) == 3
     assert [path.name.split("-")[0] for path in files] == ["pid", "worker", "worker"]

@@ -142,7 +142,9 @@ def test_a_compiled_core_that_does_not_find_what_it_needs_is_left_aside() -> Non
     )
     done = python(f"{failing}{WHICH}; from tasklets import _core; print(_core.__file__)")
     assert done.stdout == f"False\n{ROOT / 'tasklets' / '_core.py'}\n"
-    assert "cannot be loaded and is not used: tasklets is slower now. it wants another greenlet" in done.stderr
+    assert (
+        "cannot be loaded and is not used: tasklets is slower now. it wants another greenlet" in done.stderr
+    )
 
 
 @needs_compiled
