@@ -16,6 +16,7 @@ from net._session import Session
 from net.addresses import parse_address
 from net.testing import MemoryNetwork, memory_network
 from tasklets import ChannelClosed, channel, sleep, timeout
+from tests.net.fuzz_targets import Feed
 
 STRANGE = b"nobody has this!"
 HOME = parse_address("tcp://home:1")
@@ -277,6 +278,24 @@ def test_statuses_that_nobody_reads_are_bounded() -> None:
         hostile.say(*((wire.LOOKUP, op, "net.status") for op in range(10, 200)))
         assert len(link.grants) == 2 + 64
         assert link.lost is None
+
+
+def test_who_is_connected_to_cannot_make_us_wait_where_nobody_can_connect_again() -> None:
+    """Found by tests.net.fuzz: the session of a socket pair waited, and tried to connect to nowhere."""
+    with memory_network(1) as network:
+        home = network.node("home")
+        feed = Feed()
+        link = home.adopt_transport(feed, "a socket pair", opens=True)
+        codec = Codec(lambda one: (STRANGE, STRANGE, 0, None, (), 3), lambda described: channel())
+        hello = Hello(STRANGE, session=link.session.session_id, patience_ms=1 << 62)
+        feed.data = Protocol(hello, codec, Session(STRANGE, codec)).opening()
+        home.call_soon(feed.on_readable)
+        sleep(0.1)
+        assert (link.state, link.patience) == ("open", 0.0)
+        feed.ended = True
+        home.call_soon(feed.on_readable)
+        sleep(0.1)
+        assert link.state == "lost"
 
 
 LARGE_FAULTS = {

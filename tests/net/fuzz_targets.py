@@ -7,6 +7,7 @@ is left after its end, or when it has made a node keep more than the limits allo
 import logging
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from net import _wire as wire
@@ -20,6 +21,7 @@ from net._references import RemoteChannel
 from net._session import Limits, Session
 from net.errors import RemoteProtocolError
 from net.facets import receive_only, send_only
+from net.places import Spawned
 from net.testing import MemoryNetwork, memory_network
 from net.watching import monitor
 from tasklets import NotSendable, TaskletError, channel, select, sleep, tasklet
@@ -258,8 +260,9 @@ class Peer:
     def __init__(self, network: MemoryNetwork, source: Source) -> None:
         self.source = source
         self.home = network.node("home")
-        self.home.accepts_spawn = bool(source.byte() & 1)
-        self.home.settings = self.home.settings  # as they come
+        how = source.byte()
+        self.home.accepts_spawn = bool(how & 1)
+        self.home_opens = bool(how & 2)  # the session
         self.channels = [channel(0, "inbox"), channel(4, "window"), channel(1, "narrow", copy=True)]
         self.channels += [send_only(self.channels[0]), receive_only(self.channels[1])]
         for one in self.channels:
@@ -276,7 +279,9 @@ class Peer:
 
     def connect(self, hello: Hello) -> Link:
         self.feed = Feed()
-        link = self.home.adopt_transport(self.feed, "fuzzer")
+        link = self.home.adopt_transport(self.feed, "fuzzer", opens=self.home_opens)
+        if self.home_opens:
+            hello = replace(hello, session=link.session.session_id)
         self.write(Protocol(hello, self.codec, self.session).opening())
         return link
 
@@ -416,7 +421,7 @@ class Peer:
         source = self.source
         everything = [*self.channels, *self.references]
         one = source.one_of(everything)
-        action = source.byte() % 8
+        action = source.byte() % 10
         if action == 0:
             self.do(self.take, one)
         elif action == 1:
@@ -434,7 +439,21 @@ class Peer:
             self.references.pop(source.byte() % len(self.references))
         elif action == 7:
             self.do(lambda: monitor(one).receive())
+        elif action == 8:
+            self.do(self.look_up, "theirs")
+        elif action == 9:
+            self.do(self.spawn)
         sleep(0.001)
+
+    def look_up(self, name: str) -> None:
+        found = self.home._lookup(self.link, name)
+        if isinstance(found, RemoteChannel):
+            self.references.append(found)
+
+    def spawn(self) -> None:
+        spawned = Spawned("theirs:function", "fuzzer")
+        self.link.ask(spawned, lambda op: (wire.SPAWN, op, "theirs:function", (self.plain(),), {}))
+        spawned.join()
 
     def plain(self) -> Any:
         return self.source.one_of([1, bytes(9000), bytes(200_000), self.channels[1], object()])
@@ -463,7 +482,7 @@ class Peer:
             sleep((0.1, 1.5, 20.0)[source.byte() % 3])
         elif what in (40, 41, 42):
             self.large()
-        elif what == 43:
+        elif what == 43 and not self.home_opens:
             self.reconnect()
 
     def finish(self) -> None:
