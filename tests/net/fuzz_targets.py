@@ -277,6 +277,16 @@ class Peer:
         patience = 1000 * (source.byte() % 3)
         self.link = self.connect(Hello(STRANGE, name="two\nlines", session=STRANGE, patience_ms=patience))
 
+    def meet(self) -> None:
+        """Both are given channels of the other; everything else is up to the fuzzer."""
+        for op, name in enumerate(self.home.names, 1000):
+            self.say((wire.LOOKUP, op, name))
+        window = self.channels[1]
+        self.say((wire.SEND, self.home.id_of(window), tuple(channel(0, str(number)) for number in range(4))))
+        self.flush()
+        if window.balance:
+            self.references += window.receive()
+
     def connect(self, hello: Hello) -> Link:
         self.feed = Feed()
         link = self.home.adopt_transport(self.feed, "fuzzer", opens=self.home_opens)
@@ -555,6 +565,8 @@ def fuzz_frames(data: bytes) -> None:
     with faults(), memory_network(0, delay=(0.0, 0.0001)) as network, network.at("home"):
         peer = Peer(network, source)
         sleep(0.001)
+        if source.byte() & 1:
+            peer.meet()
         while not source.over:
             peer.act()
         peer.finish()
