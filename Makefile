@@ -126,7 +126,7 @@ $(STAMP): pyproject.toml $(wildcard setup.py)
 	@touch "$@"
 
 # Compiling takes half a minute. A compiled core that is older than its source would be left aside, with a warning.
-# The modules of net that are compiled, too, as net/_which_form.py has them.
+# The modules of net that are compiled, too, as net/_hot.py has them.
 HOT := _apart _bulk _codec _entries _exports _link _protocol _references _session _window
 
 $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_stack.h net/_made_of.h $(HOT:%=net/%.py)
@@ -136,7 +136,7 @@ $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_s
 	  tail -n 20 "$(VENV)/core.log" >&2; \
 	  echo "make: the core could not be compiled; all of the compiler's words are in $(VENV)/core.log" >&2; \
 	  exit 1; }
-	@$(RUN) -c 'import warnings; warnings.simplefilter("ignore"); import tasklets._which_core as which; print("the core is compiled" if which.is_compiled() else "no compiled core (see $(VENV)/core.log); going on without")'
+	@$(RUN) -c 'import warnings; warnings.simplefilter("ignore"); import tasklets._which_form as which; print("the core is compiled" if which.is_compiled() else "no compiled core (see $(VENV)/core.log); going on without")'
 	@touch "$@"
 
 $(VENV)/.tutorial: $(STAMP)

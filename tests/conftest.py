@@ -14,7 +14,7 @@ import pytest
 from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
-from tasklets._which_core import is_compiled
+from tasklets._which_form import is_compiled
 
 # A deadline would make tests fail on a busy machine, so there is none: pytest's timeout catches what hangs.
 settings.register_profile("dev", deadline=None)

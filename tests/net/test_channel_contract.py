@@ -228,6 +228,28 @@ def test_closing_here_ends_the_iteration_there(place: Place, make: Make) -> None
 
 
 @pytest.mark.parametrize("capacity", [0, 3])
+@pytest.mark.parametrize("first", ["sender", "receiver"])
+def test_iteration_does_not_end_by_the_news_of_another_channel(
+    place: Place, make: Make, capacity: int, first: str
+) -> None:
+    expected = (1, "of another channel", 2)
+    there = make(capacity)
+    sending = Doing(peers.send_closed, there) if first == "sender" else None
+    result = place.channel(1)
+    place.spawn(peers.collect_with_errors, there, result)
+    if sending is None:
+        until(lambda: balance(place, there) < 0)
+        sending = Doing(peers.send_closed, there)
+    assert result.receive() == expected
+    sending.result()
+
+    here = make(capacity)
+    place.spawn(peers.send_closed, here)
+    peers.collect_with_errors(here, result := place.channel(1))
+    assert result.receive() == expected
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
 def test_messages_that_wait_are_received_after_the_close(place: Place, make: Make, capacity: int) -> None:
     chan = make(capacity)
     sending = [Doing(chan.send, value) for value in "ab"]
