@@ -84,6 +84,7 @@ def test_a_frozen_worker_is_fenced_and_joins_again(
     assert client.submit(ops.add, 1, 2).result(5) == 3
 
 
+@pytest.mark.timeout(300)
 def test_a_worker_that_flaps_loses_no_task(
     url: str, client: Client, journal: Path, full_size: bool
 ) -> None:
@@ -360,10 +361,10 @@ def test_tasks_of_a_key_run_in_order_one_at_a_time(
         assert all(end <= begin for (_, end), (begin, _) in pairwise(own)), "two of a key at once"
     if not dies:  # keys overlap: side by side they take less than one after the other
         took = max(end for *_, end in spans) - min(begin for *_, begin, _ in spans)
-        assert took < 0.7 * sum(end - begin for *_, begin, end in spans)
+        assert took < here(0.7) * sum(end - begin for *_, begin, end in spans)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_keys_keep_their_worker_and_move_when_it_dies(
     client: Client, nodes: Nodes, full_size: bool
 ) -> None:
@@ -570,6 +571,7 @@ def test_a_start_that_never_joins_is_given_up_and_tried_again_later(
     assert len(counting.started) == 2
 
 
+@pytest.mark.timeout(300)
 def test_five_workers_replace_a_coordinator_by_one(
     healing: Client, nodes: Nodes, full_size: bool
 ) -> None:  # G-25, G-26
