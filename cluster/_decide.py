@@ -232,6 +232,11 @@ def why_waiting(
         return f"another task with ordering key {task.ordering_key!r} is before it"
     if task.state == "assigned":
         return f"it runs on {task.worker}"
+    if task.state == "held":
+        return f"its job waits; let it go on with: tasklets cluster signal {task.job_id} resume"
+    if task.state == "idle":
+        wakes = f" until its time comes in {max(0.0, task.due - now):.1f} s" if task.due else ""
+        return f"it is the turn of a job, and nothing is in the inbox{wakes}"
     if task.state != "ready":
         return f"it is {task.state}"
     if queues.get(task.queue, {}).get("paused"):

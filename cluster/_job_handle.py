@@ -94,7 +94,9 @@ class JobHandle:
         except ResultTimeout as error:
             self.terminate(f"not finished within {timeout:g} s")
             raise JobTimeout(f"{error}; it was terminated") from None
-        except (KeyboardInterrupt, SystemExit, gevent.GreenletExit):
+        except Exception:
+            raise  # it has ended, or nothing is known of it
+        except BaseException:  # Ctrl-C, a killed tasklet, somebody's gevent.Timeout
             self.terminate("its client was interrupted")
             raise
 

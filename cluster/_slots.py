@@ -187,6 +187,8 @@ class Slot:
         hard = policy.hard_limit
         if hard is None and policy.time_limit is not None:
             hard = policy.time_limit + self._settings.grace
+        if hard is not None and task.index is not None:
+            hard *= task.weight  # a limit is that of one input
         if claim.turn is not None and any(row.kind == "cancel" for row in claim.turn.inbox):
             # Its handler is told to stop after the grace; if it does not, the job is cancelled without it.
             hard = min(hard or float("inf"), 2 * self._settings.grace)

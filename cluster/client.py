@@ -260,6 +260,13 @@ class Client(JobClient):
 
         Raises QueueFull, InvalidArguments, UnknownGroup, StoreFull, StoreUnavailable, LeaseLost.
         """
+        self.submit_noting(tasks, timeout=timeout, guard=guard)
+        return [TaskHandle(self, task.task_id) for task in tasks]
+
+    def submit_noting(
+        self, tasks: Sequence[NewTask], *, timeout: float | None = None, guard: Guard | None = None
+    ) -> list[str]:
+        """Store all tasks, or none, and return what became of each: see `Store.submit`. Blocks and raises as above."""
         self._check_group()
         for task in tasks:
             if len(task.args) > self.settings.max_payload:
@@ -271,8 +278,7 @@ class Client(JobClient):
         pause = SUBMIT_PAUSE
         while True:
             try:
-                self.store.submit(tasks, guard=guard)
-                return [TaskHandle(self, task.task_id) for task in tasks]
+                return self.store.submit(tasks, guard=guard)
             except QueueFull as error:
                 limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
                 hopeless = sum(task.queue == error.queue for task in tasks) > limit

@@ -174,6 +174,11 @@ class Context:
         if results and self._link is not None:
             self._link.send(frames.RECORDED, self.task_id, [asdict(one) for one in results])
 
+    def keep_recorded(self) -> None:
+        """Have stored what was recorded until now: the next attempt goes on after it."""
+        if self._recorder is not None:
+            self._keep_results(self._recorder.rest())
+
     def results(self, returned: Any) -> list[Result]:
         """What is left to be kept of its inputs' results when the operation has returned."""
         return [] if self._recorder is None else list(results_of(returned, self._recorder))
@@ -330,14 +335,17 @@ def execute(
 ) -> tuple[str, dict[str, Any]]:
     """Run one operation, or a job's turn; return how it ended. Never raises."""
     operation: Operation[..., Any] | None = None
+    context: Context | None = None
     try:
         operation = find_operation(name)
+        calls: tuple[Any, ...] = ()
+        if "turn" not in told:
+            calls = tuple(codecs.decode(one) for one in (args, *more))
+            if chunks.is_chunk(calls[0]):  # whose inputs have the time limit, each
+                return _did_chunk(calls[0], codecs.codec_of(args), told, link, max_payload)
         with _time_limit(limit if isinstance(link, _Link) else None):
             if "turn" in told:
                 return _turned(operation, told, link, max_payload)
-            calls = tuple(codecs.decode(one) for one in (args, *more))
-            if chunks.is_chunk(calls[0]):
-                return _did_chunk(calls[0], codecs.codec_of(args), told, link, max_payload)
             context = Context(
                 told,
                 tuple(call[0] for call in calls),
@@ -360,13 +368,11 @@ def execute(
         return frames.RETURNED, {"payload": payload, "children": children, "results": results}
     except Cancelled:
         return frames.STOPPED, {}
-    except chunks.InputFailed as failed:
-        return frames.RAISED, {
-            **failed.details,
-            "transient": False,
-            "after": None,
-        }  # it was tried again already
+    except chunks.InputFailed as failed:  # it was tried again already
+        return frames.RAISED, {**failed.details, "transient": False, "after": None}
     except BaseException as error:  # noqa: BLE001  SystemExit and all: the process lives on, the task is told
+        if context is not None:
+            context.keep_recorded()
         return frames.RAISED, described(error, operation)
 
 

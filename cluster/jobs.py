@@ -237,7 +237,10 @@ class Job:
         self._effects.close = True
 
     def finish(self, result: Any = None, text: str = "") -> None:
-        """End the job with this result. What comes after that in the turn is not handled. Raises NotSendable."""
+        """End the job with this result. The first end counts, and what comes after it in the turn is not handled.
+
+        Raises NotSendable.
+        """
         if self._effects.state is None:
             self._effects.result = codecs.encode(result)
             self._effects.state, self._effects.reason = JobState.FINISHED, text

@@ -91,7 +91,7 @@ def _group_status(client: Any, as_json: bool) -> None:
         f"group {client.store.group!r}: {len(workers)} workers, {sum(m.slots for m in workers)} slots, "
         f"{'led by ' + leader if leader else 'nobody leads'}"
     )
-    states = ("ready", "scheduled", "blocked", "assigned", "done", "dead", "cancelled")
+    states = ("ready", "scheduled", "blocked", "held", "idle", "assigned", "done", "dead", "cancelled")
     table = make_table("queue", *states, "waits since")
     for queue, counts in sorted(stats.tasks.items()):
         age = stats.oldest_ready.get(queue)

@@ -187,7 +187,7 @@ class _Stream(Directive):
         made._planned = replace(
             plan,
             steps=(*plan.steps, step),
-            chunk=chunk if chunk is not None else plan.chunk,
+            chunk=chunk or plan.chunk or (1 if known is not None and _is_limited(known) else None),
             queue=plan.queue if plan.steps or known is None else known.policy.queue,
         )
         return made
@@ -298,6 +298,11 @@ def step_of(kind: str, op: Any) -> Step:
             raise TypeError(f"{op.name} is not made with its values yet: {op.function.__name__}(...)")
         return Step(kind, op.name, _module_of(op))
     raise TypeError(f"{op!r} is no operation; decorate it with @operation, or give an operation's name")
+
+
+def _is_limited(op: Operation[..., Any]) -> bool:
+    """Whether what runs too long is killed, with whatever else is in its task."""
+    return op.policy.time_limit is not None or op.policy.hard_limit is not None
 
 
 def _module_of(op: Operation[..., Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given, strategies as st
 
@@ -231,4 +232,8 @@ def test_why_a_task_waits_is_a_sentence() -> None:
     assert "comes in 5.0 s" in why(Task("t", "q", "o", b"", TaskState.SCHEDULED, due=105.0))
     assert "ordering key 'k'" in why(Task("t", "q", "o", b"", TaskState.BLOCKED, ordering_key="k"))
     assert "runs on w" in why(Task("t", "q", "o", b"", TaskState.ASSIGNED, worker="w"))
+    assert "signal j1 resume" in why(Task("t", "q", "o", b"", TaskState.HELD, job_id="j1"))
+    idle = Task("j1", "q", "o", b"", TaskState.IDLE, job_id="j1")
+    assert why(idle) == "it is the turn of a job, and nothing is in the inbox"
+    assert "until its time comes in 5.0 s" in why(replace(idle, due=105.0))
     assert "is done" in why(Task("t", "q", "o", b"", TaskState.DONE))

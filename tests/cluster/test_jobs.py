@@ -30,6 +30,7 @@ from cluster import (
     Retry,
     Suspend,
     UnknownOperation,
+    Worker,
     job,
     operation,
 )
@@ -243,6 +244,31 @@ def test_a_task_records_its_inputs_one_by_one(inline: Client) -> None:  # D-21
     assert found == {0: 1, 1: "-2 is negative", 2: 9, 3: 8, 4: 9}
 
 
+def test_a_failed_attempt_keeps_what_it_has_recorded(inline: Client) -> None:  # D-21
+    computed = []
+
+    @operation(retry=ops.QUICK)
+    def chunk(ctx, items):  # type: ignore[no-untyped-def]
+        for item in items[ctx.recorded :]:
+            computed.append((ctx.attempt, item))
+            if item == 3 and ctx.attempt == 1:
+                raise ValueError("not now")
+            ctx.record(item)
+
+    @job(notify="last")
+    class Chunk(Job):
+        def start(self, params):  # type: ignore[no-untyped-def]
+            self.spawn(chunk, (0, 1, 2, 3, 4), index=0, weight=5)
+
+        def on_all_done(self) -> None:
+            self.finish((self.done, self.failed))
+
+    handle = inline.start(Chunk)
+    assert handle.result(10) == (5, 0)
+    assert computed == [(1, 0), (1, 1), (1, 2), (1, 3), (2, 3), (2, 4)]
+    assert [r.value for r in handle.results()] == [0, 1, 2, 3, 4]
+
+
 def test_a_failed_task_is_told_to_the_class_or_fails_the_job(inline: Client) -> None:  # P-22, P-23
     told = inline.start(works.Tolerant, {"op": "must", "count": 5, "bad": 2}).result(10)
     assert told[:2] == (4, 1)
@@ -281,6 +307,24 @@ def test_a_turn_is_tried_again_as_often_as_its_class_says(
     with pytest.raises(OperationError, match="after 3 attempts"):
         handle.result(10)
     assert journal.read_text().count(" start ") == 1 + ops.QUICK.max
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_a_turn_is_never_behind_the_tasks_that_take_the_slots(prefetch: int) -> None:
+    url = f"memory:{os.urandom(4).hex()}"
+    worker = Worker(url, slots=1, inline=True, prefetch=prefetch, settings=FAST)
+    running = gevent.spawn(worker.run)
+    with Client(url, settings=FAST) as client:
+        crowd = client.start(works.Crowd, {"count": 8, "op": "obey"})
+        wait_for(lambda: worker.running, sleep=gevent.sleep)
+        accounts = [client.start(works.Account) for _ in range(5)]
+        assert [a.signal(works.AddFunds(n), timeout=10).value for n, a in enumerate(accounts)] == [*range(5)]
+        assert len(worker.running) <= 1 + prefetch + 1
+        assert crowd.cancel(timeout=10).status == "ok"
+        assert client.start(works.Audit, {"shards": 3}).result(10) == sum(range(30))
+        worker.stop()
+        running.join()
+    worker.store.close()
 
 
 def test_steps_and_timers_come_at_their_times(inline: Client) -> None:
@@ -350,6 +394,9 @@ def test_an_interrupted_caller_ends_the_job(inline: Client) -> None:  # P3.9
     wait_for(inline.jobs, sleep=gevent.sleep)
     caller.kill()
     assert [record.state for record in inline.jobs()] == ["terminated"]
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.2):
+        inline.run(works.Crowd, {"count": 1, "op": "obey"})
+    assert [record.state for record in inline.jobs()] == ["terminated"] * 2
 
 
 def test_one_waits_for_less_than_it_takes(idle: Client) -> None:

@@ -219,6 +219,12 @@ def gentle_nap(ctx: Any, seconds: float) -> float:
     return seconds
 
 
+@operation(retry=NONE, time_limit=0.4)
+def limited_nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 @operation
 def text(x: float) -> str:
     return str(x)
