@@ -1,0 +1,138 @@
+"""Who works in chapters 12 to 15: a store in a temporary file, and processes that work for it.
+
+    group = open_group("kitchen")
+    ann, bob = group.start_workers("Ann", "Bob")
+    group.client.submit(bake, "sponge").result(timeout=30)
+    ann.kill()
+    group.close()
+
+It all ends with the notebook, in whatever way that ends: a small process of its own, the keeper, waits for that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from tempfile import mkdtemp
+
+from cluster import Client, Settings
+from cluster.records import Event
+from cluster.stores import Store, open_store
+from cluster.testing import NodeProcess, Nodes
+from easel import Picture, gantt
+
+# So that one who was killed is missed within two seconds. The defaults are meant for networks.
+QUICK = Settings(
+    heartbeat=0.3, member_ttl=2.0, task_lease=4.0, scan=0.3, poll=0.3,
+    coordinator_lease=2.0, coordinator_missing=1.0, coordinator_jitter=0.5, grace=2.0,
+)  # fmt: skip
+
+
+class Group:
+    """A store, a client of it, and the processes that were started for it."""
+
+    def __init__(self, module: str) -> None:
+        self.folder = mkdtemp(prefix="tutorial-")
+        self.store = f"sqlite:///{self.folder}/work.db"
+        self.client = Client(self.store, settings=QUICK)
+        self.nodes = Nodes(self.store, imports=[module] if module else [], settings=QUICK)
+        self._keeper = subprocess.Popen(
+            [sys.executable, __file__, self.store, self.folder], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def start_workers(self, *names: str, options: Iterable[str] = ()) -> list[NodeProcess]:
+        """Start workers, each with one slot, and one coordinator if there is none yet. They need a moment."""
+        if not self.nodes.nodes:
+            self._told(self.nodes.coordinator())
+        return [
+            self._told(self.nodes.worker("--name", name, "--no-heal", *options, slots=1)) for name in names
+        ]
+
+    def start(self, role: str, *options: str) -> NodeProcess:
+        """Start `tasklets cluster ROLE`."""
+        return self._told(self.nodes.start(role, *options))
+
+    def _told(self, node: NodeProcess) -> NodeProcess:
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(f"{node.pid}\n".encode())
+        self._keeper.stdin.flush()
+        return node
+
+    def close(self) -> None:
+        """End all that works for it, and forget it."""
+        self.nodes.close()
+        end_members(self.client.store)
+        self.client.close()
+        self._keeper.kill()
+        self._keeper.communicate()
+        shutil.rmtree(self.folder)
+
+
+def open_group(module: str = "") -> Group:
+    """A store in a temporary file, whose workers will know the operations and jobs of `module`."""
+    return Group(module)
+
+
+def timeline(events: Iterable[Event], job_id: str = "", killed: Mapping[str, float] | None = None) -> Picture:
+    """A picture of the journal: who had what in hand, when a job took its turns, and was sent a signal.
+
+    `killed` says who was killed, and when by the store's clock: the journal knows only when that was noticed.
+    """
+    killed, events = killed or {}, list(events)
+    since = next(event.at for event in events if event.kind in ("job", "assign") and job_id in ("", event.subject))
+    rows: dict[str, list[tuple[float, float]]] = {"signals": [], "the job": []} if job_id else {}
+    marks: dict[str, dict[float, str]] = {name: {at - since: "killed"} for name, at in killed.items()}
+    begun: dict[tuple[str, str], float] = {}
+    for event in events:
+        who = event.detail.split()[0] if event.kind in ("assign", "revoke") else event.by
+        if event.at < since:
+            continue
+        if event.kind == "assign":
+            begun[event.subject, who] = event.at - since
+        elif event.kind == "signal" and event.subject == job_id:
+            marks.setdefault("signals", {})[event.at - since] = event.detail.split()[1]
+        elif event.kind in ("done", "dead", "turn", "retry", "revoke") and (event.subject, who) in begun:
+            end = killed[who] if event.kind == "revoke" and who in killed else event.at
+            row = "the job" if event.subject == job_id else who
+            rows.setdefault(row, []).append((begun.pop((event.subject, who)), end - since))
+    kept = {name: rows[name] for name in sorted(rows, key=lambda name: (name not in ("signals", "the job"), name))}
+    return gantt("seconds", kept, marks)
+
+
+# -- the keeper ----------------------------------------------------------------------------------------------
+
+
+def end_members(store: Store, patience: float = 10.0) -> None:
+    """Let nobody start anybody any more, and kill who is there, and who still comes."""
+    for key in ("bounds", "template:worker", "template:coordinator"):
+        store.put(key, "")
+    deadline = time.monotonic() + patience
+    while (members := store.members()) and time.monotonic() < deadline:
+        for member in members:
+            if member.pid:
+                with suppress(ProcessLookupError):
+                    os.kill(member.pid, signal.SIGKILL)
+                store.leave(member.node, member.incarnation, "the group is closed")
+        time.sleep(0.05)
+
+
+def keep(url: str, folder: str, pids: Mapping[int, None]) -> None:
+    """The notebook is gone: end what it has started."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    store = open_store(url)
+    end_members(store)
+    store.close()
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    started = dict.fromkeys(int(line) for line in sys.stdin)  # until the notebook ends
+    keep(sys.argv[1], sys.argv[2], started)
