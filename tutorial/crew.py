@@ -19,12 +19,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from tempfile import mkdtemp
 
 from cluster import Client, Settings
 from cluster.records import Event
 from cluster.stores import Store, open_store
-from cluster.testing import NodeProcess, Nodes
+from cluster.testing import NodeProcess, Nodes, environ_of
 from easel import Picture, gantt
 
 # So that one who was killed is missed within two seconds. The defaults are meant for networks.
@@ -55,8 +56,19 @@ class Group:
         ]
 
     def start(self, role: str, *options: str) -> NodeProcess:
-        """Start `tasklets cluster ROLE`."""
+        """Start `tasklets cluster ROLE`, which stays."""
         return self._told(self.nodes.start(role, *options))
+
+    def tell(self, *words: str) -> str:
+        """Do what `tasklets cluster WORDS` does, for this group; return what it prints."""
+        variables = {**os.environ, **environ_of(QUICK), "CLUSTER_STORE": self.store, "TMPDIR": self.folder}
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster", *words],
+            env=variables, cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        return done.stdout.strip()
 
     def _told(self, node: NodeProcess) -> NodeProcess:
         assert self._keeper.stdin is not None
@@ -103,6 +115,30 @@ def timeline(events: Iterable[Event], job_id: str = "", killed: Mapping[str, flo
             rows.setdefault(row, []).append((begun.pop((event.subject, who)), end - since))
     kept = {name: rows[name] for name in sorted(rows, key=lambda name: (name not in ("signals", "the job"), name))}
     return gantt("seconds", kept, marks)
+
+
+def lives(events: Iterable[Event], now: float, killed: Mapping[str, float] | None = None) -> Picture:
+    """A picture of the journal: who belonged to the group, from when to when, and who was killed."""
+    killed, since, joined = killed or {}, None, dict[str, float]()
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for event in events:
+        since = event.at if since is None else since
+        if event.kind == "join":
+            joined[event.subject] = event.at - since
+        elif event.kind in ("leave", "expire") and event.subject in joined:
+            end = killed.get(event.subject, event.at) - since
+            rows.setdefault(short(event.subject), []).append((joined.pop(event.subject), end))
+    since = since or 0.0
+    for node, at in joined.items():
+        rows.setdefault(short(node), []).append((at, killed.get(node, now) - since))
+    first = {name: (not name.startswith("coord"), spans[0][0]) for name, spans in rows.items()}
+    marks = {short(name): {at - since: "killed"} for name, at in killed.items()}
+    return gantt("seconds", {name: rows[name] for name in sorted(rows, key=first.__getitem__)}, marks)
+
+
+def short(node: str) -> str:
+    """A node's name with four of its twelve digits."""
+    return node[:-8] if node.count("-") == 1 and len(node) > 16 else node
 
 
 # -- the keeper ----------------------------------------------------------------------------------------------

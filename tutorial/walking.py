@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from cluster import monoid, operation
+from cluster import Retry, monoid, operation
 
 
-@operation
+@operation(retry=Retry(max=0))
 def survey(leg: tuple[int, ...]) -> tuple[int, int]:
     """How much higher than at its beginning a leg of the walk ends; and how high its highest point is."""
     height = highest = 0
@@ -17,7 +17,7 @@ def survey(leg: tuple[int, ...]) -> tuple[int, int]:
     return height, highest
 
 
-@operation
+@operation(retry=Retry(max=0))
 def survey_slowly(leg: tuple[int, ...]) -> tuple[int, int]:
     """The same, with a pause on the way."""
     time.sleep(0.06)
