@@ -91,30 +91,32 @@ def open_group(module: str = "") -> Group:
     return Group(module)
 
 
-def timeline(events: Iterable[Event], job_id: str = "", killed: Mapping[str, float] | None = None) -> Picture:
-    """A picture of the journal: who had what in hand, when a job took its turns, and was sent a signal.
+def timeline(events: Iterable[Event], job_id: str, killed: Mapping[str, float] | None = None) -> Picture:
+    """A picture of the journal from the start of a job on: who had what in hand, when the job was looked at, signals.
 
     `killed` says who was killed, and when by the store's clock: the journal knows only when that was noticed.
     """
     killed, events = killed or {}, list(events)
-    since = next(event.at for event in events if event.kind in ("job", "assign") and job_id in ("", event.subject))
-    rows: dict[str, list[tuple[float, float]]] = {"signals": [], "the job": []} if job_id else {}
+    number = next(n for n, event in enumerate(events) if event.kind == "job" and event.subject == job_id)
+    since = next(event.at for event in events[number:] if event.kind == "assign")
+    rows: dict[str, list[tuple[float, float]]] = {}
     marks: dict[str, dict[float, str]] = {name: {at - since: "killed"} for name, at in killed.items()}
     begun: dict[tuple[str, str], float] = {}
     for event in events:
         who = event.detail.split()[0] if event.kind in ("assign", "revoke") else event.by
-        if event.at < since:
-            continue
-        if event.kind == "assign":
+        if event.kind == "assign" and event.at >= since:
             begun[event.subject, who] = event.at - since
         elif event.kind == "signal" and event.subject == job_id:
-            marks.setdefault("signals", {})[event.at - since] = event.detail.split()[1]
+            rows["signals"] = []
+            marks.setdefault("signals", {})[max(0.0, event.at - since)] = event.detail.split()[1]
         elif event.kind in ("done", "dead", "turn", "retry", "revoke") and (event.subject, who) in begun:
             end = killed[who] if event.kind == "revoke" and who in killed else event.at
             row = "the job" if event.subject == job_id else who
             rows.setdefault(row, []).append((begun.pop((event.subject, who)), end - since))
-    kept = {name: rows[name] for name in sorted(rows, key=lambda name: (name not in ("signals", "the job"), name))}
-    return gantt("seconds", kept, marks)
+    kept = {
+        name: rows[name] for name in sorted(rows, key=lambda name: (name not in ("signals", "the job"), name))
+    }
+    return gantt("who had what in hand, over the seconds", kept, marks)
 
 
 def lives(events: Iterable[Event], now: float, killed: Mapping[str, float] | None = None) -> Picture:
@@ -133,7 +135,11 @@ def lives(events: Iterable[Event], now: float, killed: Mapping[str, float] | Non
         rows.setdefault(short(node), []).append((at, killed.get(node, now) - since))
     first = {name: (not name.startswith("coord"), spans[0][0]) for name, spans in rows.items()}
     marks = {short(name): {at - since: "killed"} for name, at in killed.items()}
-    return gantt("seconds", {name: rows[name] for name in sorted(rows, key=first.__getitem__)}, marks)
+    return gantt(
+        "who was there, over the seconds",
+        {name: rows[name] for name in sorted(rows, key=first.__getitem__)},
+        marks,
+    )
 
 
 def short(node: str) -> str:

@@ -172,14 +172,22 @@ def gantt(
     """Who was busy, from when to when. `marks` says what happened: row -> moment -> text; "killed" is a red cross."""
     marks = marks or {}
     left = 20 + 7.2 * max(map(len, rows))
-    end = max([0.1, *(to for spans in rows.values() for _, to in spans), *(at for row in marks.values() for at in row)])
+    end = max(
+        [
+            0.1,
+            *(to for spans in rows.values() for _, to in spans),
+            *(at for row in marks.values() for at in row),
+        ]
+    )
     scale = 560 / end
     parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
     step = next(step for step in (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if end / step <= 14)
     for number in range(int(end / step) + 1):
         x = left + number * step * scale
         parts.append(f'<path d="M{x:.1f} 34v{26 * len(rows)}" stroke="{GREY}" stroke-opacity=".35"/>')
-        parts.append(f'<text x="{x:.1f}" y="{52 + 26 * len(rows)}" text-anchor="middle">{number * step:g}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{52 + 26 * len(rows)}" text-anchor="middle">{number * step:g}</text>'
+        )
     for row, (name, spans) in enumerate(rows.items()):
         y = 37 + 26 * row
         parts.append(f'<text x="{left - 8:g}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
@@ -188,21 +196,26 @@ def gantt(
             f'height="19" rx="3" fill="{COLOURS[row % len(COLOURS)]}"/>'
             for since, to in spans
         ]
-        parts += [_mark(left + at * scale, y + 9.5, text) for at, text in marks.get(name, {}).items()]
+        parts += [
+            _mark(left + at * scale, y + 9.5, text, 6 * (-1) ** number)  # neighbours' texts shall not overlap
+            for number, (at, text) in enumerate(sorted(marks.get(name, {}).items()), 1)
+        ]
     return Picture(left + (660 if marks else 590), 62 + 26 * len(rows), "".join(parts), title)
 
 
-def _mark(x: float, y: float, text: str) -> str:
+def _mark(x: float, y: float, text: str, lower: float) -> str:
     if text == "killed":
         return _cross(x, y, 8)
     return (
         f'<path d="M{x:.1f} {y - 7:g}l6 7l-6 7l-6 -7z" fill="{RED}"/>'
-        f'<text x="{x + 10:.1f}" y="{y + 4:g}">{escape(text)}</text>'
+        f'<text x="{x + 10:.1f}" y="{y + 4 + lower:g}">{escape(text)}</text>'
     )
 
 
 def _cross(x: float, y: float, size: float) -> str:
-    path = f"M{x - size:.1f} {y - size:.1f}l{2 * size:g} {2 * size:g}m0 {-2 * size:g}l{-2 * size:g} {2 * size:g}"
+    path = (
+        f"M{x - size:.1f} {y - size:.1f}l{2 * size:g} {2 * size:g}m0 {-2 * size:g}l{-2 * size:g} {2 * size:g}"
+    )
     return f'<path d="{path}" stroke="{RED}" stroke-width="4" fill="none"/>'
 
 
