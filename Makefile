@@ -33,14 +33,18 @@ demo: $(CORE) ## the prime search and the ATM network, in one process, in severa
 # The core has two forms. Its own tests (but those of kernels, to which it is all the same) run on its source first, where
 # they say more; then everything runs on the compiled one, if there is one. 5 is pytest's way to say that none of the tests
 # was selected, here by ARGS.
+# Most tests wait for processes, so two run at a time (pytest-xdist); one at a time, and for --pdb: make test ARGS=-n0.
+# worksteal and not loadfile: a process that a hung test has taken down leaves its tests to the others.
 # Of net, what tests the compiled modules one by one, and all of them together.
 PURE_NET := $(patsubst %,tests/net/test_%.py,apart bounds codec protocol session vectors window references channel_contract)
 
+TWO := -n 2 --dist worksteal
+
 test: $(CORE) ## all tests; one of them: make test ARGS="-k deadlock"
 	@if ls tasklets/_core*.so >/dev/null 2>&1; then \
-	  TASKLETS_PURE=1 $(RUN) -m pytest -q tests/tasklets $(PURE_NET) --ignore tests/tasklets/test_jupyter.py $(ARGS) || [ $$? -eq 5 ]; \
+	  TASKLETS_PURE=1 $(RUN) -m pytest -q $(TWO) tests/tasklets $(PURE_NET) --ignore tests/tasklets/test_jupyter.py $(ARGS) || [ $$? -eq 5 ]; \
 	fi
-	@$(RUN) -m pytest -q $(ARGS)
+	@$(RUN) -m pytest -q $(TWO) $(ARGS)
 
 compiled: ## compile the core, which takes a C compiler, and run all tests
 	@rm -f $(CORE)
@@ -122,7 +126,7 @@ $(STAMP): pyproject.toml $(wildcard setup.py)
 	@touch "$@"
 
 # Compiling takes half a minute. A compiled core that is older than its source would be left aside, with a warning.
-# The modules of net that are compiled, too, as net/_which_form.py has them.
+# The modules of net that are compiled, too, as net/_hot.py has them.
 HOT := _apart _bulk _codec _entries _exports _link _protocol _references _session _window
 
 $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_stack.h net/_made_of.h $(HOT:%=net/%.py)
@@ -132,7 +136,7 @@ $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_s
 	  tail -n 20 "$(VENV)/core.log" >&2; \
 	  echo "make: the core could not be compiled; all of the compiler's words are in $(VENV)/core.log" >&2; \
 	  exit 1; }
-	@$(RUN) -c 'import warnings; warnings.simplefilter("ignore"); import tasklets._which_core as which; print("the core is compiled" if which.is_compiled() else "no compiled core (see $(VENV)/core.log); going on without")'
+	@$(RUN) -c 'import warnings; warnings.simplefilter("ignore"); import tasklets._which_form as which; print("the core is compiled" if which.is_compiled() else "no compiled core (see $(VENV)/core.log); going on without")'
 	@touch "$@"
 
 $(VENV)/.tutorial: $(STAMP)

@@ -13,6 +13,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 HERE = Path(__file__).resolve().parent
+WHICH = runpy.run_path(str(HERE / "tasklets" / "_which_form.py"))
 CHOICES = ("auto", "require", "off")
 
 
@@ -48,7 +49,7 @@ def compiled_modules(is_required: bool) -> list[Extension]:
 
 
 def core(greenlet_include: Path) -> Extension:
-    digest = runpy.run_path(str(HERE / "tasklets" / "_which_core.py"))["source_digest"](HERE / "tasklets")
+    digest = WHICH["source_digest"](HERE / "tasklets", WHICH["CORE"]["_core"])
     return Extension(
         "tasklets._core",
         ["tasklets/_core.py"],
@@ -63,16 +64,16 @@ def core(greenlet_include: Path) -> Extension:
 def hot_path_of_net() -> list[Extension]:
     if sys.platform == "win32":  # its compiler cannot be told to begin with a file
         return []
-    which = runpy.run_path(str(HERE / "net" / "_which_form.py"))
+    modules = runpy.run_path(str(HERE / "net" / "_hot.py"))["MODULES"]
     return [
         Extension(
             f"net.{name}",
             [f"net/{name}.py"],
             depends=["net/_made_of.h"],
-            define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{which["source_digest"](name)}"')],
+            define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{WHICH["source_digest"](HERE / "net", sources)}"')],
             extra_compile_args=["-g0", "-O2", "-include", str(HERE / "net" / "_made_of.h")],
         )
-        for name in which["HOT"]
+        for name, sources in modules.items()
     ]
 
 

@@ -6,8 +6,9 @@
 Everybody has two processes, which are up and have the functions when the time begins. Everybody gives all results
 back to the process that asked, which checks them. `sqlite` and `redis` are ours with a store: inputs and results are
 on disk (or in the server), and the job finishes whoever is killed; `processes` is ours without one. The others are
-used as their manuals say for such work: chunked maps where they have them (`Pool.map`, `dask.bag`), chunks cut by hand
-for Ray, one task for each expensive input in Dask and Ray.
+used as their manuals say for such work: chunked maps where they have them (`Pool.map`, `dask.bag`, Ray's own `Pool`),
+one task for each expensive input in Dask and Ray. `ray by hand` is Ray with as few chunks as a `Pool` would make, cut
+and put together by the program.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from measuring import (
     ROOT,
     Missing,
     Target,
+    cpu_seconds,
+    family,
     machine,
     ratio,
     record_of,
@@ -47,7 +50,6 @@ sys.path[:0] = [HERE, str(ROOT)]
 PROCESSES = 2
 PARTS = 4 * PROCESSES  # what multiprocessing.Pool cuts a map into, by default
 OURS = ("sqlite", "redis", "processes")
-PEERS = ("pool", "futures", "dask", "ray")
 PROGRAMS = ("map cheap", "map expensive", "fold")
 
 
@@ -198,13 +200,11 @@ def with_dask() -> Iterator[Ways]:
 
 
 @contextlib.contextmanager
-def with_ray() -> Iterator[Ways]:
+def with_ray(ways: Callable[[Any], Ways]) -> Iterator[Ways]:
     try:
         import ray
     except ImportError as error:
         raise Missing(str(error)) from None
-    from directive_operations import cheap_all, expensive, fold_part
-
     paths = os.pathsep.join([HERE, str(ROOT)])
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  15 if not set, with which it would lose on a busy machine
     ray.init(
@@ -214,20 +214,37 @@ def with_ray() -> Iterator[Ways]:
         logging_level="ERROR",
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
-    mapped, one = ray.remote(cheap_all), ray.remote(expensive)
-    folded = ray.remote(fold_part)
     try:
-        yield Ways(
-            lambda values: [
-                x for part in ray.get([mapped.remote(one) for one in parts_of(values)]) for x in part
-            ],
-            lambda values: list(ray.get([one.remote(x) for x in values])),
-            lambda values: functools.reduce(
-                operator.add, ray.get([folded.remote(part) for part in parts_of(values)])
-            ),
-        )
+        yield ways(ray)
     finally:
         ray.shutdown()
+
+
+def with_ray_pool(ray: Any) -> Ways:
+    from directive_operations import cheap, expensive
+    from ray.util.multiprocessing import Pool
+
+    pool, one = Pool(PROCESSES), ray.remote(expensive)
+    return Ways(
+        lambda values: list(pool.map(cheap, values)),
+        lambda values: list(ray.get([one.remote(x) for x in values])),
+        lambda values: functools.reduce(operator.add, pool.map(cheap, values)),
+    )
+
+
+def with_ray_by_hand(ray: Any) -> Ways:
+    from directive_operations import cheap_all, expensive, fold_part
+
+    mapped, one, folded = ray.remote(cheap_all), ray.remote(expensive), ray.remote(fold_part)
+    return Ways(
+        lambda values: [
+            x for part in ray.get([mapped.remote(one) for one in parts_of(values)]) for x in part
+        ],
+        lambda values: list(ray.get([one.remote(x) for x in values])),
+        lambda values: functools.reduce(
+            operator.add, ray.get([folded.remote(part) for part in parts_of(values)])
+        ),
+    )
 
 
 SYSTEMS: dict[str, Callable[[], contextlib.AbstractContextManager[Ways]]] = {
@@ -237,15 +254,16 @@ SYSTEMS: dict[str, Callable[[], contextlib.AbstractContextManager[Ways]]] = {
     "pool": with_pool,
     "futures": with_futures,
     "dask": with_dask,
-    "ray": with_ray,
+    "ray": lambda: with_ray(with_ray_pool),
+    "ray by hand": lambda: with_ray(with_ray_by_hand),
 }
 
 
 # ------------------------------------------------------------------------------------------------ one measurement
 
 
-def measure(name: str, sizes: Sizes) -> dict[str, float]:
-    """Seconds of each program, in this process."""
+def measure(name: str, sizes: Sizes) -> dict[str, tuple[float, float]]:
+    """Seconds of each program, in this process; see `timed`."""
     from directive_operations import cheap, expensive
 
     cheap_inputs, expensive_inputs = range(sizes.cheap), range(sizes.expensive)
@@ -253,22 +271,22 @@ def measure(name: str, sizes: Sizes) -> dict[str, float]:
         small = range(16 * PROCESSES)
         for way in ways:
             way(small)  # everybody is up, and has imported what it needs
-        begun = perf_counter()
-        mapped = ways.map_cheap(cheap_inputs)
-        cheap_done = perf_counter()
-        dear = ways.map_expensive(expensive_inputs)
-        expensive_done = perf_counter()
-        folded = ways.fold(cheap_inputs)
-        fold_done = perf_counter()
+        mapped, cheap_took = timed(ways.map_cheap, cheap_inputs)
+        dear, expensive_took = timed(ways.map_expensive, expensive_inputs)
+        folded, fold_took = timed(ways.fold, cheap_inputs)
     assert mapped == [cheap(x) for x in cheap_inputs]
     assert dear[-1] == expensive(expensive_inputs[-1])
     assert len(dear) == len(expensive_inputs)
     assert folded == sum(mapped)
-    return {
-        "map cheap": cheap_done - begun,
-        "map expensive": expensive_done - cheap_done,
-        "fold": fold_done - expensive_done,
-    }
+    return {"map cheap": cheap_took, "map expensive": expensive_took, "fold": fold_took}
+
+
+def timed(way: Callable[[range], Any], inputs: range) -> tuple[Any, tuple[float, float]]:
+    """What it gives, and how many seconds it took: by the clock, and of computing by all its processes together."""
+    everybody = list(family(os.getpid()))
+    computed, begun = cpu_seconds(everybody), perf_counter()
+    result = way(inputs)
+    return result, (perf_counter() - begun, cpu_seconds(everybody) - computed)
 
 
 def main() -> None:
@@ -292,7 +310,7 @@ def main() -> None:
         return
 
     systems = [name for name in SYSTEMS if not options.only or name in options.only]
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
+    rows: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in systems}
     missing: dict[str, str] = {}
     arguments = ("--cheap", str(sizes.cheap), "--expensive", str(sizes.expensive))
     for number in range(options.rounds):
@@ -304,16 +322,17 @@ def main() -> None:
             except Missing as reason:
                 missing[name] = str(reason)
 
-    print(f"{'seconds':14}" + "".join(f"{program:>18}" for program in PROGRAMS))
-    for name, measured in rows.items():
-        if measured:
-            medians = [statistics.median(row[program] for row in measured) for program in PROGRAMS]
-            print(f"{name:14}" + "".join(f"{value:18.3f}" for value in medians))
+    def values(name: str, program: str, which: int = 0) -> list[float]:
+        return [row[program][which] for row in rows.get(name, [])]
+
+    for which, what in enumerate(("seconds", "of computing")):
+        print(f"{what:14}" + "".join(f"{program:>18}" for program in PROGRAMS))
+        for name in systems:
+            if rows[name]:
+                medians = [statistics.median(values(name, program, which)) for program in PROGRAMS]
+                print(f"{name:14}" + "".join(f"{value:18.3f}" for value in medians))
     for name, reason in missing.items():
         print(f"{name}: not measured: {reason}")
-
-    def values(name: str, program: str) -> list[float]:
-        return [row[program] for row in rows.get(name, [])]
 
     targets = [
         Target(
@@ -323,7 +342,7 @@ def main() -> None:
             at_least=False,
         )
         for ours in OURS
-        for peer in ("dask", "ray")
+        for peer in ("dask", "ray", "ray by hand")
         for program in PROGRAMS
     ]
     targets += [
@@ -341,9 +360,15 @@ def main() -> None:
         "inputs": sizes._asdict(),
         "processes": PROCESSES,
         "systems": {
-            name: {program: spread([row[program] for row in measured]) for program in PROGRAMS}
-            for name, measured in rows.items()
-            if measured
+            name: {
+                program: {
+                    "seconds": spread(values(name, program)),
+                    "of computing": spread(values(name, program, 1)),
+                }
+                for program in PROGRAMS
+            }
+            for name in systems
+            if rows[name]
         },
         "missing": missing,
         "targets": record_of(targets),

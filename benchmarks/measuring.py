@@ -9,13 +9,14 @@ A machine that gets slower or busier meanwhile does so for everybody in the roun
 always taken from one round: `ratio` is the median of the rounds' ratios.
 """
 
+import contextlib
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -125,6 +126,26 @@ def say_missing(reason: object) -> NoReturn:
     """In the fresh interpreter: end it, telling whoever started it why there is nothing to measure."""
     print(reason)
     sys.exit(_MISSING)
+
+
+# ------------------------------------------------------------------------------------------------- processes
+
+
+def family(pid: int) -> Iterator[int]:
+    """A process and all its descendants."""
+    yield pid
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+        for child in children.read().split():
+            yield from family(int(child))
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """How long these processes have computed. The clock ticks 100 times a second."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf-8") as stat:
+            ticks += sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 # --------------------------------------------------------------------------------------------------- results

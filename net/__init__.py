@@ -7,10 +7,14 @@
 Not here: microthreads and channels themselves (package `tasklets`).
 """
 
-from net._which_form import choose as _choose_form
+from pathlib import Path as _Path
 
-_choose_form()
+from net._hot import MODULES as _MODULES
+from tasklets._which_form import choose as _choose_form
 
+_choose_form("net", _Path(__file__).resolve().parent, _MODULES)
+
+from net import _logging as _logging
 from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus
 from net.errors import (
     AddressInUse,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from net._session import Limits
 
 MAX_STREAMS: Final = 65536  # announced and not complete: each takes a hundred bytes at the receiver
+MAX_DEFERRED: Final = 65536  # frames that wait behind them: each takes a few hundred
 
 
 class Outgoing:
@@ -129,6 +130,7 @@ class Incoming:
         self.in_line: dict[bytes | int, deque[_Stream]] = {}
         self._next = 0
         self._held_bytes = 0
+        self._deferred = 0
         self._owed = 0  # taken in since we last made room
 
     def begin(self, stream: int, size: int, subject: bytes | int | None) -> None:
@@ -147,7 +149,15 @@ class Incoming:
             self.in_line.setdefault(subject, deque()).append(begun)
 
     def defer(self, subject: bytes | int, act: Callable[[], object]) -> None:
-        """Something else about a subject in line has arrived: it is to be done in its turn."""
+        """Something else about a subject in line has arrived: it is to be done in its turn.
+
+        Raises RemoteProtocolError when too much waits so; the large frame before it may never be complete.
+        """
+        if self._deferred >= MAX_DEFERRED:
+            raise RemoteProtocolError(
+                f"more than {MAX_DEFERRED} frames behind large ones that are not complete"
+            )
+        self._deferred += 1
         behind = _Stream(0, subject)
         behind.act = act
         self.in_line[subject].append(behind)
@@ -196,7 +206,8 @@ class Incoming:
             return
         line = self.in_line[subject]
         while line and (first := line[0].act) is not None:
-            line.popleft()
+            if not line.popleft().size:
+                self._deferred -= 1
             first()
         if not line:
             self.in_line.pop(subject, None)

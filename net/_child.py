@@ -16,6 +16,7 @@ import threading
 import traceback
 
 from net._delivery import Delivered
+from net._tracing import ProcessTrace, trace_process
 from net.addresses import UnixAddress
 from net.node import Node, set_node
 from tasklets._core import Wait
@@ -37,6 +38,11 @@ def main() -> None:
     node = Node(config["name"], accepts_spawn=True)
     node.delivered = Delivered(node.reactor.loop.run_callback_threadsafe)
     set_node(node)
+    global _trace
+    try:
+        _trace = trace_process(config["trace"], node) if config["trace"] else None
+    except OSError as error:  # the program goes on without
+        print(f"no trace is written: {error}", file=sys.stderr)
     threading.Thread(target=_hold_lifeline, args=(node.delivered,), name="lifeline", daemon=True).start()
     node.listen(UnixAddress(config["listen"]), background=True)
     parent = node.adopt(socket.socket(fileno=config["socket"]), "the parent process")
@@ -71,8 +77,16 @@ def _hold_lifeline(delivered: Delivered) -> None:
     _end()
 
 
+_trace: ProcessTrace | None = None
+
+
 def _end(code: int = 0) -> None:
     # Not sys.exit: the main thread may be deep in somebody's computation, and is not asked.
+    try:
+        if _trace is not None:
+            _trace.end()
+    except OSError as error:
+        print(f"the trace is not complete: {error}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

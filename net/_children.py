@@ -28,19 +28,21 @@ from tasklets import Timeout, timeout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from net._link import Link
     from net.node import Node
 
 START_SECONDS = 60.0  # for all children of a place to be up; a loaded machine takes its time
 END_SECONDS = 1.0  # for a child to end by itself once its lifeline is cut
+TRACE_SECONDS = 10.0  # the same when it has a trace to write
 LAST_OUTPUT_SECONDS = 0.5  # for what an ended child has printed to be shown, when others hold its pipes open
 
 
 class Child:
     """One child process and the link to it."""
 
-    def __init__(self, node: Node, name: str, folder: str) -> None:
+    def __init__(self, node: Node, name: str, folder: str, trace: str | None) -> None:
         self.name = name
         ours, theirs = socket.socketpair()
         with theirs, _ctrl_c_blocked():
@@ -58,6 +60,7 @@ class Child:
                 "socket": theirs.fileno(),
                 "listen": os.path.join(folder, f"{name}.sock"),
                 "pythonpath": os.environ.get("PYTHONPATH"),
+                "trace": trace,
             }
         assert self._process.stdin is not None
         self._lifeline = self._process.stdin
@@ -118,13 +121,15 @@ class Child:
 class Children:
     """All children of a place."""
 
-    def __init__(self, node: Node, count: int) -> None:
+    def __init__(self, node: Node, count: int, trace: str | Path | None = None) -> None:
+        self._end_seconds = TRACE_SECONDS if trace else END_SECONDS
+        trace = os.path.abspath(trace) if trace else None
         self._folder = tempfile.mkdtemp(prefix="tasklets-")  # only this user may enter it
         self._all: list[Child] = []
         self._output = Output()
         try:
             for index in range(1, count + 1):
-                child = Child(node, f"worker-{index}", self._folder)
+                child = Child(node, f"worker-{index}", self._folder, trace)
                 self._all.append(child)
                 for pipe, stream in child.outputs:
                     self._output.add(pipe, f"[{child.name}] ", stream)
@@ -157,11 +162,11 @@ class Children:
             ) from None
 
     def end(self) -> None:
-        """End all children. Takes as long as the slowest, at most END_SECONDS."""
+        """End all children. Takes as long as the slowest, at most END_SECONDS (TRACE_SECONDS)."""
         for child in self._all:
             child.link.close()
             child.cut_lifeline()
-        deadline = monotonic() + END_SECONDS
+        deadline = monotonic() + self._end_seconds
         for child in self._all:
             child.reap(deadline)
         self._output.close(LAST_OUTPUT_SECONDS)

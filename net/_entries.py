@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from net import _wire as wire
+from net._failures import error_of
 from tasklets import ChannelClosed, NotSendable
 from tasklets._core import Entry, Wait, bomb, complete, tasklet
 
@@ -189,7 +190,7 @@ class RemoteReceiver(Entry):
         """
         self.link.requests.pop(self.op, None)
         if value.__class__ is bomb:
-            self.link.tell((wire.RAISE, self.op), value.value)
+            _refuse(self.link, self.op, self.channel, value.value)
             return
         if self.channel.capacity:
             self.lend(Sender(self.channel, value))
@@ -286,7 +287,7 @@ def request(where: channel, link: Link, op: int) -> None:
     """A peer asks for one message: lend it the first that can travel, or put the request in line."""
     while (sender := _first_message(where)) is not None:
         if sender.tempval.__class__ is bomb:
-            link.tell((wire.RAISE, op), sender.tempval.value)
+            _refuse(link, op, where, sender.tempval.value)
             sender.taken()
             return
         try:
@@ -297,10 +298,18 @@ def request(where: channel, link: Link, op: int) -> None:
             link.loans[op] = sender
             return
     if where.closing:
-        link.tell((wire.RAISE, op), ChannelClosed(where._closed_text("receive from")))
+        _refuse(link, op, where, ChannelClosed(where._closed_text("receive from"), where))
     else:
         receiver = link.requests[op] = RemoteReceiver(where, link, op)
         where._push(receiver, -1)
+
+
+def _refuse(link: Link, op: int, where: channel, error: BaseException) -> None:
+    """Fail a peer's request. That its channel is closed is told apart from a ChannelClosed that somebody has sent."""
+    if isinstance(error, ChannelClosed) and error.channel is where:
+        link.notify((wire.RAISE, op, (*error_of(error)[:3], True)))
+    else:
+        link.tell((wire.RAISE, op), error)
 
 
 def _first_message(where: channel) -> Sender | None:

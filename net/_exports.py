@@ -9,7 +9,7 @@ from weakref import WeakSet, ref
 from net import _wire as wire
 from net._codec import Undecodable
 from net._entries import accept, request
-from net._failures import rebuild_exception
+from net._failures import error_of, rebuild_exception
 from net.errors import NetError, NotAllowed, RemoteProtocolError
 from net.facets import refusal, rights_of, target_of
 from tasklets import ChannelClosed, NotSendable
@@ -151,14 +151,31 @@ def _on_send(link: Link, frame: wire.Frame) -> None:
     seqno = link.messages_received = link.messages_received + 1
     kind, channel_id, value = frame
     in_line = link.incoming.in_line
-    if in_line and channel_id in in_line:
-        link.incoming.defer(channel_id, partial(take_message, link, frame, seqno, link.frame_bytes))
-        return
     granted = link.grants.get(channel_id)
-    if granted is not None and granted.takes and kind == wire.SEND and value.__class__ is not Undecodable:
+    if in_line and channel_id in in_line and granted is not None:
+        _defer(granted, frame, seqno, link.frame_bytes)
+    elif granted is not None and granted.takes and kind == wire.SEND and value.__class__ is not Undecodable:
         accept(granted, value, seqno, link.frame_bytes)  # nearly always
     else:
         take_message(link, frame, seqno, link.frame_bytes)
+
+
+def _defer(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> None:
+    """Let a message wait until a large one before it is complete. Until then it counts as one that stands in line.
+
+    Raises RemoteProtocolError when the peer has sent more than it may: the large one may never be complete.
+    """
+    granted.used += 1
+    granted.used_bytes += size
+    granted.let_wait(size)
+    granted.link.incoming.defer(frame[1], partial(_take_deferred, granted, frame, seqno, size))
+
+
+def _take_deferred(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> None:
+    granted.used -= 1
+    granted.used_bytes -= size
+    granted.waiting_bytes -= size
+    granted.link.node.take_message(granted.link, frame, seqno, size)
 
 
 def take_message(link: Link, frame: wire.Frame, seqno: int, size: int) -> None:
@@ -208,7 +225,7 @@ def _on_receive(link: Link, frame: wire.Frame) -> None:
         return
     granted = link.grants.get(channel_id)
     if granted is None or not granted.at_home:
-        link.tell((wire.RAISE, op), _gone())
+        link.notify((wire.RAISE, op, (*error_of(_gone())[:3], True)))
     elif not granted.rights & wire.MAY_RECEIVE:
         link.tell((wire.RAISE, op), NotAllowed(refusal(granted.granted, wire.MAY_RECEIVE)))
     else:

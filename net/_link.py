@@ -27,7 +27,7 @@ from net._failures import error_of
 from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
 from net._pulse import Line, thread as pulse_thread
-from net._recovery import PEER_PATIENCE, Recovery
+from net._recovery import MAX_PATIENCE, PEER_PATIENCE, Recovery
 from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session
 from net._window import Windows
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
@@ -456,7 +456,8 @@ class Link:
         elif self.peer is None:
             if peer.session != self.session.session_id:
                 raise RemoteProtocolError("it answered with another session")
-            self._open(peer, peer.patience_ms / 1000)
+            # Where nobody can connect again there is nothing to be patient for, whatever the peer says.
+            self._open(peer, min(peer.patience_ms / 1000, MAX_PATIENCE) if self.address is not None else 0.0)
         elif peer.node_id != self.peer.node_id:
             self.lose("another process is there now; was it started again?")
         elif peer.session != self.session.session_id:

@@ -8,7 +8,7 @@ from net import _wire as wire
 from net._codec import Undecodable
 from net._failures import rebuild_exception
 from net.errors import RemoteProtocolError
-from tasklets import NotSendable, channel
+from tasklets import ChannelClosed, NotSendable, channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,10 @@ def _on_item(link: Link, frame: wire.Frame) -> None:
 def _on_raise(link: Link, frame: wire.Frame) -> None:
     operation = link.operations.pop(frame[1], None)
     if operation is not None:
-        operation.fail(rebuild_exception(*frame[2]))
+        error = rebuild_exception(*frame[2])
+        if isinstance(error, ChannelClosed) and frame[2][3:] == (True,):
+            error.channel = getattr(operation, "channel", None)  # what it wanted to receive from
+        operation.fail(error)
 
 
 def _on_found(link: Link, frame: wire.Frame) -> None:

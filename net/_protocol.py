@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from net._codec import Codec
 from net._handshake import check_not_asked
+from net._printable import printable
 from net._session import BULK_BYTES, MAX_MESSAGE_BYTES, Limits, Session
 from net._wire import (
     BATCH,
@@ -122,7 +123,7 @@ class Hello:
         return cls(
             node_id,  # type: ignore[arg-type]  # just checked
             addresses,
-            name,
+            printable(name),
             versions,  # type: ignore[arg-type]
             Limits(message, bulk),
             session,

@@ -249,7 +249,9 @@ class RemoteChannel(channel):
     def __next__(self) -> Any:
         try:
             return self.receive()
-        except ChannelClosed:
+        except ChannelClosed as error:
+            if error.channel is not self:
+                raise  # sent as a message, or the failure of a tasklet that main has to hear of
             raise StopIteration from None
 
     def _receive_is_ready(self) -> bool:
@@ -355,6 +357,10 @@ class _Receiving(Wait):
         self._link = link
         self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
         where._receivers[self] = None
+
+    @property
+    def channel(self) -> channel:
+        return self._where
 
     def answer(self, value: Any) -> bool:
         self._where._receivers.pop(self, None)
@@ -500,6 +506,10 @@ class _CaseReceiving:
         self._case = case
         self._link = link
         self._op = link.ask(self, lambda op: (wire.RECEIVE, where._id, op))
+
+    @property
+    def channel(self) -> Any:
+        return self._case._channel
 
     def answer(self, value: Any) -> bool:
         case = self._case

@@ -12,6 +12,7 @@ from greenlet import GreenletExit
 from net import _wire as wire
 from net._codec import Undecodable
 from net._delivery import PREFIX
+from net._printable import printable
 from net.errors import NetError, NotImportable, RemoteProtocolError
 from tasklets import NotSendable, TaskletExit, getcurrent, tasklet
 
@@ -147,7 +148,7 @@ def _on_spawn(link: Link, frame: wire.Frame) -> None:
         link.tell((wire.RAISE, op), unread)
     else:
         one = tasklet(_live)(node, link, op, name, args, kwargs)
-        one.name = name
+        one.name = printable(name)
         link.spawned[op] = one
 
 

@@ -16,6 +16,7 @@ except ImportError:  # the command line is an extra, since programs that only im
     sys.exit('the command "tasklets" needs click and rich; install them with: pip install "tasklets[cli]"')
 
 from net._running import Ended, run_node
+from net._tracing import FOLDER_VARIABLE, trace_process
 from net.addresses import parse_address
 from net.errors import BadCredentials
 from net.node import Node, set_node
@@ -144,8 +145,18 @@ def main() -> None:
     metavar="SECONDS",
     help="How long tasklets may go on after SIGTERM.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar=FOLDER_VARIABLE,
+    show_envvar=True,
+    metavar="FOLDER",
+    help='Record what tasklets do, and write it there at the end, for "tasklets trace merge".',
+)
 @_debug
-def node(address: str, name: str, insecure: bool, grace: float, **credentials: Any) -> None:
+def node(
+    address: str, name: str, insecure: bool, grace: float, trace: Path | None, **credentials: Any
+) -> None:
     """Run a node: a process that starts tasklets for the programs that connect to it.
 
     \b
@@ -176,6 +187,7 @@ def node(address: str, name: str, insecure: bool, grace: float, **credentials: A
     listener = ours.listen(
         parse_address(address), _security(insecure=insecure, **credentials), insecure=insecure
     )
+    recorded = trace_process(trace, ours)
     click.echo(f"listening at {listener.address}")
     sys.stdout.flush()
     try:
@@ -186,6 +198,8 @@ def node(address: str, name: str, insecure: bool, grace: float, **credentials: A
         sys.exit(end.exit_code)
     finally:
         ours.close()
+        if recorded is not None:
+            recorded.end()
 
 
 @main.command()
@@ -221,6 +235,55 @@ def top(
     watch = Watch(parsed, _security(insecure=insecure, **credentials))
     show = watch.print_json if as_json else watch.print_tables
     sys.exit(watch.run(show, None if once else every))
+
+
+@main.group(cls=_Group)
+def trace() -> None:
+    """Show what the tasklets of several processes did, and what they sent to each other.
+
+    \b
+    Let each process write what it records (the program, and nodes on other machines):
+        TASKLETS_TRACE=run python -m examples.primes 1 20000 --on processes:2
+        tasklets node --listen 127.0.0.1:7101 --trace run
+    and put it together:
+        tasklets trace merge run/*.json --svg run.svg
+    """
+
+
+@trace.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE...",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+)
+@click.option("--svg", type=_FILE, metavar="FILE", help="Write a space-time diagram.")
+@click.option("--html", type=_FILE, metavar="FILE", help="Write a page with the diagram and a table.")
+@click.option("--json", type=_FILE, metavar="FILE", help="Write data for https://ui.perfetto.dev.")
+@_debug
+def merge(files: tuple[Path, ...], **outputs: Path | None) -> None:
+    """Put the traces of several processes into one picture.
+
+    A lane per tasklet, those of a process together, and an arrow for each message, also across the network. The
+    clocks of different machines are corrected by the messages themselves: what came both ways between two machines
+    gives the difference of their clocks, and nothing is received before it was sent. Without an option it prints a
+    table.
+    """
+    from tasklets.trace import merge as merge_files  # here, since a node needs nothing that draws
+
+    try:
+        merged = merge_files(files)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    for kind, target in outputs.items():
+        if target is not None:
+            if target.suffix != f".{kind}":
+                raise click.BadParameter(f"{target} should end in .{kind}", param_hint=f"--{kind}")
+            merged.save(target)
+            click.echo(f"wrote {target}")
+    if not any(outputs.values()):
+        click.echo(str(merged))
 
 
 @main.command()

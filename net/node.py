@@ -25,6 +25,7 @@ from net._gate import Gate
 from net._link import Link
 from net._negotiation import Identity, advise
 from net._offers import Offers
+from net._printable import printable
 from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
 from net._session import Limits, Session
@@ -63,6 +64,7 @@ log = logging.getLogger("net")
 READ_BYTES = 256 * 1024
 OPEN_ATTEMPTS = 3  # to be introduced, when the connection is made and ends at once
 OPEN_PAUSE = 0.05
+MAX_STATUSES = 64  # that one peer holds: each takes some KB here until it lets go of it
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
 
@@ -101,6 +103,7 @@ class Node:
         self.gate = Gate(self.reactor.loop if network is None else None)  # through which strangers come in
         # address, and by what both ends proved who they are -> the link opened to it
         self._dialled: dict[tuple[str, Security | None], Link] = {}
+        self._dialling: dict[tuple[str, Security | None], list[Wait]] = {}  # the same -> who waits for it
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
         # channel -> the channels of those who want to hear of its end; it lives as long as one of these
@@ -368,12 +371,24 @@ class Node:
         old one. Blocks to open it.
         """
         key = str(address), security
-        known = self._dialled.get(key)
-        if known is not None:
-            return known, True
-        link = self._open(address, security)
-        if link.lost is None:
-            self._dialled[key] = link
+        while True:
+            known = self._dialled.get(key)
+            if known is not None:
+                return known, True
+            if key not in self._dialling:
+                break
+            others = Wait(f"the session with {address}, which another tasklet opens")
+            self._dialling[key].append(others)
+            others.park()  # if it fails we try ourselves: that one may have had less time, or was killed
+        waiting = self._dialling[key] = []
+        try:
+            link = self._open(address, security)
+            if link.lost is None:
+                self._dialled[key] = link
+        finally:
+            del self._dialling[key]
+            for others in waiting:
+                others.wake()
         return link, False
 
     def _open(self, address: Address, security: Security | None) -> Link:
@@ -609,7 +624,7 @@ def _on_hello(link: Link, frame: wire.Frame) -> None:
 
 
 def _on_goodbye(link: Link, frame: wire.Frame) -> None:
-    reason = frame[1]
+    reason = printable(frame[1])
     # What it took it said before. So what it did not say it did not take.
     link.lose(f"it ended: {reason}" if reason else "it ended", "not taken")
 
@@ -617,6 +632,13 @@ def _on_goodbye(link: Link, frame: wire.Frame) -> None:
 def _on_lookup(link: Link, frame: wire.Frame) -> None:
     _, op, name = frame
     node = link.node
+    if name == _status.NAME:
+        held = sum(granted.channel.name == name for granted in link.grants.values())
+        if held >= MAX_STATUSES:
+            link.tell(
+                (wire.RAISE, op), NetError(f"{held} statuses of {node.name} were not read; let go of them")
+            )
+            return
     found = _status.offer(node) if name == _status.NAME else node.names.get(name)
     if found is not None:
         link.send((wire.FOUND, op, found))
@@ -667,6 +689,11 @@ def get_node() -> Node:
     if node is None:
         node = _local.node = Node()
     return node
+
+
+def existing_node() -> Node | None:
+    """The node of the calling OS thread, if it has one."""
+    return _here.get() or getattr(_local, "node", None)
 
 
 def set_node(node: Node) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
@@ -21,6 +22,7 @@ from net._children import Children, describe_exit
 from net._delivery import is_own, pack
 from net._failures import error_of, rebuild_exception
 from net._spawning import check_not_importing, kill_spawned, name_function
+from net._tracing import FOLDER_VARIABLE, ProcessTrace, trace_process
 from net.addresses import PlaceSpec, parse_place
 from net.errors import NotImportable, PeerLost
 from net.node import get_node
@@ -31,6 +33,7 @@ from tasklets.freezing import freeze_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import TracebackType
 
     from net._link import Link
@@ -163,19 +166,38 @@ class Place(Interface):
 
 
 def open_place(
-    spec: str, *, secret: SecretSource | None = None, tls: Tls | None = None, insecure: bool = False
+    spec: str,
+    *,
+    secret: SecretSource | None = None,
+    tls: Tls | None = None,
+    insecure: bool = False,
+    trace: str | Path | None = None,
 ) -> Place:
     """Open a place: "here" (this process), "processes:4" (children), "hosts:alpha:7000,beta:7000" (nodes there).
 
     Nodes elsewhere are asked for `secret` and `tls`, or the environment's, as `connect` does; children need neither.
     Blocks until all its nodes are reached. Raises BadAddress for anything else, PeerUnreachable for a host
     where no node listens, AuthenticationError, BadCredentials.
+
+    `trace` names a folder, which is made; without it TASKLETS_TRACE may. This process and the children are recorded
+    (`tasklets.trace`) as long as the place is open, and each writes a file there at its end; `tasklets trace merge`
+    makes one picture of them. A child that is killed writes none. Nodes elsewhere write theirs when started so.
     """
     parsed = parse_place(spec)
     check_not_importing(spec)
-    if parsed.hosts:
-        return _Hosts(parsed, choose_security(secret, tls, insecure=insecure))
-    return _Processes(parsed) if parsed.processes else _Here(parsed)
+    folder = trace or os.environ.get(FOLDER_VARIABLE) or None
+    recorded = trace_process(folder, get_node()) if folder else None
+    try:
+        if parsed.hosts:
+            place: _PlaceBase = _Hosts(parsed, choose_security(secret, tls, insecure=insecure))
+        else:
+            place = _Processes(parsed, folder) if parsed.processes else _Here(parsed)
+    except BaseException:
+        if recorded is not None:
+            recorded.end()
+        raise
+    place._trace = recorded
+    return place  # type: ignore[return-value]  # the subclasses are Places
 
 
 class _PlaceBase:
@@ -183,6 +205,7 @@ class _PlaceBase:
         self.spec = spec.text
         self.lost = channel(max(1, spec.processes, len(spec.hosts)), f"lost nodes of {spec.text}", copy=True)
         self._spawned: list[Spawned] = []
+        self._trace: ProcessTrace | None = None  # of this process
 
     def __repr__(self) -> str:
         return f"<Place {self.spec}>"
@@ -202,6 +225,11 @@ class _PlaceBase:
         self.lost.close()
         for spawned in self._spawned:
             spawned.kill()
+        self._end_trace()
+
+    def _end_trace(self) -> None:
+        if self._trace is not None:
+            self._trace.end()
 
     def _remember(self, spawned: Spawned) -> Spawned:
         self._spawned = [one for one in self._spawned if one.alive]
@@ -309,6 +337,7 @@ class _Nodes(_PlaceBase):
         self._end_nodes()
         for link in self._links:
             link.close("the place was closed")
+        self._end_trace()
 
     def _end_nodes(self) -> None:
         pass
@@ -334,9 +363,9 @@ class _Hosts(_Nodes):
 class _Processes(_Nodes):
     """Children of this process."""
 
-    def __init__(self, spec: PlaceSpec) -> None:
+    def __init__(self, spec: PlaceSpec, trace: str | Path | None) -> None:
         self._reactor = get_node().reactor
-        self._children = Children(get_node(), spec.processes)
+        self._children = Children(get_node(), spec.processes, trace)
         super().__init__(spec, self._children.links)
 
     def _name(self, function: Callable[..., object], link: Link) -> tuple[str, str]:

@@ -14,9 +14,11 @@
 Not here: channels across processes and machines (package `net`).
 """
 
-from tasklets._which_core import load_core as _load_core
+from pathlib import Path as _Path
 
-_load_core()
+from tasklets import _which_form
+
+_which_form.choose("tasklets", _Path(__file__).resolve().parent, _which_form.CORE)
 
 from tasklets._core import (
     bomb as bomb,

@@ -2432,7 +2432,7 @@ def run() -> None:
 from tasklets import _watched  # noqa: E402  the rest of the core; it needs the names above
 
 if cython.compiled:
-    source_digest = made_of.decode()  # type: ignore[name-defined] # noqa: F821  what `_which_core` looks for
+    source_digest = made_of.decode()  # type: ignore[name-defined] # noqa: F821  what `_which_form` looks for
     # The names by which the package shows them; extension types get theirs here or never.
     name_type(bomb, b"tasklets.bomb")  # type: ignore[name-defined] # noqa: F821
     name_type(channel, b"tasklets.channel")  # type: ignore[name-defined] # noqa: F821

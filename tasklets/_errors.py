@@ -24,7 +24,7 @@ class DeadlockError(TaskletError, RuntimeError):
 class ChannelClosed(TaskletError, ValueError):
     """The channel was closed, and this operation would have had to wait.
 
-    `channel` is that channel; None for an error that came from another process.
+    `channel` is that channel; None for an error that another process has sent as a message.
     """
 
     def __init__(self, message: str = "", channel: object = None) -> None:

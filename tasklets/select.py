@@ -66,13 +66,19 @@ def _parse(case: Any) -> tuple[channel, bool, Any]:
 
 def _check_directions(parsed: list[tuple[channel, bool, Any]]) -> None:
     """A channel's queue holds senders or receivers, never both."""
-    sent_to = {id(where) for where, sending, _ in parsed if sending}
+    sent_to = {id(_behind(where)) for where, sending, _ in parsed if sending}
     for where, sending, _ in parsed if sent_to else ():
-        if not sending and id(where) in sent_to:
+        if not sending and id(_behind(where)) in sent_to:
             raise ValueError(
                 f"select() cannot both send to and receive from {where!r}, it would be its own partner; "
                 "use two channels, or two tasklets"
             )
+
+
+def _behind(where: channel) -> channel:
+    """The channel whose queue it is: what `net` restricts (`send_only`) has a `target`."""
+    target: channel = getattr(where, "target", where)
+    return target
 
 
 def _is_ready(where: channel, sending: bool) -> bool:

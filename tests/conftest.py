@@ -1,5 +1,6 @@
-"""What holds for every test: its property tests repeat in CI, and it leaves no process behind."""
+"""What holds for every test: its property tests repeat in CI, it leaves no process behind, and a hang ends it."""
 
+import faulthandler
 import importlib.metadata
 import os
 import platform
@@ -10,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
-from tasklets._which_core import is_compiled
+from tasklets._which_form import is_compiled
 
 # A deadline would make tests fail on a busy machine, so there is none: pytest's timeout catches what hangs.
 settings.register_profile("dev", deadline=None)
@@ -27,11 +29,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_report_collectionfinish() -> str:  # pytest_report_header would be hidden by -q
+def pytest_sessionstart(session: pytest.Session) -> None:  # pytest_report_header would be hidden by -q
+    """Say what is tested, once: a process of pytest-xdist has no terminal."""
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.write_line(what_is_tested())
+
+
+def what_is_tested() -> str:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("greenlet", "gevent", "msgpack")]
     core = "compiled core" if is_compiled() else "core from source"
     parts = [f"{platform.python_implementation()} {platform.python_version()}", core, *versions]
     return f"tasklets on: {', '.join(parts)}; hypothesis profile: {settings.get_current_profile_name()}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give a test with a longer timeout of its own a longer one, too, until the process is ended (pyproject.toml)."""
+    marker = item.get_closest_marker("timeout")
+    if marker is not None and marker.args[0] > float(item.config.getini("timeout")):
+        last = marker.args[0] + 30
+        faulthandler.dump_traceback_later(
+            last, exit=True, file=item.config.stash[fault_handler_stderr_fd_key]
+        )
 
 
 @pytest.fixture(autouse=True)

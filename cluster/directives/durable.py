@@ -8,35 +8,30 @@ go on feeding. A map is a job without a class, whose results are read as they co
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.event import Event as Flag
 
 from cluster import codecs
 from cluster._job_handle import JobHandle, whoami
 from cluster.directives import chunks
 from cluster.directives.chunks import RAISE, Program
 from cluster.directives.driver import failed_value
-from cluster.directives.fold_job import CLOSED, label
+from cluster.directives.feeding import Cutter, Feed, slots_of
 from cluster.directives.results import Results
-from cluster.directives.session import Receiver, Sender
-from cluster.directives.sizes import Pace, even, guided, in_flight
+from cluster.directives.session import Receiver
+from cluster.directives.sizes import even, guided
 from cluster.directives.stream import Options, Plan
 from cluster.errors import (
     ClusterError,
-    InvalidArguments,
     JobCancelled,
-    JobNotFound,
     JobTimeout,
     ResultTimeout,
 )
 from cluster.jobs import new_job
-from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewSignal, NewTask, Notify, make_id
+from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, Notify, make_id
 from net import values
 from tasklets import ChannelClosed
 
@@ -45,8 +40,6 @@ if TYPE_CHECKING:
     from cluster.directives.stream import Directive
 
 _MARK = "directive"  # in the meta of its job
-GENERATE_SECONDS = 0.02  # that making the inputs of one chunk may take, before the first of them is stored
-LOOK_SECONDS = 0.05  # between two looks whether a fold has room for more
 
 
 # ------------------------------------------------------------------------------------------------ begin
@@ -90,7 +83,7 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
         "meta": meta, "description": _text_of(program),
     }  # fmt: skip
     job_id = options.id or make_id()
-    cutter = _Cutter(
+    cutter = Cutter(
         program, job_id, options.queue or plan.queue, options.priority, client.settings.max_payload
     )
     tasks: list[NewTask] = []
@@ -117,61 +110,13 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
     handle.options, handle.on_error = options, program.on_error
     handle.many, handle.shape = program.many, "fold" if plan.fold else shape
     if plan.total is None:
-        handle._feed = _Feed(client, handle, plan, cutter, iter(plan.inputs), options)
+        handle._feed = Feed(client, plan, cutter, iter(plan.inputs), options.max_in_flight)
     return handle
 
 
 def _text_of(program: Program) -> str:
     words = [f"{step.kind} {step.op}" for step in program.steps]
     return ", ".join([*words, *([f"fold {program.fold.op}"] if program.fold else [])])
-
-
-def slots_of(client: Client) -> int:
-    """How many tasks run at a time in a group; a guess while nobody is there."""
-    slots = sum(
-        member.slots for member in client.members() if member.role == "worker" and member.state == "up"
-    )
-    return slots or os.cpu_count() or 1
-
-
-@dataclass
-class _Cutter:
-    """Makes chunks of inputs tasks of the job."""
-
-    program: Program
-    job_id: str
-    queue: str
-    priority: int
-    max_payload: int
-    taken: int = 0
-    leaves: int = 0
-
-    def cut(self, inputs: list[Any]) -> list[NewTask]:
-        """The tasks of these inputs: one, or several if they are too large for one."""
-        if not inputs:
-            return []
-        packed = chunks.pack(self.program, inputs)
-        if len(packed) > self.max_payload:
-            if len(inputs) == 1:
-                raise InvalidArguments(
-                    f"input {self.taken} has {len(packed)} bytes, and {self.max_payload} are allowed; put the data "
-                    "where the workers can read it, and pass its address"
-                )
-            half = len(inputs) // 2
-            return self.cut(inputs[:half]) + self.cut(inputs[half:])
-        task = NewTask(
-            self.program.op,
-            packed,
-            self.queue,
-            priority=self.priority,
-            job_id=self.job_id,
-            meta=label(0, self.leaves),
-            index=self.taken,
-            weight=len(inputs),
-        )
-        self.taken += len(inputs)
-        self.leaves += 1
-        return [task]
 
 
 # ------------------------------------------------------------------------------------------------ attach
@@ -209,11 +154,11 @@ def attach(client: Client, job_id: str, inputs: Iterable[Any] | None = None) -> 
     )
     handle.many, handle.shape = meta["many"], meta[_MARK]
     if inputs is not None and not job.closed and job.state not in JOB_ENDED:
-        handle._feed = _feed_on(client, handle, job, meta, inputs)
+        handle._feed = _feed_on(client, job, meta, inputs)
     return handle
 
 
-def _feed_on(client: Client, handle: Handle, job: Job, meta: dict[str, Any], inputs: Iterable[Any]) -> _Feed:
+def _feed_on(client: Client, job: Job, meta: dict[str, Any], inputs: Iterable[Any]) -> Feed:
     """What is stored says how far the feeder came, and how a chunk is made: everything of one is in its arguments."""
     first = leaves = 0
     sample: NewTask | Any = None
@@ -226,13 +171,11 @@ def _feed_on(client: Client, handle: Handle, job: Job, meta: dict[str, Any], inp
     if sample is None:
         raise ClusterError(f"of job {job.job_id} nothing was stored yet; start the directive again")
     program, _ = chunks.unpack(codecs.decode(sample.args))
-    cutter = _Cutter(
+    cutter = Cutter(
         program, job.job_id, meta["queue"], meta["priority"], client.settings.max_payload, first, leaves
     )
     plan = Plan((), program.steps, program.fold, chunk=meta["chunk"])
-    feed = _Feed(client, handle, plan, cutter, itertools.islice(inputs, first, None), handle.options)
-    handle._delivered = first if program.fold is None else 0
-    return feed
+    return Feed(client, plan, cutter, itertools.islice(inputs, first, None), meta["max_in_flight"])
 
 
 # ------------------------------------------------------------------------------------------------ the handle
@@ -249,8 +192,7 @@ class Handle(JobHandle):
     def __init__(self, client: Client, job_id: str) -> None:
         super().__init__(client, job_id)
         self._cluster = client
-        self._feed: _Feed | None = None
-        self._delivered = 0  # inputs whose results were handed on
+        self._feed: Feed | None = None
 
     def __repr__(self) -> str:
         return f"<Handle {self.job_id} of a {self.shape}>"
@@ -279,6 +221,8 @@ class Handle(JobHandle):
             raise ClusterError(f"job {self.job_id} is a fold, and has one result: handle.result()")
         after = self.record().acknowledged if resume else 0
         receiver = Receiver(self._cluster, self.job_id, after=after)
+        if self._feed is not None:
+            self._feed.read_from(start=not resume)
         deadline = None if timeout is None else time.monotonic() + timeout
         return Results(
             self._pairs(receiver, deadline), self._stop_feed, on_error=self.on_error, job_id=self.job_id
@@ -322,9 +266,8 @@ class Handle(JobHandle):
     # -- feeding
 
     def _deliver(self) -> None:
-        self._delivered += 1
         if self._feed is not None:
-            self._feed.room.set()
+            self._feed.deliver()
 
     def _start_feed(self) -> None:
         if self._feed is not None:
@@ -404,98 +347,3 @@ class Run:
             handle._cluster.store.change_job(handle.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
         except ClusterError:
             pass  # it has ended; or the store is away, and then the job goes on
-
-
-class _Feed:
-    """Stores inputs while results are taken; a greenlet of its own, so that a generator may wait for what it likes."""
-
-    def __init__(
-        self,
-        client: Client,
-        handle: Handle,
-        plan: Plan,
-        cutter: _Cutter,
-        inputs: Iterator[Any],
-        options: Options,
-    ) -> None:
-        self.room = Flag()
-        self.error: Exception | None = None
-        self._client = client
-        self._handle = handle
-        self._plan = plan
-        self._cutter = cutter
-        self._inputs = inputs
-        self._options = options
-        self._slots = slots_of(client)
-        self._pace = Pace()
-        self._making = Pace()
-        self._sender = Sender(client, handle.job_id)
-        self._came_at = 0.0
-        self._greenlet: gevent.Greenlet[..., None] | None = None
-
-    def start(self) -> None:
-        if self._greenlet is None:
-            self._came_at = time.monotonic()
-            self._greenlet = gevent.spawn(self._run)
-
-    def stop(self) -> None:
-        if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
-            self._greenlet.kill(block=False)
-
-    def came(self, count: int, size_bytes: int) -> None:
-        """Results of so many inputs have come: learn how long one takes, and how large it is."""
-        now = time.monotonic()
-        self._pace.learn(count, (now - self._came_at) * self._slots, size_bytes)
-        self._came_at = now
-
-    def _run(self) -> None:
-        try:
-            while taken := self._take():
-                self._sender.send_all(self._cutter.cut(taken))
-            if (
-                self._plan.fold is not None
-            ):  # before the job is closed: else it would not be fed on if we died here
-                body = codecs.encode(self._cutter.leaves)
-                signal = NewSignal("signal", CLOSED, body, f"{self._handle.job_id}-closed")
-                self._client.store.signal(self._handle.job_id, signal)
-            self._sender.close()
-        except ChannelClosed:
-            pass  # the job has ended: its error is what is to be seen
-        except Exception as error:  # noqa: BLE001  the generator's, or the store's: whoever waits for results is told
-            self.error = error
-            try:
-                self._client.store.change_job(
-                    self._handle.job_id,
-                    JobState.TERMINATED,
-                    by=whoami(),
-                    reason=f"its inputs failed: {error!r}",
-                )
-            except ClusterError:
-                pass
-
-    def _take(self) -> list[Any]:
-        """The inputs of the next chunk, as soon as they may be taken; none when there are no more. Blocks."""
-        limit = self._options.max_in_flight
-        size = self._plan.chunk or min(self._pace.size(self._slots, None, limit), self._makeable())
-        while (room := in_flight(limit, self._slots, size) - self._out()) <= 0:
-            self.room.clear()
-            self.room.wait(LOOK_SECONDS if self._plan.fold is not None else 1.0)
-        began = time.monotonic()
-        taken = list(itertools.islice(self._inputs, min(size, room)))
-        self._making.learn(len(taken), time.monotonic() - began)
-        return taken
-
-    def _makeable(self) -> int:
-        seconds = self._making.seconds_per_input
-        return max(1, int(GENERATE_SECONDS / seconds)) if seconds > 0 else 1
-
-    def _out(self) -> int:
-        """How many inputs are on their way."""
-        if self._plan.fold is None:
-            return self._cutter.taken - self._handle._delivered
-        job = self._client.store.job(self._handle.job_id)
-        if job is None:
-            raise JobNotFound(f"job {self._handle.job_id} was removed while it was fed")
-        if job.state in JOB_ENDED:
-            raise ChannelClosed("its job has ended")
-        return job.total - job.done - job.failed

@@ -4,8 +4,8 @@ A chunk is a contiguous range of inputs that one task carries. It should take lo
 short against the whole, because at the end every other worker waits for the last one.
 
 - Where results are seen before the next chunk is cut, the time per input is learned from them (`Pace`).
-- Where everything is cut at once, because it is to be stored before anything runs, sizes fall from a share of the
-  whole down to one (`guided`): whatever an input costs, the last chunks are small, and there are few.
+- Where everything is cut at once, because it is to be stored before anything runs, sizes fall with what is left
+  (`guided`): whatever an input costs, there are few chunks, and the last ones are small against the whole.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from typing import Final
 
 CHUNK_SECONDS: Final = 0.1  # long against 1 to 3 ms, which a task costs in a store
+LEAST_SECONDS: Final = 0.01  # towards the end
+PARTS: Final = (
+    64  # of what a slot has to do, the last chunk is one: so much longer than needed it may take, at worst
+)
 SHARES: Final = 4  # a chunk is at most a fourth of what each slot still has before it
 MOST: Final = 10_000  # inputs of one chunk: what is lost with a worker
 MOST_BYTES: Final = 4 << 20  # of the inputs of one, and of their results: what is a message
@@ -24,10 +28,11 @@ CHUNKS_PER_SLOT: Final = 2  # on their way: one is run, one waits at the door
 
 
 def guided(total: int, slots: int, most: int = MOST) -> Iterator[int]:
-    """Cut `total` inputs into chunks of falling sizes, which add up to it. Of order `slots * log(total)` chunks."""
+    """Cut `total` inputs into chunks of falling sizes, which add up to it. They are some dozens for each slot."""
     left = total
+    least = max(1, total // (PARTS * max(1, slots)))
     while left > 0:
-        size = min(most, max(1, left // (SHARES * max(1, slots))))
+        size = min(most, left, max(least, left // (SHARES * max(1, slots))))
         yield size
         left -= size
 
@@ -69,7 +74,10 @@ class Pace:
         if self.bytes_per_input > 0.0:
             size = min(size, int(MOST_BYTES / self.bytes_per_input))
         if left is not None:
-            size = min(size, left // (SHARES * max(1, slots)))
+            share = left // (SHARES * max(1, slots))
+            if self.seconds_per_input > 0.0:
+                share = max(share, int(LEAST_SECONDS / self.seconds_per_input))
+            size = min(size, share)
         if limit is not None:
             size = min(size, limit // (CHUNKS_PER_SLOT * max(1, slots)))
         return max(1, size)

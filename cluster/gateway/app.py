@@ -9,7 +9,7 @@ from typing import Any
 
 import falcon
 
-from cluster.gateway import events, group, jobs, legacy, messages, openapi, problems, tasks
+from cluster.gateway import again, events, group, jobs, legacy, messages, openapi, problems, tasks
 from cluster.gateway.access import Access
 from cluster.gateway.service import Service
 from cluster.gateway.uploads import Uploads
@@ -42,6 +42,7 @@ def make_app(service: Service, uploads: Uploads) -> falcon.App[Any, Any]:
         "/jobs/{job_id}": jobs.OneJob(service),
         "/jobs/{job_id}/results": jobs.Results(service),
         "/jobs/{job_id}/signal": jobs.Signals(service),
+        "/jobs/{job_id}/retry": again.Retry(service),
         "/tasks": tasks.Tasks(service),
         "/tasks/{task_id}": tasks.OneTask(service),
         "/tasks/{task_id}/replay": tasks.Replay(service),

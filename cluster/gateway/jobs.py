@@ -82,6 +82,7 @@ class Jobs:
         """Store a job with all its shards, or nothing; returns it, and whether it is new."""
         service = self._service
         wanted = submitting.wanted(body, service.options, key, service.group)
+        service.check_group()
         if body.class_ is not None:
             return start_class(service.store, wanted)
         inputs = [bytes(line) for line in body.inputs or ()]

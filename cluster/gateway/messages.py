@@ -316,6 +316,8 @@ def value_of(line: bytes) -> Any:
     """Read one JSON value. Raises ValueError."""
     try:
         return msgspec.json.decode(line)
+    except msgspec.DecodeError as error:  # a ValueError only since 0.21
+        raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -183,6 +183,12 @@ def _paths(options: Options) -> dict[str, Any]:
                 wrong=(404, 409, 413, 415),
             )
         },
+        "/jobs/{job_id}/retry": {
+            "post": _call(
+                "Submit the inputs that failed, as a job of their own.", accepted, parameters=[job, _KEY],
+                wrong=(404, 409, 413),
+            )
+        },
         "/tasks": {
             "get": _call(
                 "List tasks, by id.",

@@ -19,7 +19,7 @@ from gevent.event import Event as Flag
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, StoreUnavailable
 from cluster.gateway.app import make_app
 from cluster.gateway.options import PORT, Options
 from cluster.gateway.service import Service
@@ -101,6 +101,13 @@ class Server:
         )
         self._server.gateway = self
         self._server.start()
+        try:
+            self.service.check_store()
+        except StoreUnavailable as error:
+            log.warning("the store is away, and requests are answered 503 until it is there: %s", error)
+        except ClusterError:  # it will never be there, or is none for us
+            self.close()
+            raise
         self._sweeper = gevent.spawn(self._uploads.sweep_for_ever)
 
     def run(self, *, signals: bool = False) -> None:
@@ -188,6 +195,15 @@ def _encrypted(tls: tuple[str, str] | None) -> dict[str, Any]:
 
 class _Server(WSGIServer):
     gateway: Server
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> Any:
+        client_socket.settimeout(self.gateway.service.options.idle)  # for the handshake, too
+        try:
+            return super().wrap_socket_and_handle(client_socket, address)
+        except OSError as error:  # no TLS came, or it was cut
+            log.info("%s: %s", address, error)
+        finally:
+            client_socket.close()
 
 
 class _Handler(WSGIHandler):

@@ -12,6 +12,7 @@ import gevent
 from gevent.lock import Semaphore
 
 from cluster.client import Client
+from cluster.errors import UnknownGroup
 from cluster.gateway.options import Options
 from cluster.gateway.problems import Problem
 from cluster.stores import Store, open_store
@@ -29,6 +30,7 @@ class Service:
         self.draining = False
         self._store: Store | None = None
         self._opening = Semaphore(1)
+        self._known = group == "default"
 
     @property
     def store(self) -> Store:
@@ -45,6 +47,17 @@ class Service:
     def check_store(self) -> None:
         """Read something. Blocks. Raises StoreUnavailable."""
         self.store.lock("coordinator")
+
+    def check_group(self) -> None:
+        """Raise UnknownGroup when nobody has ever joined, or declared, the group: its name may be a slip. Blocks."""
+        if not self._known:
+            groups = self.store.groups()
+            if self.group not in groups:
+                raise UnknownGroup(
+                    f"no group {self.group!r} is in the store; there are: {', '.join(groups) or 'none'}. Start a "
+                    f"worker of it (tasklets cluster worker --group {self.group}), or serve another group"
+                )
+            self._known = True
 
     @property
     def client(self) -> Client:

@@ -67,6 +67,7 @@ class Tasks:
             )
         req.context.about = task_id
         store = self._service.store
+        self._service.check_group()
         said = store.submit([task])[0]
         there = find(store, task_id)
         if said == "known" and (there.op, there.args) != (task.op, task.args):

@@ -65,6 +65,7 @@ class Uploads:
         from cluster.gateway.jobs import start
 
         store = self._service.store
+        self._service.check_group()
         before = store.job(wanted.job.job_id)
         shards = (before and submitting.of_meta(before.meta).get("shards")) or submitting.shards_of(
             store, wanted

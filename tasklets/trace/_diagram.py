@@ -19,6 +19,7 @@ RED = "#e5484d"
 
 MARGIN = 72  # left, for the clock
 TOP = 46
+NODE_HEIGHT = 24  # of the names of nodes, above those of tasklets
 BAR = 9  # width of a turn
 CHARACTER = 6.1  # width of one at 11 px; text is cut to fit, so an estimate will do
 HEIGHTS = {
@@ -82,12 +83,16 @@ class _Diagram:
         self._lines: list[str] = []  # below: what tasklets do
         self._arrows: list[str] = []  # above
         self._clock: list[str] = []
-        self._tracks: dict[int, _Track] = {}
+        self._tracks: dict[int, _Track] = {}  # from left to right
         self._sent: dict[int, tuple[float, float, Message]] = {}  # number of a message on its way -> x, y
         found = {event.line.number: event.line for event in events}
         for event in events:  # somebody may only be spoken of
             if event.message is not None and event.message.receiver is not None:
                 found.setdefault(event.message.receiver.number, event.message.receiver)
+        # Those of a node stand together, in the order in which the nodes were merged.
+        order = {line.node: number for number, line in sorted(found.items(), reverse=True)}
+        found = dict(sorted(found.items(), key=lambda item: order[item[1].node]))
+        self._top = TOP + (NODE_HEIGHT if any(order) else 0)  # of the lines of tasklets
         longest = max((len(line.name) for line in found.values()), default=4)
         room = 190.0 if len(found) <= 4 else 146.0 if len(found) <= 9 else 104.0
         self._column = max(room, min(150.0, longest * 7.2 + 18))
@@ -96,9 +101,9 @@ class _Diagram:
             x = MARGIN + self._column * (index + 0.5)
             state = "unborn" if line.number in starts else "ready"
             self._tracks[line.number] = _Track(
-                line, x, COLOURS[index % len(COLOURS)], TOP + 8, TOP + 8, state
+                line, x, COLOURS[index % len(COLOURS)], self._top + 8, self._top + 8, state
             )
-        self._y = TOP + 10.0
+        self._y = self._top + 10.0
         self._stuck = False  # somebody waits at the end
         self._last_clock = -1e9
         for event in events:
@@ -248,6 +253,23 @@ class _Diagram:
             f'<text x="{track.x + BAR:g}" y="{y:g}"{style}>{escape(_cut(text, room))}{_title(text)}</text>'
         )
 
+    def _nodes(self, bottom: float) -> list[str]:
+        """A field behind the lines of each node, with its name."""
+        groups: dict[str, list[_Track]] = {}
+        for track in self._tracks.values():
+            groups.setdefault(track.line.node, []).append(track)
+        fields = []
+        for index, (node, tracks) in enumerate(groups.items() if any(groups) else ()):
+            left, right = tracks[0].x - self._column / 2 + 2, tracks[-1].x + self._column / 2 - 2
+            text = _cut(node, int((right - left - 12) / 7))
+            fields.append(
+                f"<g>{_title(node)}"
+                f'<rect x="{left:g}" y="6" width="{right - left:g}" height="{bottom - 6:g}" rx="8" '
+                f'fill="currentColor" fill-opacity="{0.045 if index % 2 else 0.075}"/>'
+                f'<text class="name" x="{(left + right) / 2:g}" y="21">{escape(text)}</text></g>'
+            )
+        return fields
+
     def _is_last(self, track: _Track) -> bool:
         return all(other.x <= track.x for other in self._tracks.values())
 
@@ -257,7 +279,8 @@ class _Diagram:
         bottom = self._y + (40 if self._stuck else 22)
         again = bottom > 900  # the names, once more at the end of a long picture
         height = bottom + (30 if again else 0) + 22
-        names = [_name(track, 26, self._column) for track in tracks]
+        names = self._nodes(bottom + (26 if again else 4))
+        names += [_name(track, self._top - 20, self._column) for track in tracks]
         if again:
             names += [_name(track, bottom + 12, self._column) for track in tracks]
         note = "thick: runs \u00b7 thin: could run \u00b7 dotted: waits \u00b7 downwards: the order of events"
@@ -301,8 +324,8 @@ def _head(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:
 
 
 def _about(message: Message) -> str:
-    sender = message.sender.name if message.sender is not None else "?"
-    receiver = message.receiver.name if message.receiver is not None else "?"
+    sender = message.sender.label if message.sender is not None else "?"
+    receiver = message.receiver.label if message.receiver is not None else "?"
     return f"{sender} -> {receiver} on {message.channel}: {message.text}"
 
 

@@ -6,6 +6,7 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from tasklets.trace import _document
 from tasklets.trace._diagram import PAGE_STYLE, draw
 
 if TYPE_CHECKING:
@@ -13,51 +14,65 @@ if TYPE_CHECKING:
 
 
 def chrome(recording: Recording) -> str:
-    """The Trace Event Format: a track per tasklet with its turns and waits, an arrow (flow) per message."""
-    out: list[dict[str, Any]] = [
-        {"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": "tasklets"}}
-    ]
-    tracks: dict[int, int] = {}  # number of a line -> tid
-    began: dict[int, tuple[str, float]] = {}  # tid -> what it does, and since when
+    """The Trace Event Format: a process per node, in it a track per tasklet with its turns and waits, an arrow (flow)
+    per message. Beside it stands what `merge` reads.
+    """
+    out: list[dict[str, Any]] = []
+    nodes: dict[str, int] = {}  # name -> pid
+    tracks: dict[int, _Track] = {}  # by the number of the line
+    began: dict[_Track, tuple[str, float]] = {}  # what it does, and since when
     last = 0.0
     for event in recording.events:
-        if event.line.number not in tracks:
-            tid = tracks[event.line.number] = len(tracks) + 1
-            out.append(_meta("thread_name", tid, {"name": event.tasklet}))
-            out.append(_meta("thread_sort_index", tid, {"sort_index": tid}))
-        tid, last = tracks[event.line.number], event.time
+        line = event.line
+        if line.node not in nodes:
+            nodes[line.node] = len(nodes) + 1
+            out.append(_meta("process_name", (nodes[line.node], 0), {"name": line.node or recording.node}))
+        if line.number not in tracks:
+            track = tracks[line.number] = nodes[line.node], len(tracks) + 1
+            out.append(_meta("thread_name", track, {"name": event.tasklet}))
+            out.append(_meta("thread_sort_index", track, {"sort_index": track[1]}))
+        track, last = tracks[line.number], event.time
         if event.kind in ("run", "yield", "wait", "end", "fail"):
-            _end_slice(out, began, tid, event.time)
+            _end_slice(out, began, track, event.time)
         if event.kind == "run":
-            began[tid] = ("runs", event.time)
+            began[track] = ("runs", event.time)
         elif event.kind == "wait":
-            began[tid] = (f"waits: {event.text}", event.time)
+            began[track] = (f"waits: {event.text}", event.time)
         elif event.kind in ("send", "receive"):
-            out.extend(_flow(event, tid))
+            out.extend(_flow(event, track))
         else:
-            out.append(_instant(event, tid))
-    for tid in list(began):
-        _end_slice(out, began, tid, last)
-    return json.dumps({"traceEvents": out, "displayTimeUnit": "ns"}, indent=0)
+            out.append(_instant(event, track))
+    for track in list(began):
+        _end_slice(out, began, track, last)
+    whole: dict[str, Any] = {"traceEvents": out, "displayTimeUnit": "ns"}
+    if not any(nodes):  # what was merged is not merged again
+        whole[_document.KEY] = _document.encode(_document.of(recording))
+    return json.dumps(whole, indent=0)
 
 
-def _meta(name: str, tid: int, args: dict[str, Any]) -> dict[str, Any]:
-    return {"ph": "M", "name": name, "pid": 1, "tid": tid, "args": args}
+_Track = tuple[int, int]  # pid, tid
 
 
-def _end_slice(out: list[dict[str, Any]], began: dict[int, tuple[str, float]], tid: int, now: float) -> None:
-    if tid in began:
-        name, since = began.pop(tid)
+def _meta(name: str, track: _Track, args: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "M", "name": name, "pid": track[0], "tid": track[1], "args": args}
+
+
+def _end_slice(
+    out: list[dict[str, Any]], began: dict[_Track, tuple[str, float]], track: _Track, now: float
+) -> None:
+    if track in began:
+        name, since = began.pop(track)
+        pid, tid = track
         out.append(
-            {"ph": "X", "name": name, "cat": "turn" if name == "runs" else "wait", "pid": 1, "tid": tid}
+            {"ph": "X", "name": name, "cat": "turn" if name == "runs" else "wait", "pid": pid, "tid": tid}
             | {"ts": since * 1e6, "dur": max(0.001, (now - since) * 1e6)}
         )
 
 
-def _flow(event: Event, tid: int) -> list[dict[str, Any]]:
+def _flow(event: Event, track: _Track) -> list[dict[str, Any]]:
     message = event.message
     assert message is not None
-    common = {"pid": 1, "tid": tid, "ts": event.time * 1e6, "cat": "message"}
+    common = {"pid": track[0], "tid": track[1], "ts": event.time * 1e6, "cat": "message"}
     mark = {"ph": "i", "s": "t", "name": event.describe(), **common}
     arrow: dict[str, Any] = {"ph": "s" if event.kind == "send" else "f", "id": message.number, **common}
     arrow |= {"name": message.channel}
@@ -66,8 +81,9 @@ def _flow(event: Event, tid: int) -> list[dict[str, Any]]:
     return [mark, arrow]
 
 
-def _instant(event: Event, tid: int) -> dict[str, Any]:
-    return {"ph": "i", "s": "t", "name": event.describe(), "cat": "life", "pid": 1, "tid": tid} | {
+def _instant(event: Event, track: _Track) -> dict[str, Any]:
+    pid, tid = track
+    return {"ph": "i", "s": "t", "name": event.describe(), "cat": "life", "pid": pid, "tid": tid} | {
         "ts": event.time * 1e6
     }
 

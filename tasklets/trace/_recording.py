@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,16 +10,16 @@ from itertools import count
 from pathlib import Path
 from reprlib import Repr
 from threading import get_ident
-from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from tasklets._core import bomb, change_watch, getcurrent, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tasklets._core import channel, tasklet
+    from tasklets._core import Entry, channel, tasklet
 
 MAX_EVENTS = 20_000  # 3 MB or so
 MAX_TEXT = 60  # characters of a message's repr
@@ -29,15 +30,21 @@ Kind = Literal["start", "run", "yield", "wait", "send", "receive", "end", "fail"
 class Line:
     """One tasklet, as long as an event speaks of it."""
 
-    __slots__ = ("name", "number", "thread")
+    __slots__ = ("name", "node", "number", "thread")
 
-    def __init__(self, number: int, name: str, thread: int) -> None:
+    def __init__(self, number: int, name: str, thread: int, node: str = "") -> None:
         self.number = number
         self.name = name
         self.thread = thread
+        self.node = node  # the process it is in, where several are shown together
 
     def __repr__(self) -> str:
-        return f"<Line {self.number} {self.name!r}>"
+        return f"<Line {self.number} {self.label!r}>"
+
+    @property
+    def label(self) -> str:
+        """The name, and where it is when there are several processes."""
+        return f"{self.name} at {self.node}" if self.node else self.name
 
 
 class Message:
@@ -51,6 +58,32 @@ class Message:
         self.receiver: Line | None = None
         self.channel = channel
         self.text = text
+
+
+class Crossing(NamedTuple):
+    """Something left for another process, or came from one. Both ends have the same `key`, and nothing else has it.
+
+    What is no message (a question, an answer) says by it how the two clocks stand to each other.
+    """
+
+    time: float  # seconds since the recording began
+    leaves: bool  # or arrives
+    key: str
+    message: Message | None
+
+
+class Border(Protocol):
+    """Sees messages of this process go to others, and theirs arrive, while something is recorded."""
+
+    def end(self) -> None:
+        """Look no more."""
+
+    def message_of(self, entry: Entry) -> Message | None:
+        """The message that waits in the queue of a channel for somebody elsewhere. It is asked for once."""
+
+
+# What makes the border of a process to others, for a recording that begins: the package `net`, once it is imported.
+borders: list[Callable[[Watcher], Border]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +108,10 @@ class Event:
         """What happened, in words."""
         message = self.message
         if message is not None and self.kind == "send":
-            onto = f" to {message.receiver.name}" if message.receiver is not None else ""
+            onto = f" to {message.receiver.label}" if message.receiver is not None else ""
             return f"sends {message.text}{onto} on {message.channel}"
         if message is not None:
-            source = f" from {message.sender.name}" if message.sender is not None else ""
+            source = f" from {message.sender.label}" if message.sender is not None else ""
             return f"receives {message.text}{source} on {message.channel}"
         words = {
             "start": "starts",
@@ -101,7 +134,7 @@ def record(limit: int = MAX_EVENTS) -> Iterator[Recording]:
     never as objects. Recording costs some microseconds per event, and may be nested; not inside `testing.explore`.
     """
     recording = Recording(limit)
-    watcher = _Watcher(recording)
+    watcher = Watcher(recording)
     watcher.begin()
     try:
         yield recording
@@ -112,9 +145,12 @@ def record(limit: int = MAX_EVENTS) -> Iterator[Recording]:
 class Recording:
     """What was recorded: `events` in their order. Shows itself as a diagram in notebooks, as a table by print()."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int = MAX_EVENTS) -> None:
+        self.node = f"pid {os.getpid()}"  # what a merged picture calls this process
         self._events: deque[Event] = deque(maxlen=limit)
+        self._crossings: deque[Crossing] = deque(maxlen=limit)
         self._total = 0
+        self._wall = time()  # of the beginning, by two clocks
         self._began = perf_counter()
 
     @property
@@ -158,7 +194,10 @@ class Recording:
         return f'<div style="overflow:auto;max-height:640px">{draw(self, 800, standalone=False)}</div>'
 
     def save(self, path: str | Path) -> None:
-        """Write the diagram (.svg), a page with it (.html), or the data for Perfetto (.json)."""
+        """Write the diagram (.svg), a page with it (.html), or the data for Perfetto (.json).
+
+        A .json can also be merged with those of other processes: `trace.merge`, `tasklets trace merge`.
+        """
         from tasklets.trace import _export
 
         target = Path(path)
@@ -172,10 +211,20 @@ class Recording:
             raise ValueError(f"save() writes .svg, .html and .json, not {target.name!r}")
         target.write_text(text, encoding="utf-8")
 
-    def _add(self, kind: Kind, line: Line, text: str = "", message: Message | None = None) -> None:
-        now = perf_counter() - self._began
+    def now(self) -> float:
+        """Seconds since the recording began."""
+        return perf_counter() - self._began
+
+    def _add(
+        self,
+        kind: Kind,
+        line: Line,
+        text: str = "",
+        message: Message | None = None,
+        at: float | None = None,
+    ) -> None:
         self._total += 1
-        self._events.append(Event(now, kind, line, text, message))
+        self._events.append(Event(self.now() if at is None else at, kind, line, text, message))
 
 
 _short = Repr()
@@ -196,7 +245,7 @@ def short(value: object) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
 
 
-class _Watcher:
+class Watcher:
     """Turns the callbacks of the scheduler into events. An exception here would hit the program: there is none."""
 
     def __init__(self, recording: Recording) -> None:
@@ -209,9 +258,13 @@ class _Watcher:
         self._offered: WeakKeyDictionary[tasklet, Message] = WeakKeyDictionary()
         self._in_room: WeakKeyDictionary[channel, deque[Message]] = WeakKeyDictionary()
         self._arriving: WeakKeyDictionary[tasklet, Message] = WeakKeyDictionary()
+        self._borders: list[Border] = []
+        # What its sender has just given to somebody who is no tasklet here: it may be about to leave the process.
+        self.in_hand: Message | None = None
 
     def begin(self) -> None:
         self._recording._add("run", self._line(getcurrent()))
+        self._borders = [make(self) for make in borders]
         change_watch(switched=(*watch.switched, self.switched), acting=(*watch.acting, self.acting))
 
     def end(self) -> None:
@@ -219,6 +272,8 @@ class _Watcher:
             switched=tuple(each for each in watch.switched if each != self.switched),
             acting=tuple(each for each in watch.acting if each != self.acting),
         )
+        for border in self._borders:
+            border.end()
 
     # -- callbacks ---------------------------------------------------------------------------------------------
 
@@ -272,37 +327,104 @@ class _Watcher:
                 return  # it will be refused
             self._offered[me] = message
         elif where._balance < 0:
-            receiver = where.queue
-            if receiver is not None:
-                message.receiver = self._line(receiver)
-                self._arriving[receiver] = message
+            self._give(where.queue, message)
         else:
             self._in_room.setdefault(where, deque()).append(message)
         self._recording._add("send", self._line(me), message=message)
 
+    def _give(self, receiver: tasklet | None, message: Message) -> None:
+        """Somebody who waits is given a message: a tasklet here, or somebody who is none."""
+        self.in_hand = message if receiver is None else None
+        if receiver is not None:
+            message.receiver = self._line(receiver)
+            self._arriving[receiver] = message
+
     def _receives(self, where: channel, me: tasklet) -> None:
+        message = self.next_of(where)
+        if message is not None:
+            message.receiver = self._line(me)
+            self._recording._add("receive", self._line(me), message=message)
+
+    def next_of(self, where: channel) -> Message | None:
+        """The message that is about to be taken out of a channel; None when there is none."""
         if where._buffer:
             waiting = self._in_room.get(where)
             message = waiting.popleft() if waiting else self._message(None, where, where._buffer[0])
             if where._balance > 0:  # the first sender's message moves in
                 self._in_room.setdefault(where, deque()).append(self._offer_of(where))
-        elif where._balance > 0:
-            message = self._offer_of(where)
-        else:
-            return
-        message.receiver = self._line(me)
-        self._recording._add("receive", self._line(me), message=message)
+            return message
+        return self._offer_of(where) if where._balance > 0 else None
 
     def _offer_of(self, where: channel) -> Message:
         """The message of the first sender in the queue of a channel."""
         sender = where.queue
         found = self._offered.pop(sender, None) if sender is not None else None
+        for border in self._borders if sender is None else ():
+            found = found or border.message_of(where._first)
         if found is None:  # it waits since before the recording, or in a select
             line = self._line(sender) if sender is not None else None
             found = self._message(line, where, where._first.tempval)
             if line is not None:
                 self._recording._add("send", line, message=found)
         return found
+
+    # -- messages from and to other processes ------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds since the recording began."""
+        return self._recording.now()
+
+    def crosses(self, key: str, message: Message | None, *, leaves: bool, at: float | None = None) -> None:
+        """Something has left for another process, or has come from one."""
+        at = self._recording.now() if at is None else at
+        self._recording._crossings.append(Crossing(at, leaves, key, message))
+
+    def sends_away(self, sender: tasklet | None, where: channel, value: object) -> Message:
+        """A tasklet (None: nobody is known) sends a message to a channel that lives elsewhere."""
+        message = self._message(self._line(sender) if sender is not None else None, where, value)
+        if message.sender is not None:
+            self._recording._add("send", message.sender, message=message)
+        return message
+
+    def comes_from_away(self, where: channel, value: object) -> Message:
+        """A message has come from another process. Who gets it is told by `arrives_for` or `arrives_in`."""
+        return self._message(None, where, value)
+
+    def arrives_for(self, receiver: tasklet, message: Message) -> None:
+        """It is given to a tasklet that waits for it."""
+        self._give(receiver, message)
+        if (
+            receiver._scheduler.last_run is receiver
+        ):  # nobody has run since it began to wait: no switch is announced
+            del self._arriving[receiver]
+            line, events = self._line(receiver), self._recording._events
+            since = events[-1].time if events and events[-1].line is line else self.now()
+            self._recording._add("wait", line, f"receive from {message.channel}", at=since)
+            self._recording._add("run", line)
+            self._recording._add("receive", line, message=message)
+
+    def arrives_in(self, where: channel, message: Message) -> bool:
+        """It comes to a channel that lives here; False when there is neither a receiver nor room."""
+        if where._balance < 0:
+            receiver = where.queue
+            if receiver is not None:
+                self.arrives_for(receiver, message)
+            else:
+                self._give(None, message)
+        elif where._buffer is not None and len(where._buffer) < where.capacity:
+            self._in_room.setdefault(where, deque()).append(message)
+        else:
+            return False
+        return True
+
+    def comes_back(self, where: channel, message: Message) -> None:
+        """Somebody elsewhere did not take it: it is the first again of those that have room."""
+        if where._buffer is not None:
+            self._in_room.setdefault(where, deque()).appendleft(message)
+
+    def call_process(self, name: str) -> None:
+        """Name this process in merged pictures."""
+        self._recording.node = name
 
     # -- names -------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ def as_text(recording: Recording) -> str:
     if hidden > 0:
         rows = rows[hidden:]
         lines.append(f"... {hidden} earlier ones")
-    width = max((len(event.tasklet) for event in rows), default=0)
+    width = max((len(event.line.label) for event in rows), default=0)
     return "\n".join(lines + [_row(event, width) for event in rows])
 
 
 def _row(event: Event, width: int) -> str:
-    return f"{event.time * 1e3:12.3f} ms  {event.tasklet:{width}}  {event.describe()}"
+    return f"{event.time * 1e3:12.3f} ms  {event.line.label:{width}}  {event.describe()}"

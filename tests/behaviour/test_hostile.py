@@ -16,6 +16,7 @@ from net._session import Session
 from net.addresses import parse_address
 from net.testing import MemoryNetwork, memory_network
 from tasklets import ChannelClosed, channel, sleep, timeout
+from tests.net.fuzz_targets import Feed
 
 STRANGE = b"nobody has this!"
 HOME = parse_address("tcp://home:1")
@@ -240,6 +241,61 @@ def test_who_sends_beyond_the_window_is_closed_and_has_filled_no_memory(
             if link.lost is not None:
                 break
         assert "are allowed" in str(link.lost) or "it has to wait" in str(link.lost)
+
+
+@pytest.mark.parametrize("name", ["inbox", "window"])
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_who_sends_behind_a_large_message_that_never_ends_is_closed_too(name: str, size: int) -> None:
+    with attacked() as (network, hostile, inbox, window):
+        hostile.introduce()
+        home = network.node("home")
+        (link,) = home.links
+        target = home.id_of(inbox if name == "inbox" else window)
+        hostile.say((wire.LARGE, 0, 1 << 20, target))
+        for _ in range(3000):
+            hostile.say((wire.SEND, target, bytes(size)))
+            if link.lost is not None:
+                break
+        assert "are allowed" in str(link.lost) or "it has to wait" in str(link.lost)
+
+
+def test_frames_behind_a_large_one_that_never_ends_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("net._bulk.MAX_DEFERRED", 100)
+    with attacked() as (network, hostile, inbox, _window):
+        hostile.introduce()
+        (link,) = network.node("home").links
+        target = network.node("home").id_of(inbox)
+        hostile.say((wire.LARGE, 0, 1 << 20, target), *((wire.OFFER, target, op) for op in range(100)))
+        assert link.lost is None
+        hostile.say((wire.OFFER, target, 100))
+        assert "more than 100 frames behind large ones" in str(link.lost)
+
+
+def test_statuses_that_nobody_reads_are_bounded() -> None:
+    with attacked() as (network, hostile, _inbox, _window):
+        hostile.introduce()
+        (link,) = network.node("home").links
+        hostile.say(*((wire.LOOKUP, op, "net.status") for op in range(10, 200)))
+        assert len(link.grants) == 2 + 64
+        assert link.lost is None
+
+
+def test_who_is_connected_to_cannot_make_us_wait_where_nobody_can_connect_again() -> None:
+    """Found by tests.net.fuzz: the session of a socket pair waited, and tried to connect to nowhere."""
+    with memory_network(1) as network:
+        home = network.node("home")
+        feed = Feed()
+        link = home.adopt_transport(feed, "a socket pair", opens=True)
+        codec = Codec(lambda one: (STRANGE, STRANGE, 0, None, (), 3), lambda described: channel())
+        hello = Hello(STRANGE, session=link.session.session_id, patience_ms=1 << 62)
+        feed.data = Protocol(hello, codec, Session(STRANGE, codec)).opening()
+        home.call_soon(feed.on_readable)
+        sleep(0.1)
+        assert (link.state, link.patience) == ("open", 0.0)
+        feed.ended = True
+        home.call_soon(feed.on_readable)
+        sleep(0.1)
+        assert link.state == "lost"
 
 
 LARGE_FAULTS = {

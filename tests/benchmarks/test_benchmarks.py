@@ -113,4 +113,4 @@ def test_directives_are_measured_beside_a_pool(tmp_path: Path) -> None:
     assert "sqlite: seconds of map expensive against pool" in table
     assert set(record["systems"]) == {"sqlite", "pool"}
     for measured in record["systems"].values():
-        assert all(seconds["median"] > 0 for seconds in measured.values())
+        assert all(program["seconds"]["median"] > 0 for program in measured.values())

@@ -225,6 +225,14 @@ def until(path: str) -> None:
 
 
 @operation
+def hold(ctx: Any, path: str) -> None:
+    """Say which task runs where, until there is a file of this name."""
+    write("hold", ctx.task_id, ctx.worker)
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
+@operation
 @dataclass
 class MultiplyBy:
     factor: int

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -32,6 +33,7 @@ from tests.cluster import ops
 from tests.cluster.conftest import lines, shared_redis
 from tests.cluster.proxy import Proxy
 from tests.cluster.redis_server import RedisServer
+from tests.machine import here
 
 pytestmark = pytest.mark.real
 
@@ -77,6 +79,39 @@ def test_coordinators_that_die_in_a_pass_harm_nothing(
         assert [node.wait(15) for node in doomed] == [-signal.SIGKILL] * 3
         nodes.coordinator()
         finish_all(client, ids)
+
+
+@pytest.mark.timeout(1200)
+def test_coordinators_that_die_at_any_moment_lose_and_double_nothing(
+    client: Client, nodes: Nodes, journal: Path, full_size: bool
+) -> None:  # G-16: 20 kills in a run of 5,000 tasks
+    kills, count = (20, 5000) if full_size else (3, 300)
+    pick = random.Random(16)
+    doomed = nodes.coordinator()
+    nodes.worker(slots=4)
+    steady = client.with_options(max_losses=100)
+    ids = [h.task_id for h in steady.map(ops.nap, [0.01] * (count - count // 10))]
+    for _ in range(count // 10):  # work for the coordinator: dates, on which it makes tasks ready
+        delayed = client.with_options(delay=pick.uniform(0.1, 0.002 * count))
+        ids.append(delayed.submit(ops.nap, 0.01).task_id)
+    for number in range(kills):
+        share = (number + pick.random()) / kills
+        wait_for(lambda share=share: client.stats().count("done") >= 0.9 * share * count, 120)
+        time.sleep(pick.uniform(0, FAST.scan))
+        doomed.kill()
+        doomed = nodes.coordinator()
+    finish_all(client, ids, 120)
+
+
+def test_a_thousand_due_tasks_are_ready_in_a_second(client: Client, nodes: Nodes) -> None:  # G-15
+    nodes.coordinator()
+    wait_for(lambda: client.store.lock("coordinator"))
+    due = client.store.now() + 2.0  # by then they are stored, on a busy machine too
+    for _ in range(2):
+        client.store.submit([NewTask("op", b"", not_before=due) for _ in range(500)])
+    assert client.stats().count("scheduled") == 1000
+    wait_for(lambda: client.stats().count("ready") == 1000, 20)
+    assert client.store.now() - due < FAST.scan + here(1.0)
 
 
 @pytest.mark.parametrize(("point", "stored"), [("submit-first-row", 0), ("submit-committed", 500)])
@@ -131,6 +166,35 @@ def test_a_full_queue_slows_the_producer_and_loses_nothing(client: Client, nodes
     assert highest <= 50
 
 
+@pytest.mark.timeout(240)
+def test_the_store_knows_which_task_is_with_which_worker(
+    client: Client, nodes: Nodes, journal: Path, tmp_path: Path, full_size: bool
+) -> None:  # G-04
+    """Nodes are killed, for a minute in full size; each time what is assigned soon is what runs, and where."""
+    pick = random.Random(4)
+    live = [nodes.worker("--name", "first"), nodes.worker("--name", "second"), nodes.coordinator()]
+    handles = [client.with_options(max_losses=1000).submit(ops.hold, str(tmp_path / "go")) for _ in range(8)]
+
+    def running() -> set[tuple[str, str]]:
+        """What the processes that live and run a task have written into the journal, four slots in all."""
+        last = {line[1]: (line[3], line[4]) for line in lines(journal, "hold")}
+        return {held for pid, held in last.items() if Path(f"/proc/{pid}").exists()}
+
+    def agreed() -> bool:
+        held = {(row.task_id, row.node) for row in client.store.assignments()}
+        told = {member.node: member.running for member in client.members() if member.role == "worker"}
+        return len(held) == 4 and held == running() and told == dict(Counter(node for _, node in held))
+
+    for number in range(20 if full_size else 3):
+        wait_for(agreed, 20)
+        index = pick.randrange(3)
+        live[index].kill()
+        live[index] = nodes.coordinator() if index == 2 else nodes.worker("--name", f"next-{number}")
+    wait_for(agreed, 20)
+    (tmp_path / "go").touch()
+    finish_all(client, [handle.task_id for handle in handles])
+
+
 # ------------------------------------------------------------------------------------------------ chaos
 
 
@@ -139,7 +203,7 @@ def chaos_seconds(request: pytest.FixtureRequest) -> float:
     return float(request.config.getoption("--chaos-seconds"))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_chaos(
     url: str, nodes: Nodes, client: Client, chaos_seconds: float, seed: int
@@ -148,18 +212,33 @@ def test_chaos(
     count = max(100, int(2000 * chaos_seconds / 60))
     nap = 0.5 * chaos_seconds * 4 / count  # four slots in a calm run need half of the time
     every = 2.0 if chaos_seconds >= 20 else 0.5
-    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [nap] * count)]
     live = [nodes.worker(slots=2), nodes.worker(slots=2), nodes.coordinator()]
+    calm = [h.task_id for h in client.with_options().map(ops.nap, [nap] * (count // 4))]
+    wait_for(lambda: client.stats().count("done") > 0)
+    per_second = throughput(client, len(calm))
+    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [nap] * count)]
     began = time.monotonic()
     while time.monotonic() - began < chaos_seconds:
         time.sleep(every)
         index = pick.randrange(len(live))
         live[index].kill()
         live[index] = nodes.coordinator() if index == 2 else nodes.worker(slots=2)
-    finish_all(client, ids, 60)
-    if chaos_seconds >= 20:  # half of the calm run's throughput; the start of the nodes counts little by then
-        assert time.monotonic() - began < 1.1 * chaos_seconds
+        if len(ids) + len(calm) - client.stats().count("done") == 0:
+            break
+    killed = throughput(client, len(calm) + len(ids), began, len(calm))
+    print(f"{killed:.1f} tasks/s, and {per_second:.1f} tasks/s when nobody was killed")
+    finish_all(client, [*calm, *ids], 60)
+    if chaos_seconds >= 20:  # the start of the nodes counts little by then
+        assert killed >= 0.5 * per_second
     wait_for(lambda: not client.store.assignments(), 5)
+
+
+def throughput(client: Client, until: int, began: float | None = None, done: int | None = None) -> float:
+    """Tasks per second from now, or from then, until so many are done."""
+    began = time.monotonic() if began is None else began
+    done = client.stats().count("done") if done is None else done
+    wait_for(lambda: client.stats().count("done") >= until, 200)
+    return (until - done) / (time.monotonic() - began)
 
 
 # ------------------------------------------------------------------------------------------------ the link
@@ -316,7 +395,7 @@ def test_a_locked_file_is_waited_for(tmp_path: Path) -> None:  # G-30
     timer.start()
     began = time.monotonic()
     store.submit([NewTask("op", b"")])
-    assert 2.5 < time.monotonic() - began < 5
+    assert 2.5 < time.monotonic() - began < 2.5 + here(2.5)
     timer.join()
     blocker.close()
     impatient.close()
@@ -327,7 +406,7 @@ def test_a_store_that_is_not_there_is_a_clear_error() -> None:  # X2
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="is the server running"):
         open_store("redis://127.0.0.1:1/0", patience=0.3)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < here(3)
 
 
 def test_a_wrong_password_is_said_at_once() -> None:  # X2
@@ -338,7 +417,7 @@ def test_a_wrong_password_is_said_at_once() -> None:  # X2
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match="refused us") as caught:
                 open_store(url)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 2.5 + here(2.5)
             assert "wrong@" not in str(caught.value)
     finally:
         server.close()

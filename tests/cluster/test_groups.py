@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import stat
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import gevent
@@ -25,6 +27,7 @@ from cluster.stores.contract import plant_assignment
 from cluster.testing import FAST, Nodes, all_events, check_journal, environ_of, lock_history, wait_for
 from tests.cluster import ops
 from tests.cluster.conftest import lines
+from tests.machine import here
 
 pytestmark = pytest.mark.real
 
@@ -116,6 +119,36 @@ def test_a_second_node_of_a_name_is_refused(client: Client, nodes: Nodes) -> Non
     assert len(client.members()) == 1
 
 
+def test_two_releases_work_together_and_say_which_they_are(
+    url: str, client: Client, tmp_path: Path, journal: Path
+) -> None:  # G-32; that a store of another schema refuses them is tested in test_client.py
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "sitecustomize.py").write_text(
+        "import importlib.metadata as metadata\n"
+        "told = metadata.version\n"
+        "metadata.version = lambda name: '99.0' if name == 'tasklets' else told(name)\n"
+    )
+    ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [0.02] * 100)]
+    with (
+        Nodes(url, imports=["tests.cluster.ops"]) as old,
+        Nodes(url, imports=["tests.cluster.ops"], folder=str(newer)) as new,
+    ):
+        coordinator, _ = old.coordinator("--name", "c-old"), old.worker("--name", "w-old")
+        new.coordinator("--name", "c-new")
+        leaving = new.worker("--name", "w-new")
+        wait_for(lambda: len(client.members()) == 4)
+        versions = {member.node: member.version for member in client.members()}
+        assert versions["w-new"] == versions["c-new"] == "99.0" != versions["w-old"] == versions["c-old"]
+        wait_for(lambda: {line[1] for line in lines(journal, "end")})
+        coordinator.kill()  # the newer one takes over, for both workers
+        wait_for(lambda: leader(client) == "c-new")
+        leaving.kill()  # and the older worker what the newer one had
+        wait_for(lambda: client.stats().count("done") == len(ids), 30)
+        check_journal(all_events(client.store), task_ids=ids)
+        assert {client.task(task_id).worker for task_id in ids} == {"w-old", "w-new"}
+
+
 def test_a_worker_serves_two_groups(url: str, client: Client, nodes: Nodes) -> None:  # G-01, A-35
     nodes.worker("--group", "other", slots=1)
     with Client(url, "other", settings=FAST) as other:
@@ -167,11 +200,11 @@ def test_one_leads_and_a_successor_is_quick(client: Client, nodes: Nodes) -> Non
     began = time.monotonic()
     by_name[first].terminate()
     second = wait_for(lambda: leader(client) not in (None, first) and leader(client))
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < here(0.5)
     by_name[str(second)].kill()
     began = time.monotonic()
     wait_for(lambda: leader(client) not in (None, first, second))
-    assert time.monotonic() - began < 2 * FAST.coordinator_lease + 0.3
+    assert time.monotonic() - began < 2 * FAST.coordinator_lease + here(0.3)
     history = lock_history(all_events(client.store), "coordinator")
     assert len({holder for holder, _ in history}) == 3
 
@@ -290,39 +323,63 @@ def test_deadlines_and_unknown_operations_end_in_dead_letters(
 # ------------------------------------------------------------------------------------------------ keys
 
 
-def test_tasks_of_a_key_run_in_order_whatever_dies(
-    client: Client, nodes: Nodes, journal: Path
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("dies", [False, True], ids=["calm", "one dies"])
+def test_tasks_of_a_key_run_in_order_one_at_a_time(
+    client: Client, nodes: Nodes, journal: Path, dies: bool, full_size: bool
 ) -> None:
+    count = 100 if full_size else 15
     nodes.coordinator()
     first, _ = nodes.worker(), nodes.worker()
+    wait_for(lambda: len([m for m in client.members() if m.ops]) == 2)
     handles = [
-        client.with_options(ordering_key=key).submit(ops.nap, 0.05, f"{key}{number}")
-        for number in range(8)
+        client.with_options(ordering_key=key, max_losses=100).submit(ops.nap, 0.05, f"{key}{number}")
+        for number in range(count)
         for key in "abc"
     ]
-    wait_for(lambda: len(lines(journal, "end")) >= 4)
-    first.kill()
+    killed = math.inf
+    if dies:
+        wait_for(lambda: len(lines(journal, "end")) >= count)
+        first.kill()
+        killed = time.monotonic()
     for handle in handles:
-        handle.result(30)
+        handle.result(60)
+
+    ends = {(line[1], line[3]): float(line[0]) for line in lines(journal, "end")}
+    spans = [
+        (line[3][0], int(line[3][1:]), float(line[0]), ends.get((line[1], line[3]), killed))
+        for line in lines(journal, "start")
+    ]
     for key in "abc":
-        begun = [int(line[3][1:]) for line in lines(journal, "start") if line[3][0] == key]
-        assert begun == sorted(begun), begun
-        assert set(begun) == set(range(8))
+        numbers = [number for one, number, _, _ in spans if one == key]
+        assert numbers == sorted(numbers)
+        assert set(numbers) == set(range(count))
+        own = [(begin, end) for one, _, begin, end in spans if one == key]
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(own)), "two of a key at once"
+    if not dies:  # keys overlap: side by side they take less than one after the other
+        took = max(end for *_, end in spans) - min(begin for *_, begin, _ in spans)
+        assert took < 0.7 * sum(end - begin for *_, begin, end in spans)
 
 
-def test_keys_keep_their_worker_and_move_when_it_dies(client: Client, nodes: Nodes) -> None:
+@pytest.mark.timeout(120)
+def test_keys_keep_their_worker_and_move_when_it_dies(
+    client: Client, nodes: Nodes, full_size: bool
+) -> None:
+    count = 1000 if full_size else 100
     workers = {name: nodes.worker("--name", name, slots=2) for name in ("w1", "w2")}
     nodes.coordinator()
-    wait_for(lambda: len(client.members()) == 3)
+    wait_for(lambda: len([m for m in client.members() if m.ops]) == 2)
     time.sleep(3 * FAST.heartbeat)  # until both know of each other
 
     def placed() -> dict[int, str]:
-        handles = {n: client.with_options(partition_key=f"key {n}").submit(ops.add, n, 0) for n in range(40)}
-        return {n: h.wait(15).worker for n, h in handles.items()}
+        handles = {
+            n: client.with_options(partition_key=f"key {n}").submit(ops.add, n, 0) for n in range(count)
+        }
+        return {n: h.wait(30).worker for n, h in handles.items()}
 
     first = placed()
     assert placed() == first
-    assert 8 <= sum(worker == "w1" for worker in first.values()) <= 32
+    assert 0.35 <= sum(worker == "w1" for worker in first.values()) / count <= 0.65
     workers["w1"].kill()
     wait_for(lambda: len(client.members()) == 2)
     assert set(placed().values()) == {"w2"}
@@ -527,16 +584,29 @@ def test_five_workers_replace_a_coordinator_by_one(
         assert kinds(client, "spawn") == ["spawn"] * (repetition + 2)
 
 
-def test_backlog_grows_the_group_and_idleness_shrinks_it(healing: Client) -> None:  # A-40, G-22, G-24
+@pytest.mark.timeout(120)
+def test_backlog_grows_the_group_and_idleness_shrinks_it(
+    healing: Client, full_size: bool
+) -> None:  # A-40, G-22, G-24
     client = healing
     write_bounds(client.store, Bounds(1, 3, slots=1))
     client.revive()
-    handles = client.with_options().map(ops.nap, [0.05] * 120)
+    handles = client.with_options().map(ops.nap, [0.05] * (500 if full_size else 120))
     wait_for(lambda: counts(client)[0] == 3, 20)
     for handle in handles:
-        handle.result(30)
+        handle.result(60)
     wait_for(lambda: counts(client) == (1, 1), 20, "idle workers go")
-    assert client.stats().counters.get("lost", 0) == 0
+    events = all_events(client.store)
+    # Whoever was retired has finished what it ran: no task was given to a second worker.
+    assert check_journal(events, task_ids=[h.task_id for h in handles])["executions"] == len(handles)
+    there, most = set(), 0
+    for event in events:
+        if event.kind == "join" and event.detail == "worker":
+            there.add(event.subject)
+        elif event.kind in ("leave", "expire"):
+            there.discard(event.subject)
+        most = max(most, len(there))
+    assert most == 3
 
 
 def test_a_template_that_cannot_start_is_tried_ever_more_rarely(healing: Client) -> None:  # G-23

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal as os_signals
 import subprocess
@@ -426,6 +427,8 @@ def test_dormant_jobs_cost_nothing_and_wake_on_time_after_a_restart(
 ) -> None:
     """A-43, A-44: all nodes end and begin again while they sleep; two nodes, each due job wakes on exactly one."""
     dormant, due = (10_000, 500) if full_size else (400, 50)
+    if full_size:
+        faulthandler.cancel_dump_traceback_later()  # it takes longer than a test may that hangs; its own limit is above
     before = group.worker(slots=2)
     probe = client.start(works.Audit, {"shards": 2})
     probe.result(20)

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from net import Place
-from tasklets import channel, message, sleep, tasklet, timeout
+from tasklets import ChannelClosed, channel, message, sleep, tasklet, timeout
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0  # seconds after which something that ought to happen is taken not to
@@ -65,6 +65,27 @@ def close(where: channel) -> None:
 
 def send_error(where: channel, text: str) -> None:
     where.send_exception(ValueError, text, 7)
+
+
+def send_closed(where: channel) -> None:
+    """Send the news of another channel's end as if it were a message, then go on."""
+    where.send(1)
+    where.send_exception(ChannelClosed, "of another channel")
+    where.send(2)
+    where.close()
+
+
+def collect_with_errors(where: channel, result: channel) -> None:
+    """What iterating over a channel brings, until it ends by itself."""
+    found: list[Any] = []
+    while True:
+        try:
+            found.append(next(where))
+        except StopIteration:
+            break
+        except ChannelClosed as error:
+            found.append(str(error))
+    result.send(found)
 
 
 def answer(requests: channel) -> None:

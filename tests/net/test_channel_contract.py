@@ -33,6 +33,7 @@ from tasklets import (
     tasklet,
     timeout,
 )
+from tests.machine import here
 from tests.net import peers
 from tests.net.peers import Doing, Note, ask, balance, until
 
@@ -124,9 +125,10 @@ def test_a_receiver_that_waits_here_gets_what_is_sent_there(place: Place, make: 
 def fill(chan: channel) -> int:
     """Send 0, 1, 2 ... until there is no room; return how many were sent."""
     sent = 0
-    with suppress(Timeout), timeout(A_WHILE):
+    with suppress(Timeout):
         while True:
-            chan.send(sent)
+            with timeout(here(A_WHILE)):
+                chan.send(sent)
             sent += 1
     return sent
 
@@ -223,6 +225,28 @@ def test_closing_here_ends_the_iteration_there(place: Place, make: Make) -> None
     sending = Doing(peers.count_up, chan, 5)
     assert ask(place, peers.collect, chan) == (0, 1, 2, 3, 4)
     sending.result()
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+@pytest.mark.parametrize("first", ["sender", "receiver"])
+def test_iteration_does_not_end_by_the_news_of_another_channel(
+    place: Place, make: Make, capacity: int, first: str
+) -> None:
+    expected = (1, "of another channel", 2)
+    there = make(capacity)
+    sending = Doing(peers.send_closed, there) if first == "sender" else None
+    result = place.channel(1)
+    place.spawn(peers.collect_with_errors, there, result)
+    if sending is None:
+        until(lambda: balance(place, there) < 0)
+        sending = Doing(peers.send_closed, there)
+    assert result.receive() == expected
+    sending.result()
+
+    here = make(capacity)
+    place.spawn(peers.send_closed, here)
+    peers.collect_with_errors(here, result := place.channel(1))
+    assert result.receive() == expected
 
 
 @pytest.mark.parametrize("capacity", [0, 3])

@@ -148,3 +148,11 @@ def test_closing_reaches_every_holder(network: MemoryNetwork) -> None:
         with pytest.raises(ChannelClosed):
             late.send(1)
     made.send("end")
+
+
+def test_a_select_cannot_be_its_own_partner_by_a_restricted_reference_either() -> None:
+    # Found by tests.net.fuzz: it tried again and again, and held up its process.
+    log: channel = channel()
+    for cases in ([(log, 1), net.receive_only(log)], [log, (net.send_only(log), 1)]):
+        with pytest.raises(ValueError, match="its own partner"):
+            select(cases)

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import net
 from net import AddressInUse, BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable
 from net._references import RemoteChannel
 from net.node import get_node
-from tasklets import Timeout, channel, run, timeout
+from net.testing import MemoryNetwork, memory_network
+from tasklets import Timeout, channel, run, schedule, sleep, timeout
 from tests.net import peers
 from tests.net.peers import Doing, until
 
@@ -308,3 +310,54 @@ def test_a_program_that_ends_with_a_reference_in_hand_prints_nothing(
 def test_impatience_is_the_callers_own(server: net.Server) -> None:
     with pytest.raises(Timeout), timeout(0.0):
         net.connect(server.url("inbox"))
+
+
+# ------------------------------------------------------------------------------------ many connect at the same moment
+
+
+@contextmanager
+def served_in_memory() -> Iterator[MemoryNetwork]:
+    def serve() -> None:
+        with net.serve("tcp://home:1", inbox=channel(100)):
+            sleep(100.0)
+
+    with memory_network() as network:
+        network.run_at("home", serve)
+        sleep(0.1)
+        yield network
+
+
+def test_tasklets_that_connect_at_once_share_a_session() -> None:
+    with served_in_memory() as network:
+        connecting = [network.run_at("away", net.connect, "tcp://home:1/inbox") for _ in range(50)]
+        sleep(1.0)
+        assert not any(one.alive for one in connecting)
+        assert len(network.node("away").links) == 1
+        assert len(network.node("home").links) == 1
+
+
+def test_who_waits_for_anothers_session_goes_on_when_that_one_is_killed() -> None:
+    with served_in_memory() as network:
+        first, *others = [network.run_at("away", net.connect, "tcp://home:1/inbox") for _ in range(3)]
+        schedule()
+        first.kill()
+        sleep(1.0)
+        assert not any(one.alive for one in others)
+        assert len(network.node("away").links) == 1
+
+
+def test_each_of_those_who_connect_at_once_to_nobody_hears_of_it() -> None:
+    heard = []
+
+    def connect() -> None:
+        try:
+            net.connect("tcp://nobody:1/inbox")
+        except PeerUnreachable as error:
+            heard.append(error)
+
+    with served_in_memory() as network:
+        for _ in range(5):
+            network.run_at("away", connect)
+        sleep(100.0)
+        assert len(heard) == len({id(error) for error in heard}) == 5
+        assert not network.node("away")._dialling

@@ -1,4 +1,4 @@
-"""Compiled or not, net is the same; and which form is loaded is never a surprise."""
+"""Compiled or not, net is the same; and which form is loaded is never a surprise. The core: tests/tasklets."""
 
 import os
 import shutil
@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from net import _which_form
-from net._which_form import HOT, compiled_modules, find_compiled
+from net._hot import HOT, MODULES
+from tasklets._which_form import find_compiled, is_compiled, is_stale, source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-WHICH = "import net, sys; from net._which_form import compiled_modules; print(*compiled_modules())"
-BUILT = [name for name in HOT if find_compiled(name)]
+WHICH = (
+    "import net; from net._hot import HOT; from tasklets._which_form import is_compiled; "
+    "print(*(name for name in HOT if is_compiled(f'net.{name}')))"
+)
+BUILT = [name for name in HOT if find_compiled(ROOT / "net", name)]
 
 needs_compiled = pytest.mark.skipif(not BUILT, reason="nothing of net is compiled here; make compiled")
 
@@ -32,6 +35,14 @@ def loaded(folder: Path, **environment: str) -> tuple[list[str], str]:
     return done.stdout.split(), done.stderr
 
 
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the packages, for changing it."""
+    for package in ("net", "tasklets"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
 @needs_compiled
 def test_what_is_compiled_is_loaded() -> None:
     assert loaded(ROOT, TASKLETS_PURE="0") == (BUILT, "")
@@ -43,28 +54,33 @@ def test_the_source_can_be_forced() -> None:
 
 
 @needs_compiled
-def test_what_is_older_than_its_source_is_not_used(tmp_path: Path) -> None:
-    for package in ("net", "tasklets"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "net" / "_session.py").open("a") as source:
+def test_what_is_older_than_its_source_is_not_used(copy: Path) -> None:
+    with (copy / "net" / "_session.py").open("a") as source:
         source.write("# changed\n")
-    found, said = loaded(tmp_path, TASKLETS_PURE="0")
+    found, said = loaded(copy, TASKLETS_PURE="0")
     assert found == [name for name in BUILT if name != "_session"]
     assert "_session" in said
-    assert "older than the source and not used" in said
+    assert "is older than its source and is not used: net is slower now" in said
+    assert "make compiled" in said
 
 
-def test_a_compiled_file_that_does_not_say_of_what_it_was_made_is_stale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_which_form, "_HERE", tmp_path)
+def test_what_cannot_be_loaded_is_not_used(copy: Path) -> None:
+    digest = source_digest(copy / "net", MODULES["_link"])
+    library = copy / "net" / f"_link{EXTENSION_SUFFIXES[0]}"
+    library.write_bytes(b"no library\ntasklets-source-digest:" + digest.encode())
+    found, said = loaded(copy, TASKLETS_PURE="0")
+    assert found == [name for name in BUILT if name != "_link"]
+    assert f"{library.name} cannot be loaded and is not used: net is slower now" in said
+
+
+def test_a_compiled_file_that_does_not_say_of_what_it_was_made_is_stale(tmp_path: Path) -> None:
     (tmp_path / "_link.py").write_text("one = 1\n")
     compiled = tmp_path / f"_link{EXTENSION_SUFFIXES[0]}"
     compiled.write_bytes(b"tasklets-source-digest:unknown")
-    assert _which_form.find_compiled("_link") == compiled
-    assert _which_form._is_stale(compiled, "_link")
-    compiled.write_bytes(b"tasklets-source-digest:" + _which_form.source_digest("_link").encode())
-    assert not _which_form._is_stale(compiled, "_link")
+    assert find_compiled(tmp_path, "_link") == compiled
+    assert is_stale(compiled, tmp_path, MODULES["_link"])
+    compiled.write_bytes(b"tasklets-source-digest:" + source_digest(tmp_path, MODULES["_link"]).encode())
+    assert not is_stale(compiled, tmp_path, MODULES["_link"])
 
 
 def test_make_knows_what_is_compiled() -> None:
@@ -74,4 +90,4 @@ def test_make_knows_what_is_compiled() -> None:
 
 def test_the_tests_run_on_the_form_that_was_asked_for() -> None:
     wants_source = os.environ.get("TASKLETS_PURE", "0") not in ("", "0")
-    assert compiled_modules() == ([] if wants_source else BUILT)
+    assert [name for name in HOT if is_compiled(f"net.{name}")] == ([] if wants_source else BUILT)

@@ -3,6 +3,7 @@
 import builtins
 import gc
 import sys
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -125,15 +126,31 @@ def s() -> Iterator[ModuleType]:
         current.block_trap = False
 
 
+@pytest.fixture
+def beside() -> list[int]:
+    """The ids of the threads that are not the test's: in one pytest-xdist talks to its controller."""
+    main = threading.main_thread().ident
+    return [each for each in stackless.getthreads() if each != main]
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    before = threading.enumerate()
+    yield
+    assert [thread for thread in threading.enumerate() if thread not in before] == []
+
+
 @pytest.fixture(autouse=True)
 def books_in_order() -> Iterator[None]:
     """Check the invariants after each test, then end the tasklets that it left."""
     scheduler = get_scheduler()
-    sources = list(scheduler.sources)  # a node of the tests of net, if they ran first
+    # A node of the tests of net is not asked, should they have run first; see tests/conftest.py.
+    sources, scheduler.sources = scheduler.sources, []
     yield
     check_invariants()
     assert not scheduler.runners
     assert not scheduler.limits
-    assert scheduler.sources == sources
+    assert not scheduler.sources
+    scheduler.sources = sources
     end_all_tasklets()
     assert _IN_HUB.tasklet is None

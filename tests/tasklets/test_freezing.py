@@ -122,7 +122,6 @@ def test_what_is_read_only_already_is_returned_as_it_is(value: Any) -> None:
         (Text("a"), "a"),
         (Whole(3), 3),
     ],
-    ids=str,
 )
 def test_the_rest_becomes_its_read_only_form(value: Any, frozen: Any) -> None:
     result = freeze(value)

@@ -21,7 +21,7 @@ from tasklets import (
     tasklet,
 )
 from tasklets._core import Scheduler, Wait, get_scheduler
-from tasklets._which_core import is_compiled
+from tasklets._which_form import is_compiled
 
 # -- kill in every state -------------------------------------------------------------------------------------
 

@@ -117,7 +117,9 @@ def test_without_a_case_it_would_wait_for_ever() -> None:
         select([])
 
 
-@pytest.mark.parametrize("case", [7, ("channel", 1), (channel(), 1, 2), None], ids=repr)
+@pytest.mark.parametrize(
+    "case", [7, ("channel", 1), (channel(), 1, 2), None], ids=["int", "text", "three", "None"]
+)
 def test_a_wrong_case_shows_the_right_call(case: object) -> None:
     with pytest.raises(TypeError, match=r"select\(\[orders, \(log, 'idle'\)\]\)"):
         select([case])  # type: ignore[list-item]

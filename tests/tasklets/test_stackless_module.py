@@ -194,8 +194,8 @@ def test_schedule_remove_of_main_alone_returns_at_once(s: ModuleType) -> None:
 # -- threads -------------------------------------------------------------------------------------------------
 
 
-def test_threads_begin_with_the_main_one(s: ModuleType) -> None:
-    assert s.threads == s.getthreads() == [threading.main_thread().ident]
+def test_threads_begin_with_the_main_one(s: ModuleType, beside: list[int]) -> None:
+    assert s.threads == s.getthreads() == [threading.main_thread().ident, *beside]
 
 
 def test_thread_info(s: ModuleType) -> None:

@@ -423,7 +423,7 @@ async function look(id = open, focus = false) {
   }
   if (changed) {
     lookedAt = "";
-    for (const button of document.querySelectorAll("#acts [data-signal]")) button.disabled = true;
+    for (const button of document.querySelectorAll("#acts [data-signal], #again")) button.disabled = true;
     for (const row of document.querySelectorAll("#jobs tbody tr")) row.classList.toggle("open", row.dataset.key === id);
   }
   const known = jobs.find((job) => job.id === id);
@@ -457,6 +457,7 @@ function showJob(job, tasks, results) {
     const stopped = job.state === "paused" || job.state === "suspended";
     button.disabled = ended || (resume ? !stopped : button.dataset.signal === "pause" && job.state !== "running");
   }
+  $("again").disabled = !ended || job.failed === 0 || job.class !== "";
   const facts = {
     id: job.id,
     inputs: counted(job),
@@ -558,6 +559,13 @@ for (const button of document.querySelectorAll("#acts [data-signal]")) {
     });
   });
 }
+
+$("again").addEventListener("click", () =>
+  act("what failed is submitted again", async () => {
+    const taken = await ask(`/jobs/${encodeURIComponent(open)}/retry`, "POST");
+    look(taken.id);
+  }),
+);
 
 $("forget").addEventListener("click", () => {
   if (!sure($("forget"), "Forget")) return;

@@ -34,8 +34,8 @@ class Local(TestClient):
 
     __test__ = False
 
-    def __init__(self, options: Options) -> None:
-        self.service = Service(f"memory:gateway-{next(_numbers)}", "default", options)
+    def __init__(self, options: Options, group: str) -> None:
+        self.service = Service(f"memory:gateway-{next(_numbers)}", group, options)
         self.uploads = Uploads(self.service)
         super().__init__(make_app(self.service, self.uploads), headers={"Host": "localhost"})
 
@@ -52,8 +52,8 @@ class Local(TestClient):
 def make_local() -> Iterator[Callable[..., Local]]:
     with ExitStack() as made:
 
-        def make(**options: Any) -> Local:
-            local = Local(Options(**{"rate": 0, "allow_shell": True, **options}))
+        def make(*, group: str = "default", **options: Any) -> Local:
+            local = Local(Options(**{"rate": 0, "allow_shell": True, **options}), group)
             made.callback(local.service.close)
             return local
 

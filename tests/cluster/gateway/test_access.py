@@ -295,6 +295,7 @@ def test_the_command_teaches() -> None:
         (("--tls-cert", "pyproject.toml"), "go together"),
         (("--tls-cert", "pyproject.toml", "--tls-key", "pyproject.toml"), "cannot be used"),
         (("--host", "not a host"), "host"),
+        (("--store", "postgres://x"), "is no store"),
     ],
 )
 def test_the_command_says_what_is_wrong_in_a_line(

@@ -6,8 +6,10 @@ import http.client
 import json
 import socket
 import sqlite3
+import ssl
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -15,12 +17,14 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent import socket as cooperative
 
 from cluster import Client, SubmitError, operation
 from cluster.gateway.options import Options
 from cluster.gateway.server import Server
 from cluster.settings import Settings
 from cluster.testing import FAST, Nodes, wait_for
+from net.certificates import make_authority, make_certificate
 from tests.cluster.conftest import lines
 from tests.cluster.gateway.conftest import NDJSON, Gateway, ask, frozen, start_gateway
 from tests.cluster.proxy import Proxy
@@ -328,8 +332,6 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 
 def connect(server: Server) -> Any:
-    from gevent import socket as cooperative
-
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     return cooperative.create_connection((host, int(port)), timeout=20)
 
@@ -407,6 +409,39 @@ def test_an_answer_to_a_body_that_is_too_large_is_heard(serve: Callable[..., Ser
             for _ in range(500):
                 connection.sendall(b" " * 1_000_000)
             raise AssertionError("half a gigabyte was read")
+
+
+def test_it_speaks_tls(tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    tls = make_certificate(tmp_path, "gateway")
+    certificate, key = str(tls.certificate), str(tls.key)
+    with Nodes(f"sqlite:///{tmp_path}/work.db") as nodes:
+        gateway = start_gateway(nodes, "--tls-cert", certificate, "--tls-key", key)
+        context = ssl.create_default_context(cafile=str(authority))
+        with urllib.request.urlopen(gateway.url + "/healthz", context=context, timeout=20) as answer:
+            assert gateway.url.startswith("https://")
+            assert json.load(answer)["status"] == "ok"
+        host, _, port = gateway.url.removeprefix("https://").rpartition(":")
+        for sent in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01garbage"):
+            with closing(socket.create_connection((host, int(port)), 20)) as plain:
+                plain.sendall(sent)
+                with suppress(ConnectionResetError):
+                    while plain.recv(65536):
+                        pass
+        with urllib.request.urlopen(gateway.url + "/healthz", context=context, timeout=20) as answer:
+            assert answer.status == 200
+        assert "Traceback" not in gateway.node.output()
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    make_authority(tmp_path)
+    tls = make_certificate(tmp_path, "gateway")
+    options = Options(rate=0, idle=0.3)
+    pair = (str(tls.certificate), str(tls.key))
+    with Server("memory:", port=0, options=options, tls=pair) as server:
+        host, _, port = server.url.removeprefix("https://").rpartition(":")
+        with closing(cooperative.create_connection((host, int(port)), timeout=20)) as silent:
+            assert silent.recv(100) == b""
 
 
 def test_too_many_watchers_are_sent_elsewhere(serve: Callable[..., Server]) -> None:

@@ -95,6 +95,34 @@ def test_a_failed_input_is_no_failed_shard(shared: Shared) -> None:
     assert (failed["state"], failed["error"]["kind"]) == ("failed", "ExitCode")
 
 
+def test_what_failed_is_submitted_again(shared: Shared, tmp_path: Path) -> None:
+    """D2: only the failed inputs, in their order; once for a key."""
+    gateway = shared.gateway
+    mended = tmp_path / "mended"
+    template = f'[ -e {mended} ] || [ $(($1 % 2)) -eq 0 ] || exit 1; echo "$1 {{{{x}}}}"'
+    job_id = gateway.submit(template=template, variables={"x": "it's"}, inputs=list(range(10)), shards=3)
+    assert gateway.ended(job_id)["failed"] == 5
+    mended.touch()
+    key = {"Idempotency_Key": f"again-{job_id}"}
+    taken = [gateway.post(f"/jobs/{job_id}/retry", b"", **key) for _ in range(2)]
+    again = taken[0].json()["id"]
+    job = gateway.ended(again)
+
+    assert [answer.status for answer in taken] == [202, 200]
+    assert (job["total"], job["done"], job["failed"]) == (5, 5, 0)
+    assert [one["stdout"] for one in outcomes(gateway.results(again))] == [
+        f"{n} it's\n" for n in (1, 3, 5, 7, 9)
+    ]
+    assert gateway.post(f"/jobs/{again}/retry", b"").status == 409
+    failing = gateway.submit(operation=OPS + "fail", inputs=["none", "fatal", "none", "value"], shards=2)
+    gateway.ended(failing)
+    second = gateway.ended(gateway.post(f"/jobs/{failing}/retry", b"").json()["id"])
+    assert (second["total"], second["failed"]) == (2, 2)
+    going = gateway.submit(operation=OPS + "until", inputs=[str(tmp_path / "never")])
+    assert gateway.post(f"/jobs/{going}/retry", b"").status == 409
+    gateway.post(f"/jobs/{going}/signal", {"type": "terminate"})
+
+
 def test_operations_are_mapped_over_inputs(shared: Shared) -> None:
     """D-01, D-23: a registered operation; a value that it refuses is its input's failure."""
     gateway = shared.gateway
@@ -294,7 +322,7 @@ def test_two_gateways_are_one(nodes: Nodes) -> None:
 
 
 def test_each_job_is_split_once_whoever_coordinates(
-    gateway: Gateway, nodes: Nodes, client: Client, journal: Path
+    gateway: Gateway, nodes: Nodes, client: Client, journal: Path, full_size: bool
 ) -> None:
     """D-07, D-12, D-16: two coordinators, four executors, jobs from several clients: each input is recorded once."""
     nodes.coordinator()
@@ -302,13 +330,20 @@ def test_each_job_is_split_once_whoever_coordinates(
     for _ in range(2):
         nodes.worker()
     ids = [gateway.submit(operation=OPS + "nap", inputs=[0] * 10) for _ in range(12)]
+    many = [
+        gateway.submit(operation=OPS + "tolerant", inputs=list(range(200)), shards=200)
+        for _ in range(20 if full_size else 1)
+    ]
+    for job_id in many:
+        job = gateway.ended(job_id)
+        assert (job["state"], job["total"], job["done"], job["failed"]) == ("finished", 200, 200, 0)
     for job_id in ids:
         job = gateway.ended(job_id)
         assert (job["total"], job["done"], job["failed"]) == (10, 10, 0)
     events = all_events(client.store)
 
     check_journal(events)
-    assert sorted(e.subject for e in events if e.kind == "job") == sorted(ids)
+    assert sorted(e.subject for e in events if e.kind == "job") == sorted([*ids, *many])
     assert len(lines(journal, "start")) == 120
 
 

@@ -99,6 +99,9 @@ def test_a_jobs_results_and_timeline_are_shown(page: Gateway, browser: Chrome) -
     assert len(all_of(browser, "#timeline rect.done")) == 2
     assert "worker" in text(browser, "#timeline svg text")
     assert "1 + 1 failed / 2" in text(browser, "#facts")
+    browser.find_element("id", "again").click()
+    until(browser, lambda: f"what failed of {job_id}" in text(browser, "#facts"), "the new job")
+    until(browser, lambda: "0 + 1 failed / 1" in text(browser, "#facts"))
     other = page.submit(operation=OPS + "add", args=[20, 3])
     page.ended(other)
     row_of(browser, other).click()

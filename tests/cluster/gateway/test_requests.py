@@ -144,6 +144,18 @@ def test_a_shard_is_not_larger_than_a_message_may_be(local: Local) -> None:
     assert [t.index for t in shards] == [0, 2, 4, 6, 8, 10]
 
 
+def test_a_group_that_nobody_joined_is_refused(make_local: Callable[..., Local]) -> None:
+    """A-35: its name may be a slip; those that there are are named."""
+    local = make_local(group="defualt")
+    local.store.groups()
+    for path, body in (("/jobs", {"operation": "a:b", "inputs": []}), ("/tasks", {"operation": "a:b"})):
+        answer = local.post(path, body)
+        assert (answer.status_code, answer.json["code"]) == (404, "no_group")
+    assert local.simulate_post("/jobs", body='{"operation": "a:b"}\n1', headers=NDJSON).status_code == 404
+    local.store.declare_group()
+    assert local.post("/tasks", {"operation": "a:b"}).status_code == 202
+
+
 # -- once
 
 
@@ -705,12 +717,11 @@ def test_pings_and_beats(local: Local) -> None:
 # -- values
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
-)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+TREES = LEAVES | st.lists(LEAVES) | st.dictionaries(st.text(), LEAVES | st.lists(LEAVES))
+
+
+@given(TREES)
 def test_whatever_a_task_returns_is_json(value: Any) -> None:
     json.loads(messages.encoded(value))
 

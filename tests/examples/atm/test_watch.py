@@ -23,6 +23,7 @@ from tasklets import channel
 from tests.examples.atm.browser import open_browser
 from tests.examples.atm.conftest import NOON
 from tests.examples.atm.processes import run, running
+from tests.machine import here
 
 
 def pass_by(watch: Watch, order: Order, reply: Reply, atm: Any = "atm-1") -> None:
@@ -158,6 +159,6 @@ def test_a_browser_sees_machines_orders_and_totals(tmp_path: Path) -> None:
 
             code, _, seconds = bank.interrupt(signal.SIGINT)
             assert code == 130
-            assert seconds < 2, "an open page does not hold the bank up"
+            assert seconds < here(2), "an open page does not hold the bank up"
             wait_until(browser, lambda b: "the bank is away" in text_of(b, "#state"))
         assert bank.survivors() == []

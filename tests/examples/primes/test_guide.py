@@ -5,7 +5,7 @@ from itertools import islice
 from hypothesis import given, strategies as st
 
 from examples.primes.guide import CHUNK_SECONDS, LEAST_SECONDS, FixedSize, Guide
-from examples.primes.search import _make_guide
+from examples.primes.search import make_guide
 
 
 @given(
@@ -58,6 +58,6 @@ def test_pri05_later_numbers_cost_more_so_there_are_fewer_in_a_chunk() -> None:
 
 
 def test_a_size_that_was_asked_for_is_kept() -> None:
-    guide = _make_guide(0, 100, 30, 2, "trial")
+    guide = make_guide(0, 100, 30, 2, "trial")
     assert isinstance(guide, FixedSize)
     assert list(guide.pieces()) == [(0, 30), (30, 60), (60, 90), (90, 100)]

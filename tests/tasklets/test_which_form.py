@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tasklets._which_core import is_compiled
+from tasklets._which_form import is_compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 
-WHICH = "import tasklets; from tasklets._which_core import is_compiled; print(is_compiled())"
+WHICH = "import tasklets; from tasklets._which_form import is_compiled; print(is_compiled())"
 
 # What a user can see of the classes and functions of the core.
 SURFACE = """
@@ -127,6 +127,24 @@ def test_a_compiled_core_that_cannot_be_loaded_is_left_aside(copy: Path) -> None
     done = python(WHICH, copy)
     assert done.stdout == "False\n"
     assert "cannot be loaded and is not used" in done.stderr
+
+
+@needs_compiled
+def test_a_compiled_core_that_does_not_find_what_it_needs_is_left_aside() -> None:
+    """It fails in the middle then: the import system has made the module already."""
+    failing = (
+        "from importlib.machinery import ExtensionFileLoader as Loader\n"
+        "load = Loader.exec_module\n"
+        "def fail(self, module):\n"
+        "    if self.name == 'tasklets._core': raise ImportError('it wants another greenlet')\n"
+        "    load(self, module)\n"
+        "Loader.exec_module = fail\n"
+    )
+    done = python(f"{failing}{WHICH}; from tasklets import _core; print(_core.__file__)")
+    assert done.stdout == f"False\n{ROOT / 'tasklets' / '_core.py'}\n"
+    assert (
+        "cannot be loaded and is not used: tasklets is slower now. it wants another greenlet" in done.stderr
+    )
 
 
 @needs_compiled
