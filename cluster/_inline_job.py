@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster import _frames as frames, codecs
@@ -37,7 +37,7 @@ class Spawned:
     op: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    task: NewTask
+    task: NewTask = field(repr=False)
 
 
 class InlineJob:

@@ -13,7 +13,7 @@ meaning of their own. Not here: what a job does about them, which is `cluster.jo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cluster import codecs
@@ -96,7 +96,7 @@ class Reply:
     status: str = "ok"
     error: Mapping[str, Any] | None = None
     signal_id: str = ""
-    job: Job | None = None  # as it was after that
+    job: Job | None = field(default=None, repr=False)  # as it was after that; too long to be read in a line
 
 
 # A handler returns it when the answer is still to come, by `Job.reply`, in a later turn; the sender waits for that.

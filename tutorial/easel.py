@@ -3,7 +3,9 @@
     table(["players", "seconds"], [[10, 0.2]])
     chart("cost", {"threads": {10: 0.2, 100: 2.1}}, x="players", y="seconds")
     bars("one step", {"a call": 0.1, "a message": 1.2}, "microseconds")
-    gantt("the workshop", {"saw": [(0, 5), (5, 10)]})
+    gantt("the workshop", {"saw": [(0, 5), (5, 10)]}, {"saw": {7: "killed"}})
+    tree("who adds what", Node("6", (Node("1"), Node("5", (Node("2"), Node("3"))))))
+    cells("who did what", [(0, 4, "Ann"), (4, 7, "Bob")], crosses={5})
     waves({"a": [0, 1, 1], "sum": [0, 0, 1]})
     circuit([Gate("XOR", ("a", "b"), "sum")], [{"a": 1, "b": 0, "sum": 1}])
     movie([{"Ada": Sprite(10, 10)}, {"Ada": Sprite(14, 10)}], 400, 300, seconds=2)
@@ -162,16 +164,30 @@ def bars(title: str, values: Mapping[str, float], unit: str) -> Picture:
     return Picture(left + 460, 40 + 26 * len(values), "".join(parts), title)
 
 
-def gantt(title: str, rows: Mapping[str, Sequence[tuple[float, float]]]) -> Picture:
-    """Who was busy, from when to when."""
-    left, end = 20 + 7.2 * max(map(len, rows)), max(to for spans in rows.values() for _, to in spans)
+def gantt(
+    title: str,
+    rows: Mapping[str, Sequence[tuple[float, float]]],
+    marks: Mapping[str, Mapping[float, str]] | None = None,
+) -> Picture:
+    """Who was busy, from when to when. `marks` says what happened: row -> moment -> text; "killed" is a red cross."""
+    marks = marks or {}
+    left = 20 + 7.2 * max(map(len, rows))
+    end = max(
+        [
+            0.1,
+            *(to for spans in rows.values() for _, to in spans),
+            *(at for row in marks.values() for at in row),
+        ]
+    )
     scale = 560 / end
     parts = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200) if end / step <= 14)
-    for moment in range(0, int(end) + 1, step):
-        x = left + moment * scale
+    step = next(step for step in (0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if end / step <= 14)
+    for number in range(int(end / step) + 1):
+        x = left + number * step * scale
         parts.append(f'<path d="M{x:.1f} 34v{26 * len(rows)}" stroke="{GREY}" stroke-opacity=".35"/>')
-        parts.append(f'<text x="{x:.1f}" y="{52 + 26 * len(rows)}" text-anchor="middle">{moment}</text>')
+        parts.append(
+            f'<text x="{x:.1f}" y="{52 + 26 * len(rows)}" text-anchor="middle">{number * step:g}</text>'
+        )
     for row, (name, spans) in enumerate(rows.items()):
         y = 37 + 26 * row
         parts.append(f'<text x="{left - 8:g}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
@@ -180,7 +196,99 @@ def gantt(title: str, rows: Mapping[str, Sequence[tuple[float, float]]]) -> Pict
             f'height="19" rx="3" fill="{COLOURS[row % len(COLOURS)]}"/>'
             for since, to in spans
         ]
-    return Picture(left + 590, 62 + 26 * len(rows), "".join(parts), title)
+        parts += [
+            _mark(left + at * scale, y + 9.5, text, 6 * (-1) ** number)  # neighbours' texts shall not overlap
+            for number, (at, text) in enumerate(sorted(marks.get(name, {}).items()), 1)
+        ]
+    return Picture(left + (660 if marks else 590), 62 + 26 * len(rows), "".join(parts), title)
+
+
+def _mark(x: float, y: float, text: str, lower: float) -> str:
+    if text == "killed":
+        return _cross(x, y, 8)
+    return (
+        f'<path d="M{x:.1f} {y - 7:g}l6 7l-6 7l-6 -7z" fill="{RED}"/>'
+        f'<text x="{x + 10:.1f}" y="{y + 4 + lower:g}">{escape(text)}</text>'
+    )
+
+
+def _cross(x: float, y: float, size: float) -> str:
+    path = (
+        f"M{x - size:.1f} {y - size:.1f}l{2 * size:g} {2 * size:g}m0 {-2 * size:g}l{-2 * size:g} {2 * size:g}"
+    )
+    return f'<path d="{path}" stroke="{RED}" stroke-width="4" fill="none"/>'
+
+
+# -- divided work --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Node:
+    """A part of a tree: what stands in it, and what it was made of."""
+
+    text: str
+    made_of: tuple[Node, ...] = ()
+
+
+def tree(title: str, root: Node) -> Picture:
+    """What was made of what: the leaves above, and below what they were put together to."""
+    wide, high = 74.0, 58.0
+    parts: list[str] = []
+    leaves = 0
+    tall = _height(root)
+
+    def draw(node: Node, level: int) -> tuple[float, float]:
+        nonlocal leaves
+        y = 52 + high * level
+        if node.made_of:
+            places = [draw(each, _height(each)) for each in node.made_of]
+            x = sum(at for at, _ in places) / len(places)
+            parts.extend(
+                f'<path d="M{at:.1f} {above + 14:g}L{x:.1f} {y - 14:g}" stroke="{GREY}" stroke-width="1.6"/>'
+                for at, above in places
+            )
+        else:
+            x = 20 + wide * (leaves + 0.5)
+            leaves += 1
+        colour = COLOURS[level % len(COLOURS)]
+        width = max(34.0, 12 + 7.4 * len(node.text))
+        parts.append(
+            f'<rect x="{x - width / 2:.1f}" y="{y - 14:g}" width="{width:.1f}" height="28" rx="8" fill="{colour}"/>'
+            f'<text x="{x:.1f}" y="{y + 4:g}" text-anchor="middle" fill="#fff" font-weight="600">'
+            f"{escape(node.text)}</text>"
+        )
+        return x, y
+
+    draw(root, tall)
+    heading = f'<text x="8" y="18" font-weight="600">{escape(title)}</text>'
+    return Picture(40 + wide * leaves, 90 + high * tall, heading + "".join(parts), title)
+
+
+def _height(node: Node) -> int:
+    return 1 + max(map(_height, node.made_of)) if node.made_of else 0
+
+
+def cells(title: str, parts: Sequence[tuple[int, int, str]], crosses: Iterable[int] = ()) -> Picture:
+    """A list in parts: (from, up to, who did it). One colour for each who; a red cross for what failed."""
+    whose = {who: COLOURS[number % len(COLOURS)] for number, who in enumerate(sorted({p[2] for p in parts}))}
+    count, bad = max(high for _, high, _ in parts), set(crosses)
+    size = min(22.0, 600 / count)
+    drawn = [f'<text x="8" y="18" font-weight="600">{escape(title)}</text>']
+    for number, (low, high, who) in enumerate(sorted(parts)):
+        for index in range(low, high):
+            x = 10 + size * index + 5 * number
+            drawn.append(
+                f'<rect x="{x:.1f}" y="34" width="{size - 2:.1f}" height="26" rx="3" fill="{whose[who]}"/>'
+                + (_cross(x + size / 2 - 1, 47, size / 4) if index in bad else "")
+            )
+    x = 10.0
+    for who, colour in whose.items():
+        drawn.append(
+            f'<rect x="{x:g}" y="74" width="13" height="13" rx="3" fill="{colour}"/>'
+            f'<text x="{x + 19:g}" y="85">{escape(who)}</text>'
+        )
+        x += 40 + 7.4 * len(who)
+    return Picture(30 + size * count + 5 * len(parts), 98, "".join(drawn), title)
 
 
 # -- circuits ------------------------------------------------------------------------------------------------

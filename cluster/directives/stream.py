@@ -219,8 +219,7 @@ class IndexedStream(_Stream):
         super().__init__(Plan(values))
 
     def __repr__(self) -> str:
-        total = "?" if self._planned.total is None else self._planned.total
-        return f"<IndexedStream of {total}{_chain_text(self._planned)}>"
+        return f"<{_stream_text(self._planned)}>"
 
     def batch(self, size: int) -> IndexedStream:
         """Put neighbours together: tuples of `size` inputs, the last one may have fewer. Before any map."""
@@ -259,13 +258,18 @@ class _Folded(Directive):
         self._planned = plan
 
     def __repr__(self) -> str:
-        return f"<{_chain_text(self._planned).strip()}>"
+        return f"<{_stream_text(self._planned)}>"
 
     def _plan(self) -> Plan:
         return self._planned
 
     def _result(self, evaluation: Evaluation) -> Any:
         return evaluation.value()
+
+
+def _stream_text(plan: Plan) -> str:
+    total = "?" if plan.total is None else plan.total
+    return f"IndexedStream of {total}{_chain_text(plan)}"
 
 
 def _chain_text(plan: Plan) -> str:

@@ -56,8 +56,8 @@ def test_a_notebook_runs_and_shows_what_is_committed(path: Path) -> None:
             assert was == is_now, f"this cell shows something else now; run: make notebooks\n{shown.source}"
 
 
-def test_there_are_twelve_chapters_each_with_solutions() -> None:
-    assert [int(path.name[:2]) for path in CHAPTERS] == list(range(12))
+def test_there_are_sixteen_chapters_each_with_solutions() -> None:
+    assert [int(path.name[:2]) for path in CHAPTERS] == list(range(16))
     assert [path.name for path in CHAPTERS] == sorted(
         path.name for path in (TUTORIAL / "solutions").glob("*.ipynb")
     )
