@@ -437,11 +437,11 @@ def test_a_desk_that_is_killed_is_replaced_and_the_books_balance(tmp_path: Path)
     bank = ("examples.atm", "bank", "--jobs", store, "--listen")
     with Nodes(store, imports=IMPORTS, settings=FAST) as nodes, Client(store) as client:
         for _ in range(2):
-            nodes.worker(slots=1)
+            nodes.worker("--no-heal", slots=1)
         with running(*bank, "tcp://127.0.0.1:0", cwd=tmp_path) as desk:
             assert desk.wait_for_line("Opened account alice") == "with pin 1111 and 500.00 EUR."
             where = desk.wait_for_line("The bank listens at ").partition(";")[0]
-            atm = Atm("atm-1", dial(where), patience=FOREVER, ask_again=5)
+            atm = Atm("atm-1", dial(where), patience=FOREVER, ask_again=1)
             request = atm._request(Transfer("alice", "1111", "carol", 7_00))
             assert atm._deliver(request) == Ok(request.txn, 493_00)
             desk.kill()
