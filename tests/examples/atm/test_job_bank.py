@@ -220,13 +220,17 @@ def test_transfers_move_money_once_or_not_at_all(network: Network) -> None:  # A
     assert network.ask(Transfer("tia", "1111", "nobody", 5_00), txn="n") == Declined(
         "n", Reason.UNKNOWN_ACCOUNT, None
     )
-    network.client.signal(job_id_of("tom"), Signal("freeze"), timeout=FOREVER)
+    assert network.ask(Transfer("tia", "1111", "TOM", 5_00), txn="case") == Declined(
+        "case", Reason.UNKNOWN_ACCOUNT, None
+    )
+    assert network.ask(Deposit("TIA", 5_00), txn="CASE") == Declined("CASE", Reason.UNKNOWN_ACCOUNT, None)
+    network.client.signal("account tom", Signal("freeze"), timeout=FOREVER)
     assert network.ask(Transfer("tia", "1111", "tom", 5_00), txn="f") == Declined("f", Reason.FROZEN, None)
     assert network.balance("tia") == 70_00
 
     extract = network.ask(Statement("tia", "1111", None))
     assert isinstance(extract, Extract)
-    assert [line.amount for line in extract.lines] == [-30_00, -5_00, 5_00, -5_00, 5_00], "put back twice"
+    assert [line.amount for line in extract.lines] == [-30_00, *[-5_00, 5_00] * 3], "put back three times"
 
 
 def test_transfers_in_both_directions_at_once_end_and_conserve_money(network: Network) -> None:  # ATM-08
