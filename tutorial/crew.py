@@ -1,9 +1,9 @@
 """Who works in chapters 12 to 15: a store in a temporary file, and processes that work for it.
 
     group = open_group("kitchen")
-    ann, bob = group.start_workers("Ann", "Bob")
+    group.start_workers("Ann", "Bob")
     group.client.submit(bake, "sponge").result(timeout=30)
-    ann.kill()
+    group.workers[group.busy()].kill()
     group.close()
 
 It all ends with the notebook, in whatever way that ends: a small process of its own, the keeper, waits for that.
@@ -25,7 +25,7 @@ from tempfile import mkdtemp
 from cluster import Client, Settings
 from cluster.records import Event
 from cluster.stores import Store, open_store
-from cluster.testing import NodeProcess, Nodes, environ_of
+from cluster.testing import NodeProcess, Nodes, environ_of, wait_for
 from easel import Picture, gantt
 
 # So that one who was killed is missed within two seconds. The defaults are meant for networks.
@@ -43,17 +43,21 @@ class Group:
         self.store = f"sqlite:///{self.folder}/work.db"
         self.client = Client(self.store, settings=QUICK)
         self.nodes = Nodes(self.store, imports=[module] if module else [], settings=QUICK)
+        self.workers: dict[str, NodeProcess] = {}
         self._keeper = subprocess.Popen(
             [sys.executable, __file__, self.store, self.folder], stdin=subprocess.PIPE, start_new_session=True
         )
 
-    def start_workers(self, *names: str, options: Iterable[str] = ()) -> list[NodeProcess]:
+    def start_workers(self, *names: str, options: Iterable[str] = ()) -> None:
         """Start workers, each with one slot, and one coordinator if there is none yet. They need a moment."""
-        if not self.nodes.nodes:
+        if not self.workers:
             self._told(self.nodes.coordinator())
-        return [
-            self._told(self.nodes.worker("--name", name, "--no-heal", *options, slots=1)) for name in names
-        ]
+        for name in names:
+            self.workers[name] = self._told(self.nodes.worker("--name", name, "--no-heal", *options, slots=1))
+
+    def busy(self) -> str:
+        """Wait until some worker has something in hand, and return its name."""
+        return wait_for(self.client.store.assignments, 60)[0].node
 
     def start(self, role: str, *options: str) -> NodeProcess:
         """Start `tasklets cluster ROLE`, which stays."""

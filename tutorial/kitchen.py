@@ -11,8 +11,8 @@ from tasklets import message
 
 @operation(retry=Retry(max=1, base=0.05))
 def bake(layer: str) -> str:
-    """Bake one layer of a cake. It takes its time."""
-    time.sleep(0.1)
+    """Bake one layer of a cake. It takes its time; dough has to rise first."""
+    time.sleep(1.5 if layer == "dough" else 0.1)
     if layer == "stone":
         raise ValueError("nobody can eat stone")
     return f"{layer} layer"
