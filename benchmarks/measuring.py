@@ -134,9 +134,10 @@ def say_missing(reason: object) -> NoReturn:
 def family(pid: int) -> Iterator[int]:
     """A process and all its descendants."""
     yield pid
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
-        for child in children.read().split():
-            yield from family(int(child))
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):  # each thread has its own
+        with contextlib.suppress(OSError):
+            for child in children.read_text(encoding="ascii").split():
+                yield from family(int(child))
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
