@@ -263,6 +263,13 @@ class Client(JobClient):
 
         Raises QueueFull, InvalidArguments, UnknownGroup, StoreFull, SubmitError, LeaseLost.
         """
+        self.submit_noting(tasks, timeout=timeout, guard=guard)
+        return [TaskHandle(self, task.task_id) for task in tasks]
+
+    def submit_noting(
+        self, tasks: Sequence[NewTask], *, timeout: float | None = None, guard: Guard | None = None
+    ) -> list[str]:
+        """Store all tasks, or none, and return what became of each: see `Store.submit`. Blocks and raises as above."""
         self._check_group()
         for task in tasks:
             if len(task.args) > self.settings.max_payload:
@@ -274,12 +281,11 @@ class Client(JobClient):
         pause = SUBMIT_PAUSE
         while True:
             try:
-                submitted(
+                return submitted(
                     f"a batch of {len(tasks)} tasks",
                     self.settings.submit_attempts,
                     lambda: self.store.submit(tasks, guard=guard),
                 )
-                return [TaskHandle(self, task.task_id) for task in tasks]
             except QueueFull as error:
                 limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
                 hopeless = sum(task.queue == error.queue for task in tasks) > limit

@@ -251,7 +251,7 @@ class _Run:
         """Serve the pipes until the process has ended; return why it was ended, if it was."""
         cut = ""
         killing = 0.0
-        while not _has_ended(self._process.pid):
+        while not _has_ended(self._process):
             wait = LOOK if self._end is not None else LOOK / 10
             now = monotonic()
             if not cut and cancelled():
@@ -342,9 +342,11 @@ def _open_end(pid: int) -> int | None:
         return None
 
 
-def _has_ended(pid: int) -> bool:
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
     """Whether it has; its number stays taken until it is waited for, so it can be used to kill its group."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 class _Bounded:

@@ -91,7 +91,9 @@ def _group_status(client: Any, as_json: bool) -> None:
         f"group {client.store.group!r}: {len(workers)} workers, {sum(m.slots for m in workers)} slots, "
         f"{'led by ' + leader if leader else 'nobody leads'}"
     )
-    states = ("ready", "scheduled", "blocked", "held", "idle", "assigned", "done", "dead", "cancelled")
+    everywhere = {state for counts in stats.tasks.values() for state, count in counts.items() if count}
+    rare = [state for state in ("scheduled", "blocked", "held", "idle", "cancelled") if state in everywhere]
+    states = ("ready", "assigned", "done", "dead", *rare)  # as many as fit into a terminal beside each other
     table = make_table("queue", *states, "waits since")
     for queue, counts in sorted(stats.tasks.items()):
         age = stats.oldest_ready.get(queue)

@@ -103,9 +103,9 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
         }  # fmt: skip
         common["queue"] = options.queue or plan.queue
         new = new_job("cluster.Fold", params, id=job_id, closed=closed, **common)
-    known = client.store.start(new, tasks)
-    if known[1] != "new":
-        return attach(client, known[0])
+    started = client.start_job(new, tasks, timeout=options.timeout)
+    if started.started != "new":
+        return attach(client, started.job_id)
     handle = Handle(client, job_id)
     handle.options, handle.on_error = options, program.on_error
     handle.many, handle.shape = program.many, "fold" if plan.fold else shape

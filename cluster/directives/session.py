@@ -59,8 +59,7 @@ class Sender:
         """Store tasks that were made elsewhere, all or none."""
         if self.closed:
             raise ChannelClosed(f"session {self._job_id} is closed for sending; open another one")
-        self._client._check_group()
-        if "ended" in self._client.store.submit(tasks):
+        if "ended" in self._client.submit_noting(tasks):
             raise ChannelClosed(f"job {self._job_id} has ended, and takes no more tasks")
         self.sent += sum(task.weight for task in tasks if task.index is not None)
 

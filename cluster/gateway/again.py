@@ -11,7 +11,7 @@ import falcon
 from cluster import codecs, shell
 from cluster.directives import chunks
 from cluster.gateway import messages, submitting
-from cluster.gateway.jobs import accepted, find, start
+from cluster.gateway.jobs import accepted, find
 from cluster.gateway.messages import NewJobBody
 from cluster.gateway.problems import Problem
 from cluster.gateway.service import Service, idempotency_key
@@ -58,7 +58,7 @@ class Retry:
         body = NewJobBody(queue=old.queue)
         wanted = Wanted(body, job, op, program)
         shards = submitting.shards_of(service.store, wanted)
-        there, new = start(
+        there, new = submitting.start(
             service.store, job, list(submitting.make_shards(wanted, lines, len(lines), shards))
         )
         req.context.about = f"{there.job_id}, of {job_id}"

@@ -23,10 +23,9 @@ from gevent.event import Event as Flag
 
 from cluster.errors import StoreError
 from cluster.gateway import group, messages, views
-from cluster.gateway.jobs import _next
 from cluster.gateway.messages import EventList, EventView
 from cluster.gateway.problems import Problem
-from cluster.gateway.service import Service, integer
+from cluster.gateway.service import Service, integer, next_page
 from cluster.records import Event, JobState
 from cluster.stores import Store
 
@@ -165,7 +164,7 @@ class Events:
         if not (req.accept or "").startswith("text/event-stream"):
             limit = integer(req, "limit", 100, 1, 1000)
             found = _read(self._service.store, _place(req.get_param("after") or ""), limit)
-            more = _next(req, "after", found[-1].seq) if len(found) == limit else None
+            more = next_page(req, "after", found[-1].seq) if len(found) == limit else None
             messages.answer(resp, EventList(events=[_view(event) for event in found], next=more))
             return
         if self._feed.watchers >= self._service.options.max_watchers:

@@ -7,7 +7,6 @@ from typing import Any, Final, cast
 
 import falcon
 
-from cluster._failpoints import fail_point
 from cluster.errors import JobNotFound
 from cluster.gateway import messages, submitting, views
 from cluster.gateway.messages import (
@@ -27,6 +26,7 @@ from cluster.gateway.service import (
     integer,
     media_type,
     need_json,
+    next_page,
     number,
     one_of,
     read_body,
@@ -34,7 +34,7 @@ from cluster.gateway.service import (
 from cluster.gateway.submitting import Wanted
 from cluster.gateway.uploads import Uploads
 from cluster.jobs import new_job
-from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, make_id
+from cluster.records import JOB_ENDED, Job, JobState, make_id
 from cluster.signals import BY_NAME, Reply, Signal
 from cluster.stores import Store
 
@@ -64,7 +64,7 @@ class Jobs:
             limit=limit,
             after=req.get_param("after") or "",
         )
-        more = _next(req, "after", jobs[-1].job_id) if len(jobs) == limit else None
+        more = next_page(req, "after", jobs[-1].job_id) if len(jobs) == limit else None
         messages.answer(resp, JobList(jobs=[views.job_view(job) for job in jobs], next=more))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -102,25 +102,7 @@ class Jobs:
                 wanted.check_input(line, index)
             shards = submitting.shards_of(service.store, wanted)
             tasks = list(submitting.make_shards(wanted, inputs, len(inputs), shards))
-        return start(service.store, wanted.job, tasks)
-
-
-def start(store: Store, job: NewJob, tasks: list[NewTask]) -> tuple[Job, bool]:
-    """Store a job and its tasks; returns it, and whether it is new. Raises Problem for another job of that id."""
-    fail_point("gateway-before-start")
-    job_id, how = store.start(job, tasks)
-    fail_point("gateway-started")
-    there = store.job(job_id)
-    if there is None:
-        raise JobNotFound(f"job {job_id} was deleted while it was submitted")
-    if how == "known":
-        submitting.check_same(there, job)
-    elif how == "merged":
-        raise Problem(
-            409, "name_taken",
-            f"job {job_id} is called {there.name!r} and has not ended; wait for it, or give another name",
-        )  # fmt: skip
-    return there, how == "new"
+        return submitting.start(service.store, wanted.job, tasks)
 
 
 def start_class(store: Store, wanted: Wanted) -> tuple[Job, bool]:
@@ -260,7 +242,7 @@ class Results:
             if size > PAGE_BYTES:
                 end = reached
                 break
-        more = _next(req, "from", str(end)) if end < job.total else None
+        more = next_page(req, "from", str(end)) if end < job.total else None
         complete = job.state in JOB_ENDED
         messages.answer(resp, ResultList(results=found, total=job.total, complete=complete, next=more))
 
@@ -320,9 +302,3 @@ def etags(req: falcon.Request) -> set[str]:
     """What the client has seen."""
     header = req.get_header("If-None-Match") or ""
     return {tag.strip().removeprefix("W/") for tag in header.split(",") if tag.strip()}
-
-
-def _next(req: falcon.Request, name: str, value: str) -> str:
-    """The path of the next page."""
-    params = {**{key: req.get_param(key) or "" for key in req.params}, name: value}
-    return req.path + falcon.to_query_str(params)

@@ -17,7 +17,13 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from cluster.gateway.problems import Problem
 
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{8,64}$", description="Chosen by the client; taken once.")]
+Id = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_-]{8,64}$",
+        description="Chosen by the client: 8 to 64 letters, digits, _ or -; taken once.",
+    ),
+]
 Priority = Annotated[int, Meta(ge=-1000, le=1000)]
 Seconds = Annotated[float, Meta(ge=0, le=3.2e9)]
 

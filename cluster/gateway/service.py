@@ -203,3 +203,9 @@ def idempotency_key(req: falcon.Request) -> str | None:
             400, "invalid", f"an Idempotency-Key has 8 to 200 characters, such as a UUID, and not {len(key)}"
         )
     return key
+
+
+def next_page(req: falcon.Request, name: str, value: str) -> str:
+    """The path of the next page."""
+    params = {**{key: req.get_param(key) or "" for key in req.params}, name: value}
+    return req.path + falcon.to_query_str(params)

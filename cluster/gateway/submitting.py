@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import IO, Any, Final
 
 import gevent
+import msgspec
 
 from cluster import _shards, shell
+from cluster._failpoints import fail_point
 from cluster.directives import chunks
-from cluster.errors import InvalidArguments
+from cluster.errors import InvalidArguments, JobNotFound
 from cluster.gateway import messages
 from cluster.gateway.messages import NewJobBody
 from cluster.gateway.options import Options
@@ -137,8 +139,6 @@ def _fingerprint(body: NewJobBody) -> str:
 
 def replaced_inputs(body: NewJobBody) -> NewJobBody:
     """A body without its inputs."""
-    import msgspec
-
     return msgspec.structs.replace(body, inputs=None)
 
 
@@ -315,3 +315,21 @@ def check_same(job: Job, new: NewJob) -> None:
             409, "other_job",
             f"there is a job {job.job_id} already, and it is another one; a key, or an id, is for one submission",
         )  # fmt: skip
+
+
+def start(store: Store, job: NewJob, tasks: list[NewTask]) -> tuple[Job, bool]:
+    """Store a job and its tasks; returns it, and whether it is new. Raises Problem for another job of that id."""
+    fail_point("gateway-before-start")
+    job_id, how = store.start(job, tasks)
+    fail_point("gateway-started")
+    there = store.job(job_id)
+    if there is None:
+        raise JobNotFound(f"job {job_id} was deleted while it was submitted")
+    if how == "known":
+        check_same(there, job)
+    elif how == "merged":
+        raise Problem(
+            409, "name_taken",
+            f"job {job_id} is called {there.name!r} and has not ended; wait for it, or give another name",
+        )  # fmt: skip
+    return there, how == "new"

@@ -9,7 +9,7 @@ import falcon
 from cluster import _decide
 from cluster.errors import InvalidArguments, TaskNotFound
 from cluster.gateway import messages, submitting, views
-from cluster.gateway.jobs import MOST_LISTED, _next
+from cluster.gateway.jobs import MOST_LISTED
 from cluster.gateway.messages import Accepted, Count, NewTaskBody, ReplayBody, TaskList
 from cluster.gateway.problems import Problem
 from cluster.gateway.service import (
@@ -17,6 +17,7 @@ from cluster.gateway.service import (
     idempotency_key,
     integer,
     need_json,
+    next_page,
     number,
     one_of,
     read_body,
@@ -44,7 +45,7 @@ class Tasks:
             limit=limit,
             after=req.get_param("after") or "",
         )
-        more = _next(req, "after", found[-1].task_id) if len(found) == limit else None
+        more = next_page(req, "after", found[-1].task_id) if len(found) == limit else None
         messages.answer(resp, TaskList(tasks=[views.task_view(task) for task in found], next=more))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
@@ -145,7 +146,7 @@ class DeadLetters:
         limit = integer(req, "limit", 100, 1, MOST_LISTED)
         store = self._service.store
         found = store.tasks(state="dead", limit=limit, after=req.get_param("after") or "")
-        more = _next(req, "after", found[-1].task_id) if len(found) == limit else None
+        more = next_page(req, "after", found[-1].task_id) if len(found) == limit else None
         messages.answer(resp, TaskList(tasks=[views.task_view(task) for task in found], next=more))
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:

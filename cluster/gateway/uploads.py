@@ -62,8 +62,6 @@ class Uploads:
             upload.close()
 
     def _store(self, wanted: Wanted, upload: Upload) -> tuple[Job, bool]:
-        from cluster.gateway.jobs import start
-
         store = self._service.store
         self._service.check_group()
         before = store.job(wanted.job.job_id)
@@ -75,10 +73,10 @@ class Uploads:
         first = next(batches)
         second = next(batches, None)
         if second is None:
-            return start(store, job, first)
+            return submitting.start(store, job, first)
         # A job without a class that is not closed does not finish, so nothing ends too early.
         self._note(store, job.job_id)
-        there, new = start(store, replace(job, closed=False), first)
+        there, new = submitting.start(store, replace(job, closed=False), first)
         if there.closed or there.state in JOB_ENDED:  # it was complete before
             self._forget(store, job.job_id)
             return there, new

@@ -132,7 +132,9 @@ class Tasks(Members):
         counted = 0 if absorber or not new.job_id else self.enlist(new)
         if counted is None:
             return "ended"
-        self.write(new, due, counted, absorber[0] if absorber else "")
+        # Most tasks go straight into the line. A row that is moved on costs half as much again.
+        at_once = not absorber and new.ordering_key is None and due <= self.now and not counted
+        self.write(new, due, counted, absorber[0] if absorber else "", at_once=at_once)
         if absorber:
             self.db.execute(
                 "INSERT INTO absorbed VALUES (?, ?, ?, ?)",
@@ -141,21 +143,31 @@ class Tasks(Members):
             self.count("merged")
             return "merged"
         self.count("submitted")
-        self.settle(new.task_id, new.queue, new.ordering_key, due=due, priority=new.priority)
+        if not at_once:
+            self.settle(new.task_id, new.queue, new.ordering_key, due=due, priority=new.priority)
         return "new"
 
-    def write(self, new: NewTask, due: float, counted: int, absorber: str = "") -> None:
-        """Write the row. `settle` moves it on from "blocked", and the triggers count that."""
+    def write(
+        self, new: NewTask, due: float, counted: int, absorber: str = "", *, at_once: bool = False
+    ) -> None:
+        """Write the row: of a task that is ready, or `settle` moves it on from "blocked"; triggers count that."""
+        rank = None
+        if at_once:
+            rank = self.new_rank(new.priority)
+            self.topics.add("ready")
         self.db.execute(
             "INSERT INTO task (grp, id, queue, op, lane, state, priority, seq, created, due, deadline, ended, "
             "max_losses, partition_key, ordering_key, coalesce_key, merged_into, job, counted, idx, weight, meta, "
-            "args) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "args, rank, ready_since) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self.grp, new.task_id, new.queue, new.op, lane_of(new.queue, new.op, new.partition_key),
-                "merged" if absorber else "blocked", new.priority, self.draw("#seq"), self.now, due,
-                None if new.deadline is None else self.now + new.deadline, self.now if absorber else None,
+                "merged" if absorber else "ready" if at_once else "blocked", new.priority, self.draw("#seq"),
+                self.now, due, None if new.deadline is None else self.now + new.deadline,
+                self.now if absorber else None,
                 new.max_losses, new.partition_key, new.ordering_key, new.coalesce_key,
                 absorber, new.job_id, counted, new.index, new.weight, new.meta, b"" if absorber else new.args,
+                rank, self.now if at_once else None,
             ),
         )  # fmt: skip
 
@@ -188,8 +200,11 @@ class Tasks(Members):
             self.make_ready(task_id, priority)
 
     def make_ready(self, task_id: str, priority: int) -> None:
-        rank = self.draw("#rank") - max(-MAX_PRIORITY, min(MAX_PRIORITY, priority)) * PRIORITY_STEP
-        self.back_in_line(task_id, rank)
+        self.back_in_line(task_id, self.new_rank(priority))
+
+    def new_rank(self, priority: int) -> int:
+        """A place in the line, behind all of its priority."""
+        return self.draw("#rank") - max(-MAX_PRIORITY, min(MAX_PRIORITY, priority)) * PRIORITY_STEP
 
     def back_in_line(self, task_id: str, rank: int | None = None) -> None:
         """Ready, at a new place, or at the old one when it was given to somebody and never done."""
@@ -263,12 +278,11 @@ class Tasks(Members):
 
     def give(self, task_id: str, node: str, incarnation: str, lease: float, by: str) -> Claim:
         fence = self.draw("#fence")
-        self.db.execute(
-            "UPDATE task SET state = 'assigned', worker = ? WHERE grp = ? AND id = ?",
+        row = self.db.execute(
+            f"UPDATE task SET state = 'assigned', worker = ? WHERE grp = ? AND id = ? RETURNING {TASK}",  # noqa: S608
             (node, self.grp, task_id),
-        )
-        task = self.task(task_id)
-        assert task is not None
+        ).fetchone()
+        task = self.task_in(row)
         self.db.execute(
             "INSERT OR REPLACE INTO assignment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -284,12 +298,12 @@ class Tasks(Members):
 
     def running(self, task_id: str, node: str, fence: int) -> Task | None:
         """The task, if this execution of it counts."""
-        held = self.db.execute(
-            "SELECT 1 FROM assignment WHERE grp = ? AND task_id = ? AND node = ? AND fence = ?",
+        row = self.db.execute(
+            f"SELECT {TASK} FROM task AS t WHERE grp = ? AND id = ? AND state = 'assigned' AND EXISTS ("  # noqa: S608
+            "SELECT 1 FROM assignment WHERE grp = t.grp AND task_id = t.id AND node = ? AND fence = ?)",
             (self.grp, task_id, node, fence),
         ).fetchone()
-        task = self.task(task_id) if held else None
-        return task if task is not None and task.state == TaskState.ASSIGNED else None
+        return self.task_in(row) if row else None
 
     def keep(self, task: Task, step: str | None, data: bytes | None) -> None:
         if step is not None or data is not None:
@@ -310,9 +324,8 @@ class Tasks(Members):
         self.keep(task, end.step, end.data)
         match end.ending:
             case Ending.DONE:
-                self.db.execute("UPDATE task SET result = ? WHERE grp = ? AND id = ?", (end.payload, *key))
                 failure = self.keep_results(task, end.results)
-                self.end(end.task_id, TaskState.DONE, node)
+                self.end(end.task_id, TaskState.DONE, node, result=end.payload, before=task.state)
                 self.count("completed")
                 self.note("done", end.task_id, node, str(end.fence))
                 if failure is not None:
@@ -351,13 +364,27 @@ class Tasks(Members):
         self.settle_jobs()
         return True
 
-    def end(self, task_id: str, state: TaskState, by: str = "", error: bytes | None = None) -> None:
-        """Move a task to a terminal state, its ordering key on to the next task, and tell its job."""
-        before = self.state(task_id)
+    def end(
+        self,
+        task_id: str,
+        state: TaskState,
+        by: str = "",
+        error: bytes | None = None,
+        *,
+        result: bytes | None = None,
+        before: str | None = None,
+    ) -> None:
+        """Move a task to a terminal state, its ordering key on to the next task, and tell its job.
+
+        `before` is its state, where that is known.
+        """
+        if before is None:
+            before = self.state(task_id)
         self.db.execute("DELETE FROM assignment WHERE grp = ? AND task_id = ?", (self.grp, task_id))
         queue, key, job = self.db.execute(
-            "UPDATE task SET state = ?, ended = ? WHERE grp = ? AND id = ? RETURNING queue, ordering_key, job",
-            (state, self.now, self.grp, task_id),
+            "UPDATE task SET state = ?, ended = ?, result = coalesce(?, result) WHERE grp = ? AND id = ? "
+            "RETURNING queue, ordering_key, job",
+            (state, self.now, result, self.grp, task_id),
         ).fetchone()
         if key is not None and before != TaskState.BLOCKED:  # it was the head of its key
             following = self.db.execute(
@@ -447,15 +474,17 @@ class Tasks(Members):
             f"SELECT {TASK} FROM task WHERE grp = ? AND id = ?",  # noqa: S608  names of ours
             (self.grp, task_id),
         ).fetchone()
-        if row is None:
-            return None
+        return self.task_in(row) if row else None
+
+    def task_in(self, row: tuple[Any, ...]) -> Task:
+        """The task of a row, with the arguments of those that it has absorbed."""
         more: tuple[bytes, ...] = ()
         if row[15] is not None:  # it has a coalesce key, so it may have absorbed others
             more = tuple(
                 args
                 for (args,) in self.db.execute(
                     "SELECT args FROM absorbed WHERE grp = ? AND task_id = ? ORDER BY seq",
-                    (self.grp, task_id),
+                    (self.grp, row[0]),
                 )
             )
         return task_of(row, more)

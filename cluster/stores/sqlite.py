@@ -226,7 +226,10 @@ class SqliteStore(SqliteJobs, SqliteMembers):
             for end in ends:
                 t.finish(node, end)
             t.carry_on_all(max(count, _CARRIED_ON))
-            t.promote(100)
+            due = t.next_due()
+            if due == 0.0:
+                t.promote(100)
+                due = t.next_due()
             claims: list[Claim] = []
             passed = 0  # over, for their jobs do not let them run
             for queue in queues:
@@ -239,7 +242,7 @@ class SqliteStore(SqliteJobs, SqliteMembers):
                         else:
                             passed += 1
                             more = True
-            return claims, 0.0 if passed >= _PASSED_OVER or t.resuming() else t.next_due()
+            return claims, 0.0 if passed >= _PASSED_OVER or t.resuming() else due
 
         claims, due = self._call(claim)
         if ends:

@@ -102,7 +102,15 @@ def _bank() -> Client:
 
 
 def job_id_of(account: str) -> str:
-    """Return the id, and the name, of an account's job."""
+    """Return the id of an account's job.
+
+    Not its name, which is told apart from others without regard to case: a signal for ALICE is not for alice.
+    """
+    return f"account:{account}"
+
+
+def job_name_of(account: str) -> str:
+    """Return the name of an account's job, for people: tasklets cluster job "account alice"."""
     return f"account {account}"
 
 

@@ -24,7 +24,7 @@ import gevent
 from cluster import Client, JobHandle, Reply as Outcome, StoreUnavailable
 from cluster.jobs import split_data
 from cluster.records import Job
-from examples.atm.account_job import OFFICE, Account, Answer, Instruction, Office, job_id_of
+from examples.atm.account_job import OFFICE, Account, Answer, Instruction, Office, job_id_of, job_name_of
 from examples.atm.checking import BadRequest, check, fingerprint_of, is_text
 from examples.atm.desk import Desk
 from examples.atm.messages import (
@@ -82,10 +82,8 @@ class JobBank(Desk):
         txn, order = request.txn, request.order
         try:
             check(txn, request.atm, request.at, order)
-            if txn.startswith("."):
-                raise BadRequest(
-                    "a txn begins with no dot"
-                )  # those are the accounts' own, see account_job.py
+            if txn.startswith("."):  # as the ids that accounts use among themselves do
+                raise BadRequest("a txn begins with no dot")
             return audit(self._client, txn) if isinstance(order, Audit) else self._carry_out(request)
         except BadRequest as error:
             return Error(txn if isinstance(txn, str) else "", str(error))
@@ -164,7 +162,7 @@ def _data_of(job: Job) -> dict[str, Any]:
 
 def _start_account(client: Client, name: str, key: str, amount: int = 0, overdraft: int = 0) -> str:
     params = {"key": key, "balance": amount, "overdraft": overdraft}
-    account: JobHandle = client.start(Account, params, id=job_id_of(name), name=job_id_of(name))
+    account: JobHandle = client.start(Account, params, id=job_id_of(name), name=job_name_of(name))
     return account.started
 
 

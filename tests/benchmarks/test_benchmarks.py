@@ -2,32 +2,19 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.benchmarks.running import PATIENCE, ROOT, run
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(PATIENCE + 10)]
 
 
 def run_benchmark(script: str, file: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
-    command = [
-        sys.executable,
-        str(ROOT / "benchmarks" / script),
-        "--rounds",
-        "1",
-        "--json",
-        str(file),
-        *arguments,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(file.read_text())
+    table = run(script, "--rounds", "1", "--json", str(file), *arguments)
+    return table, json.loads(file.read_text())
 
 
 def test_tasklets_are_measured_beside_greenlet(tmp_path: Path) -> None:
@@ -71,12 +58,9 @@ def test_net_is_measured_beside_bare_sockets(tmp_path: Path) -> None:
 
 def test_what_is_not_installed_is_named(tmp_path: Path) -> None:
     (tmp_path / "execnet.py").write_text("raise ImportError('not here')")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, str(ROOT / "benchmarks" / "bench_net.py"), "--quick", "--only", "execnet"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=50, check=False)
+    table = run("bench_net.py", "--quick", "--only", "execnet", path=str(tmp_path))
 
-    assert done.returncode == 0, done.stderr
-    assert "not measured: execnet: not here" in done.stdout
+    assert "not measured: execnet: not here" in table
 
 
 @pytest.mark.parametrize("script", ["bench_tasklets.py", "bench_net.py"])

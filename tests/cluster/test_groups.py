@@ -57,7 +57,9 @@ def test_a_killed_worker_is_gone_and_its_tasks_run_elsewhere(
     assert [h.result(15) for h in handles] == ["t0", "t1"]
     restarted = [float(line[0]) for line in lines(journal, "start")[2:]]
     assert len(restarted) == 2
-    assert max(restarted) - killed < FAST.member_ttl + 2 * FAST.scan + 2.5  # the new nodes start meanwhile
+    assert max(restarted) - killed < FAST.member_ttl + 2 * FAST.scan + here(
+        2.5
+    )  # the new nodes start meanwhile
     assert [h.record().losses for h in handles] == [1, 1]
     check_journal(all_events(client.store), task_ids=[h.task_id for h in handles])
 
@@ -82,6 +84,7 @@ def test_a_frozen_worker_is_fenced_and_joins_again(
     assert client.submit(ops.add, 1, 2).result(5) == 3
 
 
+@pytest.mark.timeout(300)
 def test_a_worker_that_flaps_loses_no_task(
     url: str, client: Client, journal: Path, full_size: bool
 ) -> None:
@@ -358,10 +361,10 @@ def test_tasks_of_a_key_run_in_order_one_at_a_time(
         assert all(end <= begin for (_, end), (begin, _) in pairwise(own)), "two of a key at once"
     if not dies:  # keys overlap: side by side they take less than one after the other
         took = max(end for *_, end in spans) - min(begin for *_, begin, _ in spans)
-        assert took < 0.7 * sum(end - begin for *_, begin, end in spans)
+        assert took < here(0.7) * sum(end - begin for *_, begin, end in spans)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_keys_keep_their_worker_and_move_when_it_dies(
     client: Client, nodes: Nodes, full_size: bool
 ) -> None:
@@ -429,7 +432,7 @@ def test_a_retried_priority_and_a_date(client: Client, nodes: Nodes, journal: Pa
     started = [line[3] for line in lines(journal, "start")]
     assert started[0] == "high"
     assert started[-1] == "dated"
-    assert 1.5 <= float(lines(journal, "start")[-1][0]) - asked <= 2.0
+    assert 1.5 <= float(lines(journal, "start")[-1][0]) - asked <= 1.5 + here(0.5)
 
 
 # ------------------------------------------------------------------------------------------------ healing
@@ -568,6 +571,7 @@ def test_a_start_that_never_joins_is_given_up_and_tried_again_later(
     assert len(counting.started) == 2
 
 
+@pytest.mark.timeout(300)
 def test_five_workers_replace_a_coordinator_by_one(
     healing: Client, nodes: Nodes, full_size: bool
 ) -> None:  # G-25, G-26

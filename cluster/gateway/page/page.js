@@ -333,7 +333,7 @@ function showQueues(found) {
   );
   set(document.querySelector("#tab-queues b"), found.queues.length || "");
   const count = (name) => found.queues.reduce((sum, queue) => sum + (queue.tasks[name] || 0), 0);
-  totals({ waiting: count("ready") + count("scheduled") + count("blocked"), done: count("done") });
+  totals({ waiting: count("ready") + count("scheduled") + count("blocked") + count("held"), done: count("done") });
   const dead = count("dead");
   set(document.querySelector("#tab-tasks b"), dead || "");
   if (dead !== deadCount) {
@@ -500,37 +500,50 @@ function outcome(one) {
   return found;
 }
 
-// A lane for each worker; a bar for each task that ran, from when it was given to it to its end.
+// Lanes for each worker, as many as it has run tasks at a time; a bar for each task, from when it was given to its end.
 function timeline(job, tasks) {
   const from = job.created;
   const to = Math.max(job.ended || Date.now() / 1000 + offset, from + 0.1);
-  const ran = tasks.filter((task) => task.worker || began.has(task.id));
-  const lanes = [...new Set(ran.map((task) => task.worker || "..."))].sort();
-  const width = 600;
-  const height = 24 * lanes.length + 18;
-  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  svg.append(drawn("title", {}, `${ran.length} tasks on ${lanes.length} workers in ${(to - from).toFixed(1)} s`));
-  const x = (at) => Math.min(width, Math.max(0, (width * (at - from)) / (to - from)));
-  lanes.forEach((lane, number) => {
-    svg.append(drawn("rect", { class: "lane", x: 0, y: 24 * number + 14, width, height: 8 }));
-    svg.append(drawn("text", { x: 0, y: 24 * number + 10 }, lane));
-  });
-  for (const task of ran) {
-    const start = x(began.get(task.id) || task.created);
-    const end = x(task.ended || to);
-    const bar = drawn("rect", {
-      class: task.state,
-      x: start,
-      y: 24 * lanes.indexOf(task.worker || "...") + 14,
-      width: Math.max(1.5, end - start - 0.5),
-      height: 8,
-    });
-    const inputs = task.index === null ? "" : `, inputs ${task.index} to ${task.index + task.weight - 1}`;
-    bar.append(drawn("title", {}, `${task.operation}${inputs}: ${task.state}`));
-    svg.append(bar);
+  const bars = tasks
+    .filter((task) => task.worker || began.has(task.id))
+    .map((task) => ({ task, worker: task.worker || "...", start: began.get(task.id) || task.created, end: task.ended || to }))
+    .sort((one, other) => one.start - other.start);
+  const workers = new Map();  // name -> when each of its lanes is free
+  for (const bar of bars) {
+    const lanes = workers.get(bar.worker) || [];
+    workers.set(bar.worker, lanes);
+    const free = lanes.findIndex((end) => end <= bar.start + 0.02);
+    bar.lane = free < 0 ? lanes.length : free;
+    lanes[bar.lane] = bar.end;
   }
-  svg.append(drawn("text", { x: 0, y: height - 3 }, ran.length ? "0 s" : "no task has run yet"));
-  svg.append(drawn("text", { x: width, y: height - 3, "text-anchor": "end" }, `${(to - from).toFixed(1)} s`));
+  const width = 600;
+  const svg = drawn("svg", { role: "img" });
+  svg.append(drawn("title", {}, `${bars.length} tasks on ${workers.size} workers in ${(to - from).toFixed(1)} s`));
+  const x = (at) => Math.min(width, Math.max(0, (width * (at - from)) / (to - from)));
+  let y = 0;
+  for (const name of [...workers.keys()].sort()) {
+    svg.append(drawn("text", { x: 0, y: y + 10 }, name));
+    y += 14;
+    workers.get(name).forEach((_, lane) => svg.append(drawn("rect", { class: "lane", x: 0, y: y + 10 * lane, width, height: 8 })));
+    for (const { task, worker, lane, start, end } of bars) {
+      if (worker !== name) continue;
+      const left = x(start);
+      const bar = drawn("rect", {
+        class: task.state,
+        x: left,
+        y: y + 10 * lane,
+        width: Math.max(1.5, x(end) - left - 1),
+        height: 8,
+      });
+      const inputs = task.index === null ? "" : `, inputs ${task.index} to ${task.index + task.weight - 1}`;
+      bar.append(drawn("title", {}, `${task.operation}${inputs}: ${task.state}`));
+      svg.append(bar);
+    }
+    y += 10 * workers.get(name).length + 4;
+  }
+  svg.append(drawn("text", { x: 0, y: y + 12 }, bars.length ? "0 s" : "no task has run yet"));
+  svg.append(drawn("text", { x: width, y: y + 12, "text-anchor": "end" }, `${(to - from).toFixed(1)} s`));
+  svg.setAttribute("viewBox", `0 0 ${width} ${y + 16}`);
   return svg;
 }
 

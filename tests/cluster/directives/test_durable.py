@@ -226,7 +226,7 @@ def test_what_a_generator_raises_reaches_the_consumer(client: Client) -> None:
 # ------------------------------------------------------------------------------------------------ failures
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 250])
+@pytest.mark.parametrize("chunk", [1, 250])
 def test_a_fatal_error_ends_this_job_and_no_other(client: Client, journal: Path, chunk: int | None) -> None:
     """P-22, P-27, P3.7."""
     other = gevent.spawn(stream_of(200).map(ops.double, chunk=1).run(client).values_sorted)
@@ -255,7 +255,7 @@ def settled(journal: Path, word: str) -> int:
     return seen[-1]
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
+@pytest.mark.parametrize("chunk", [1, 7])
 def test_failures_may_be_skipped(client: Client, chunk: int | None) -> None:
     """P-23, P3.2."""
     stream = stream_of(30).map(ops.picky, chunk=chunk)
@@ -587,3 +587,17 @@ def test_an_attached_feeder_keeps_the_bound(client: Client) -> None:
         gevent.sleep(0.1)
         assert taken <= 60 + 20
     again.terminate()
+
+
+def test_a_full_queue_makes_the_feeder_wait(client: Client) -> None:
+    client.store.configure_queue("default", max_waiting=5)
+    try:
+        stream = IndexedStream(iter(range(60))).map(ops.double, chunk=1)
+        assert stream.run(client, max_in_flight=30, timeout=60).values_sorted() == [2 * x for x in range(60)]
+        with client.session() as (sender, receiver):
+            for x in range(20):
+                sender.send(ops.double, x)
+            sender.close()
+            assert len(list(receiver)) == 20
+    finally:
+        client.store.configure_queue("default", max_waiting=0)

@@ -236,7 +236,7 @@ def test_metrics_are_what_the_journal_says(shared: Shared, full_size: bool) -> N
     assert value("tasklets_happened_total", what="completed") >= count
     assert value("tasklets_happened_total", what="submitted") == stats.counters["submitted"]
     assert value("tasklets_tasks", queue="default", state="done") == stats.count("done", "default")
-    assert value("tasklets_tasks", queue="default", state="dead") == 2
+    assert value("tasklets_tasks", queue="default", state="dead") == stats.count("dead", "default") >= 2
     assert value("tasklets_members", role="worker", state="up") == 1
     assert value("tasklets_slots", what="all") == 2
     assert value("tasklets_store_up") == 1

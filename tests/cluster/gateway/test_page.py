@@ -128,7 +128,7 @@ def test_a_job_is_paused_resumed_and_cancelled(page: Gateway, browser: Chrome, t
     button("cancel").click()
     until(browser, lambda: page.job(job_id)["state"] == "cancelled")
     until(browser, lambda: not button("cancel").is_enabled())
-    assert "cancelled" in row_of(browser, job_id).text
+    until(browser, lambda: "cancelled" in row_of(browser, job_id).text)
 
     forget = browser.find_element("id", "forget")
     forget.click()

@@ -269,6 +269,15 @@ def test_a_killed_executor_leaves_no_script_running(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10
 
 
+def test_it_needs_no_newer_calls_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no pidfd, and on macOS before Python 3.13 no waitid."""
+    monkeypatch.delattr(os, "pidfd_open")
+    monkeypatch.delattr(os, "waitid")
+
+    assert ran('echo "$1"', "in").stdout == "in\n"
+    assert ran("sleep 1000", time_limit=0.1).exit == -signal.SIGTERM
+
+
 def test_nothing_is_left_open() -> None:
     ran("true")
     before = len(os.listdir("/proc/self/fd"))

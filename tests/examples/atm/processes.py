@@ -49,7 +49,7 @@ class Process(subprocess.Popen[str]):
                 return line.removeprefix(beginning).strip()
         raise AssertionError(f"{self.args} ended without {beginning!r}: {seen} {self.communicate()[1]}")
 
-    def finish(self, answers: str | None = None, timeout: float = 30) -> tuple[int, str, str]:
+    def finish(self, answers: str | None = None, timeout: float = 100) -> tuple[int, str, str]:
         """Give it its input, wait for its end, and return exit code, stdout and stderr."""
         try:
             stdout, stderr = self.communicate(answers, timeout=timeout)

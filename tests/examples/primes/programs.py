@@ -44,7 +44,7 @@ class Program:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def finish(self, seconds: float = 30.0) -> tuple[int, str, str]:
+    def finish(self, seconds: float = 100.0) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=seconds)
         return self.process.returncode, out, err
 

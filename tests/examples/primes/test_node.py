@@ -100,7 +100,7 @@ def test_pri07_without_nodes_the_program_waits_and_computes_nothing(
     time.sleep(1.0)
     assert cpu_ticks(program.process.pid) - before <= 2, "hundredths of a second"
     join(url)
-    assert program.process.communicate(timeout=20)[0] == "9592\n"
+    assert program.process.communicate(timeout=100)[0] == "9592\n"
 
 
 def test_pri06_a_node_that_is_killed_or_hangs_is_overtaken(start: type[Program], join: type[Node]) -> None:
@@ -114,7 +114,7 @@ def test_pri06_a_node_that_is_killed_or_hangs_is_overtaken(start: type[Program],
     killed.process.kill()
     hung.process.send_signal(signal.SIGSTOP)
     join(url, "--name", "good")
-    said, notes = program.process.communicate(timeout=40)
+    said, notes = program.process.communicate(timeout=100)
     assert said == "114155\n"
     assert program.process.returncode == 0
     assert re.search(r"killed .* was lost", notes)
@@ -217,7 +217,7 @@ def test_pri03_the_program_counts_the_same_with_every_algorithm(start: type[Prog
 def test_nobody_needs_a_door(start: type[Program]) -> None:
     code, _, notes = start("1", "10", "--on", "nobody").finish()
     assert code == 2
-    assert "--on nobody means that others compute; say with --listen" in notes
+    assert "--on nobody means that others compute; say where they can join" in notes
 
 
 def test_the_picture_of_a_search_is_drawn(start: type[Program], tmp_path: Path) -> None:
