@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
@@ -83,7 +83,7 @@ class Group:
     def close(self) -> None:
         """End all that works for it, and forget it."""
         self.nodes.close()
-        end_members(self.client.store)
+        end_members(self.client.store, {node.pid for node in self.nodes.nodes})
         self.client.close()
         self._keeper.kill()
         self._keeper.communicate()
@@ -154,31 +154,31 @@ def short(node: str) -> str:
 # -- the keeper ----------------------------------------------------------------------------------------------
 
 
-def end_members(store: Store, patience: float = 10.0) -> None:
-    """Let nobody start anybody any more, and kill who is there, and who still comes."""
+def end_members(store: Store, ended: Collection[int], patience: float = 10.0) -> None:
+    """Let nobody start anybody any more, and kill who is there, and who still comes, but for those that have ended."""
     for key in ("bounds", "template:worker", "template:coordinator"):
         store.put(key, "")
     deadline = time.monotonic() + patience
     while (members := store.members()) and time.monotonic() < deadline:
         for member in members:
-            if member.pid:
+            if member.pid and member.pid not in ended:  # its number may be somebody else's by now
                 with suppress(ProcessLookupError):
                     os.kill(member.pid, signal.SIGKILL)
                 store.leave(member.node, member.incarnation, "the group is closed")
         time.sleep(0.05)
 
 
-def keep(url: str, folder: str, pids: Mapping[int, None]) -> None:
+def keep(url: str, folder: str, pids: Collection[int]) -> None:
     """The notebook is gone: end what it has started."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     store = open_store(url)
-    end_members(store)
+    end_members(store, pids)
     store.close()
     shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    started = dict.fromkeys(int(line) for line in sys.stdin)  # until the notebook ends
+    started = {int(line) for line in sys.stdin}  # until the notebook ends
     keep(sys.argv[1], sys.argv[2], started)

@@ -21,10 +21,7 @@ from crew import open_group
 group = open_group()
 print(group.tell("up", "--import", "kitchen", "--min", "1", "--slots", "1"))
 print(group.folder, *[member.pid for member in group.client.members()], flush=True)
-if sys.argv[1] == "close":
-    group.close()
-else:
-    sys.stdin.read()
+sys.stdin.read()
 """
 
 
@@ -42,19 +39,17 @@ def exists(pid: int) -> bool:
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/stat"), reason="processes of others are looked up in /proc"
 )
-@pytest.mark.parametrize("how", ["close", "kill"])
-def test_nothing_is_left_of_a_group_when_its_notebook_has_ended(how: str) -> None:
+def test_nothing_is_left_of_a_group_when_its_notebook_is_killed() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", KERNEL, how],
+        [sys.executable, "-c", KERNEL],
         cwd=TUTORIAL, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
     ) as kernel:  # fmt: skip
         assert kernel.stdout is not None
         assert "1 workers" in kernel.stdout.readline()
         folder, *pids = kernel.stdout.readline().split()
-        if how == "kill":
-            assert all(exists(int(pid)) for pid in pids)
-            kernel.kill()
+        assert all(exists(int(pid)) for pid in pids)
+        kernel.kill()
         kernel.wait()
 
     assert len(pids) == 2  # a coordinator and a worker

@@ -45,7 +45,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 def test_nothing_happens_before_it_is_run(journal: Path) -> None:
     """P-05."""
     stream = IndexedStream(itertools.count()).map(ops.noted).fold(ops.Sum())
-    assert "fold" in repr(stream)
+    assert repr(stream) == f"<IndexedStream of ? .map({ops.noted.name}).fold({ops.__name__}:Sum)>"
     assert lines(journal, "noted") == []
 
 
