@@ -119,11 +119,16 @@ class MemoryNetwork:
         node.close()
 
     def close(self) -> None:
-        """End all nodes, with a goodbye."""
+        """End all nodes, with a goodbye, and the tasklets that `run_at` started."""
         self.heal()
         for node in list(self.nodes.values()):
             node.close()
         self.nodes.clear()
+        for living in self._tasklets.values():
+            for one in living:
+                if one.alive:
+                    one.kill(pending=True)
+        self._tasklets.clear()
         self._connections.clear()
 
     # -- trouble ---------------------------------------------------------------------------------------------
