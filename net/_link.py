@@ -22,7 +22,6 @@ from weakref import WeakSet
 from net import _exports, _wire as wire
 from net._apart import APART_BYTES, APART_KINDS, Apart
 from net._bulk import Incoming, Outgoing
-from net._exports import grant
 from net._failures import error_of
 from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
@@ -65,10 +64,6 @@ ATTEMPT_SECONDS = 3.0
 class Link:
     """One end of a session. Made by a Node; `opened` is over when the peer has introduced itself."""
 
-    identity: Identity | None = None  # who has proved to be at the other end, where that is asked for
-    security: Security | None = None  # by what both ends prove who they are, when we connect again
-    asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
-
     def __init__(
         self, node: Node, where: str, *, opens: bool, address: Address | None, patience: float
     ) -> None:
@@ -77,6 +72,11 @@ class Link:
         self.opens = opens  # we introduce ourselves first, and connect again after a cut
         self.address = address  # where to connect again; None: nowhere
         self.patience = patience  # asked for; when it is open, agreed upon
+        self.identity: Identity | None = (
+            None  # who has proved to be at the other end, where that is asked for
+        )
+        self.security: Security | None = None  # by what both ends prove who they are, when we connect again
+        self.asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
         self.peer: Hello | None = None  # who the other end is; None until it has introduced itself
         self.lost: PeerLost | None = None
         self.refused = False  # the peer broke the protocol
@@ -110,7 +110,6 @@ class Link:
         self._messages_left = 0  # the number of the last message that is in a batch
         self._codec = node.codec
         self.session = Session(node.draw_id(), self._codec)
-        self._encode = self._codec.encode
         self._recovery = Recovery(patience, node.random)
         self._reconnecting: Wait | None = None
         self._line: Line | None = None  # of the pulse
@@ -160,15 +159,15 @@ class Link:
         last = frame[-1]
         if last.__class__ is bytes and len(last) >= APART_BYTES and frame[0] in APART_KINDS:
             return self._send_apart(frame)
-        packed = self._encode(frame)
+        packed = self._codec.encode(frame)
         exported = self._codec.exported
         if exported:
             for one in exported:
-                grant(one, self)
+                _exports.grant(one, self)
         size = len(packed)
         if size > wire.MAX_FRAME_BYTES:
             self.session.check_size(frame, size)
-            packed = self._encode(self._outgoing.add(packed, _subject_of(frame)))
+            packed = self._codec.encode(self._outgoing.add(packed, _subject_of(frame)))
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
@@ -187,7 +186,7 @@ class Link:
         apart = self.session.pack_apart(frame)
         size = len(apart)
         if size > wire.MAX_FRAME_BYTES:
-            announced = self._encode(self._outgoing.add(apart, _subject_of(frame)))
+            announced = self._codec.encode(self._outgoing.add(apart, _subject_of(frame)))
             self._outbox.append(announced)
             self._outbox_bytes += len(announced)
         else:

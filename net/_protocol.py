@@ -298,10 +298,8 @@ class Protocol:
                     break
                 with view[offset + BATCH.size : end] as batch:
                     taken = self._take(number, size, acknowledged, batch)
-                if self._codec.sizes:
-                    self.sizes.update(
-                        (len(frames) + index, each) for index, each in self._codec.sizes.items()
-                    )
+                for index, each in self._codec.sizes.items():
+                    self.sizes[len(frames) + index] = each
                 frames += taken
                 offset = end
         return offset

@@ -10,18 +10,26 @@ from greenlet import GreenletExit
 from net import _wire as wire
 from net._failures import error_of, rebuild_exception
 from net._window import next_ticket
+from net._wire import MAY_SEND, SEND, SMALL_BYTES
 from net.errors import NotAllowed, PeerLost
 from net.facets import refusal
-from tasklets import ChannelClosed, TaskletExit, channel, getcurrent
+from tasklets import ChannelClosed, TaskletExit, getcurrent
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import cython  # the name by which Cython knows it; never imported
+
     from net._link import Link
     from net._window import Window
     from net.node import Node
     from tasklets import tasklet
+else:
+    from tasklets import _cython as cython
+
+if not cython.compiled:  # else it is the type of that name, see _references.pxd
+    from tasklets import channel
 
 log = logging.getLogger("net")
 
@@ -140,7 +148,7 @@ class RemoteChannel(channel):
             window is None
             or not window.credit
             or window.is_meeting
-            or not self._rights & wire.MAY_SEND
+            or not self._rights & MAY_SEND
             or self.closing
             or self._late_error is not None
             or value.__class__ is bomb
@@ -152,16 +160,16 @@ class RemoteChannel(channel):
         assert link is not None  # there is a window
         link.messages_sent += 1
         try:
-            size = link.send((wire.SEND, self._id, value))
+            size = link.send((SEND, self._id, value))
         except BaseException:
             link.messages_sent -= 1
             window.give_back()
             raise
-        if size > wire.SMALL_BYTES:
+        if size > SMALL_BYTES:
             window.count(size)
 
     def _send(self, value: Any) -> None:
-        self._check(wire.MAY_SEND)
+        self._check(MAY_SEND)
         link = self._connected()
         self._raise_late_error()
         if self.closing:
@@ -181,13 +189,13 @@ class RemoteChannel(channel):
         if value.__class__ is bomb:
             frame: wire.Frame = (wire.BOMB, self._id, error_of(value.value))
         else:
-            frame = (wire.SEND, self._id, value)
+            frame = (SEND, self._id, value)
         try:
             size = link.send_message(frame)
         except BaseException:
             window.give_back()
             raise
-        if size > wire.SMALL_BYTES:
+        if size > SMALL_BYTES:
             window.count(size, link.messages_sent if window.is_meeting else None)
 
     def _wait_until_taken(self, link: Link, seqno: int) -> None:

@@ -49,22 +49,56 @@ def test_what_is_older_than_its_source_is_not_used(tmp_path: Path) -> None:
     with (tmp_path / "net" / "_session.py").open("a") as source:
         source.write("# changed\n")
     found, said = loaded(tmp_path, TASKLETS_PURE="0")
-    assert found == [name for name in BUILT if name != "_session"]
-    assert "_session" in said
-    assert "older than the source and not used" in said
+    assert found == []  # none of them: they know each other's types
+    assert "older than the source, so none is used" in said
+
+
+@needs_compiled
+def test_what_was_made_for_other_types_is_not_used(tmp_path: Path) -> None:
+    for package in ("net", "tasklets"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    types = tmp_path / "net" / "_link.pxd"
+    before = types.read_text()
+    types.write_text(before.replace("cdef public", "cdef readonly", 1))
+    found, said = loaded(tmp_path, TASKLETS_PURE="0")
+    assert found == []
+    assert "older than the source" in said
+    for each in tmp_path.glob("*/*.pxd"):  # a wheel has none, and nobody edits there
+        each.unlink()
+    assert loaded(tmp_path, TASKLETS_PURE="0") == (BUILT, "")
+
+
+@needs_compiled
+def test_without_all_of_them_none_is_used(tmp_path: Path) -> None:
+    for package in ("net", "tasklets"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    compiled = find_compiled("_window")
+    assert compiled is not None
+    (tmp_path / "net" / compiled.name).unlink()
+    found, said = loaded(tmp_path, TASKLETS_PURE="0")
+    assert found == []
+    assert "of net._window there is no compiled file" in said
 
 
 def test_a_compiled_file_that_does_not_say_of_what_it_was_made_is_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_which_form, "_HERE", tmp_path)
-    (tmp_path / "_link.py").write_text("one = 1\n")
-    compiled = tmp_path / f"_link{EXTENSION_SUFFIXES[0]}"
+    monkeypatch.setattr(_which_form, "_HERE", tmp_path / "net")
+    shutil.copytree(
+        ROOT / "net", tmp_path / "net", ignore=shutil.ignore_patterns("*.py", "*.so", "__pycache__")
+    )
+    shutil.copytree(
+        ROOT / "tasklets", tmp_path / "tasklets", ignore=shutil.ignore_patterns("*.py", "*.so", "__pycache__")
+    )
+    for name in HOT:
+        (tmp_path / "net" / f"{name}.py").write_text("one = 1\n")
+    digest = _which_form.source_digest()
+    compiled = tmp_path / "net" / f"_link{EXTENSION_SUFFIXES[0]}"
     compiled.write_bytes(b"tasklets-source-digest:unknown")
     assert _which_form.find_compiled("_link") == compiled
-    assert _which_form._is_stale(compiled, "_link")
-    compiled.write_bytes(b"tasklets-source-digest:" + _which_form.source_digest("_link").encode())
-    assert not _which_form._is_stale(compiled, "_link")
+    assert _which_form._is_stale(compiled, digest)
+    compiled.write_bytes(b"tasklets-source-digest:" + digest.encode())
+    assert not _which_form._is_stale(compiled, digest)
 
 
 def test_make_knows_what_is_compiled() -> None:
