@@ -2,6 +2,8 @@
 
 cimport cython
 
+from net._landing cimport Landing as TheLanding
+
 
 cdef class Outgoing:
     cdef public Py_ssize_t _active_bytes
@@ -16,7 +18,7 @@ cdef class Outgoing:
 
 cdef class _Stream:
     cdef public object act
-    cdef public object content
+    cdef public TheLanding content
     cdef public object head
     cdef public Py_ssize_t received
     cdef public object seqno
@@ -25,7 +27,7 @@ cdef class _Stream:
 
 
 cdef class Incoming:
-    cdef public Py_ssize_t _held_bytes
+    cdef public Py_ssize_t _active_bytes
     cdef public object _limits
     cdef public unsigned long long _next
     cdef public Py_ssize_t _owed

@@ -76,6 +76,6 @@ cdef class Link:
     cpdef object _next_batch(self)
     @cython.locals(sent=Py_ssize_t)
     cpdef object _write(self, data)
-    @cython.locals(size=Py_ssize_t, frames=list, protocol=TheProtocol)
+    @cython.locals(size=Py_ssize_t, landed=Py_ssize_t, frames=list, protocol=TheProtocol)
     cpdef bint _read(self) except -1
     cpdef object _act_on_sizes(self, list frames, dict sizes)

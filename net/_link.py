@@ -373,8 +373,13 @@ class Link:
         transport, protocol = self._transport, self._protocol
         assert transport is not None
         assert protocol is not None
+        room, landed = protocol.room, 0
         try:
-            size = transport.receive_into(received)
+            if room is None or transport.receive_pieces is None:
+                size = transport.receive_into(received)
+            else:
+                size = transport.receive_pieces((room, received))[0]
+                landed = min(size, len(room))
         except BlockingIOError:
             return False
         except OSError as error:
@@ -385,7 +390,7 @@ class Link:
             return False
         try:
             node.decoding = self
-            frames = protocol.receive(received[:size])
+            frames = protocol.receive(received[: size - landed], landed)
             if protocol.sizes:
                 self._act_on_sizes(frames, protocol.sizes)
             else:

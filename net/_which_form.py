@@ -26,6 +26,7 @@ HOT: Final = (
     "_codec",
     "_entries",
     "_exports",
+    "_landing",
     "_link",
     "_protocol",
     "_references",
