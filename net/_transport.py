@@ -30,8 +30,8 @@ class Transport(Interface):
 
     @property
     def receive_pieces(self) -> Callable[..., tuple[int, Any, int, Any]] | None:
-        """The same for several buffers, to be filled one after the other: as `socket.recvmsg_into`, of whose result only
-        the first part counts. None: it has no such thing.
+        """The same for several buffers, to be filled one after the other: as `socket.recvmsg_into`, of whose result
+        only the first part counts. None: it has no such thing.
         """
 
     def send(self, data: bytes | memoryview) -> int:
