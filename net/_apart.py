@@ -53,7 +53,7 @@ class Apart:
             length = _LENGTH16.pack(_BIN16, size)
         else:
             length = bytes((_BIN8, size))
-        if subject.__class__ is bytes:
+        if type(subject) is bytes:
             named = _ID_MARK + subject
         else:
             named = _SMALL[subject] if subject < 0x80 else msgpack.packb(subject)

@@ -237,7 +237,7 @@ class Codec:
         """The same for a batch of one frame that ends with large bytes, of which these are all."""
         kind, subject, begin, size = head
         frame: Frame = (kind, subject, body)
-        if (subject.__class__ is bytes) != (kind == SEND) or kind == PART:  # else it is as the table says
+        if (type(subject) is bytes) != (kind == SEND) or kind == PART:  # else it is as the table says
             check_frame(frame)
         self.sizes = {0: begin + size}
         return [frame]

@@ -156,7 +156,7 @@ def _on_send(link: Link, frame: wire.Frame) -> None:
         link.incoming.defer(channel_id, partial(take_message, link, frame, seqno, link.frame_bytes))
         return
     granted = link.grants.get(channel_id)
-    if granted is not None and granted.takes and kind == SEND and value.__class__ is not Undecodable:
+    if granted is not None and granted.takes and kind == SEND and type(value) is not Undecodable:
         accept(granted, value, seqno, link.frame_bytes)  # nearly always
     else:
         take_message(link, frame, seqno, link.frame_bytes)
@@ -170,7 +170,7 @@ def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
     where = grant.channel
     buffer = where._buffer
     if buffer is None:
-        if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
+        if where._balance < 0 and type(where._first) is not RemoteReceiver:
             complete(where._shift(), value)
             grant.link.notify((wire.ACK, grant.channel_id, seqno))
         else:
@@ -182,7 +182,7 @@ def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
     grant.used += 1
     if size:
         grant.used_bytes += size
-    if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
+    if where._balance < 0 and type(where._first) is not RemoteReceiver:
         complete(where._shift(), value)
         grant.room += 1
         grant.room_bytes += size

@@ -151,7 +151,7 @@ class RemoteChannel(channel):
             or not self._rights & MAY_SEND
             or self.closing
             or self._late_error is not None
-            or value.__class__ is bomb
+            or type(value) is bomb
         ):
             self._send(value)
             return
@@ -186,7 +186,7 @@ class RemoteChannel(channel):
 
     def _send_on_credit(self, link: Link, window: Window, value: Any) -> None:
         """Let a message leave for which there is credit. Never blocks."""
-        if value.__class__ is bomb:
+        if type(value) is bomb:
             frame: wire.Frame = (wire.BOMB, self._id, error_of(value.value))
         else:
             frame = (SEND, self._id, value)
