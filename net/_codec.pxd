@@ -14,8 +14,10 @@ cdef class Codec:
     cdef public list exported
     cdef public dict sizes
 
-    @cython.locals(size=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, data=bytes)
     cpdef bytes encode(self, tuple frame)
+    @cython.locals(size=Py_ssize_t, data=bytes)
+    cpdef bytes encode_send(self, bytes head, value)
     cpdef bytes _encode_thoroughly(self, tuple frame)
     @cython.locals(start=Py_ssize_t, end=Py_ssize_t, now=Py_ssize_t, size=Py_ssize_t, frames=list)
     cpdef list decode(self, batch)

@@ -69,6 +69,12 @@ _OPENERS: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _COUNTED_BYTES: Final = 1024  # counting is cheaper than walking the value up to about here
 
 
+def send_head(channel_id: bytes) -> bytes:
+    """The bytes of a SEND to a channel, without its value."""
+    packed: bytes = msgpack.packb((SEND, channel_id, None))
+    return packed[:-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Undecodable:
     """Stands for a value that is well formed but means nothing here: an unknown message class, say."""
@@ -122,6 +128,22 @@ class Codec:
                 self._renew_packers()
             if _may_be_deep(data) and _too_deep(frame, MAX_DEPTH + 1):
                 return self._encode_thoroughly(frame)
+        return data
+
+    def encode_send(self, head: bytes, value: Any) -> bytes:
+        """The same for a SEND, the most frequent frame by far, with `head` standing before its value (`send_head`)."""
+        if self.exported:
+            self.exported = []
+        try:
+            data = head + self._pack(list(value) if type(value) is tuple else value)
+        except Exception:  # noqa: BLE001  as above
+            return self._encode_thoroughly((SEND, head[-ID_BYTES:], value))
+        size = len(data)
+        if size > MAX_DEPTH:
+            if size > _KEPT_BYTES:
+                self._renew_packers()
+            if _may_be_deep(data) and _too_deep((value,), MAX_DEPTH + 1):
+                return self._encode_thoroughly((SEND, head[-ID_BYTES:], value))
         return data
 
     def _encode_thoroughly(self, frame: Frame) -> bytes:

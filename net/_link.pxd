@@ -60,8 +60,11 @@ cdef class Link:
     cdef public object where
     cdef public object windows
 
-    @cython.locals(size=Py_ssize_t, packed=bytes, exported=list)
     cpdef Py_ssize_t send(self, tuple frame) except -1
+    @cython.locals(packed=bytes)
+    cpdef Py_ssize_t send_value(self, bytes head, bytes channel_id, value) except -1
+    @cython.locals(size=Py_ssize_t, exported=list)
+    cpdef Py_ssize_t _queue(self, bytes packed, tuple frame) except -1
     @cython.locals(size=Py_ssize_t, apart=TheApart)
     cpdef Py_ssize_t _send_apart(self, tuple frame) except -1
     cpdef Py_ssize_t send_message(self, tuple frame) except -1
@@ -76,6 +79,5 @@ cdef class Link:
     cpdef object _next_batch(self)
     @cython.locals(sent=Py_ssize_t)
     cpdef object _write(self, data)
-    @cython.locals(size=Py_ssize_t, landed=Py_ssize_t, frames=list, protocol=TheProtocol)
+    @cython.locals(size=Py_ssize_t, landed=Py_ssize_t, index=Py_ssize_t, frames=list, sizes=dict, protocol=TheProtocol)
     cpdef bint _read(self) except -1
-    cpdef object _act_on_sizes(self, list frames, dict sizes)

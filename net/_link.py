@@ -29,6 +29,7 @@ from net._pulse import Line, thread as pulse_thread
 from net._recovery import PEER_PATIENCE, Recovery
 from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session
 from net._window import Windows
+from net._wire import MAX_FRAME_BYTES, SEND
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
 from tasklets import NotSendable, sleep, tasklet, timeout
 from tasklets._core import Wait
@@ -50,8 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
-# Bytes queued in one turn that leave before its end; measured: 512 doubling to some KiB serves both the lone request and
-# the flood. A batch that is not larger than 4 KiB is decoded without a look at its lengths first (net._codec).
+# Bytes queued in one turn that leave before its end; measured: 512 doubling to some KiB serves both the lone request
+# and the flood. A batch that is not larger than 4 KiB is decoded without a look at its lengths first (net._codec).
 FLUSH_FIRST = 512
 FLUSH_LAST = 4000
 # One batch, or one frame that is larger: the peer reads it while the next is made. Measured: messages of 64 KiB go
@@ -159,13 +160,26 @@ class Link:
         last = frame[-1]
         if type(last) is bytes and len(last) >= APART_BYTES and frame[0] in APART_KINDS:
             return self._send_apart(frame)
-        packed = self._codec.encode(frame)
+        return self._queue(self._codec.encode(frame), frame)
+
+    def send_value(self, head: bytes, channel_id: bytes, value: Any) -> int:
+        """The same for a message: (SEND, channel_id, value), of which `head` are the bytes before the value."""
+        if self.lost is not None:
+            raise self.loss("not taken")
+        if type(value) is bytes and len(value) >= APART_BYTES:
+            return self._send_apart((SEND, channel_id, value))
+        packed = self._codec.encode_send(head, value)
+        return self._queue(packed, (SEND, channel_id, value) if len(packed) > MAX_FRAME_BYTES else None)
+
+    def _queue(self, packed: bytes, frame: wire.Frame | None) -> int:
+        """Queue the bytes of a frame, which itself is needed only when it is large."""
         exported = self._codec.exported
         if exported:
             for one in exported:
                 _exports.grant(one, self)
         size = len(packed)
-        if size > wire.MAX_FRAME_BYTES:
+        if size > MAX_FRAME_BYTES:
+            assert frame is not None
             self.session.check_size(frame, size)
             packed = self._codec.encode(self._outgoing.add(packed, _subject_of(frame)))
         self._outbox.append(packed)
@@ -184,16 +198,19 @@ class Link:
     def _send_apart(self, frame: wire.Frame) -> int:
         """Queue a frame whose large bytes are not copied."""
         apart = self.session.pack_apart(frame)
-        size = len(apart)
-        if size > wire.MAX_FRAME_BYTES:
+        size = apart.size
+        if size > MAX_FRAME_BYTES:
             announced = self._codec.encode(self._outgoing.add(apart, _subject_of(frame)))
             self._outbox.append(announced)
             self._outbox_bytes += len(announced)
-        else:
+        elif self._outbox or not self._writable or not self.session.has_room:
             self._outbox.append(apart)
             self._outbox_bytes += size
             self._aparts += 1
             self._flush()
+        else:
+            self._messages_left = self.messages_sent
+            self._write(self.session.envelope_apart(apart))
         self._arm_end_of_turn()
         return size
 
@@ -391,12 +408,12 @@ class Link:
         try:
             node.decoding = self
             frames = protocol.receive(received[: size - landed], landed)
-            if protocol.sizes:
-                self._act_on_sizes(frames, protocol.sizes)
-            else:
-                for frame in frames:
-                    if self.lost is None:
-                        handlers[frame[0]](self, frame)
+            sizes = protocol.sizes
+            for index, frame in enumerate(frames):
+                if self.lost is None:
+                    if sizes:
+                        self.frame_bytes = sizes.get(index, 0)
+                    handlers[frame[0]](self, frame)
         except AuthenticationAsked as error:
             self.asked_for = error
             self.lose(str(error))
@@ -407,12 +424,8 @@ class Link:
         except Exception:  # a frame half acted on would leave somebody waiting for ever
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
             self.lose("a frame of it led to a fault here")
+        self.frame_bytes = 0
         return True
-
-    def _act_on_sizes(self, frames: list[wire.Frame], sizes: dict[int, int]) -> None:
-        for index, frame in enumerate(frames):
-            if self.lost is None:
-                self.act(frame, sizes.get(index, 0))
 
     def act(self, frame: wire.Frame, size: int) -> None:
         """Act on a frame of which it matters how large it is."""

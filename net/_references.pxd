@@ -9,6 +9,7 @@ from tasklets._core cimport channel
 
 cdef class RemoteChannel(channel):
     cdef public object _addresses
+    cdef public bytes _head
     cdef public bytes _home
     cdef public bytes _id
     cdef public dict _introducers

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit
 
 from net import _wire as wire
+from net._codec import send_head
 from net._failures import error_of, rebuild_exception
 from net._window import next_ticket
 from net._wire import MAY_SEND, SEND, SMALL_BYTES
@@ -49,6 +50,7 @@ class RemoteChannel(channel):
 
     __slots__ = (
         "_addresses",
+        "_head",  # the bytes of a message to it, without the value
         "_home",
         "_id",
         "_introducers",  # link that keeps it alive -> how often it came over it; told when it is dropped
@@ -77,6 +79,7 @@ class RemoteChannel(channel):
         self._node = node
         self._home = home
         self._id = channel_id
+        self._head = send_head(channel_id)
         self._addresses = addresses
         self._rights = rights
         self._offers: set[_CaseOffering] = set()
@@ -160,7 +163,7 @@ class RemoteChannel(channel):
         assert link is not None  # there is a window
         link.messages_sent += 1
         try:
-            size = link.send((SEND, self._id, value))
+            size = link.send_value(self._head, self._id, value)
         except BaseException:
             link.messages_sent -= 1
             window.give_back()
