@@ -261,7 +261,7 @@ class Codec:
         frame: Frame = (kind, subject, body)
         if (type(subject) is bytes) != (kind == SEND) or kind == PART:  # else it is as the table says
             check_frame(frame)
-        self.sizes = {0: begin + size}
+        self.sizes = {0: begin + size} if begin + size > SMALL_BYTES else {}
         return [frame]
 
     def _renew_unpacker(self) -> None:

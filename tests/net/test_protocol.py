@@ -184,6 +184,15 @@ def test_bytes_may_come_straight_to_where_they_stay(several: list[Any], data: st
     assert ours.room is None
 
 
+def test_a_small_message_that_comes_in_pieces_stays_small() -> None:
+    """Its bytes are not counted on the other side (WINDOW_BYTES), so they must not be here."""
+    one, other = make_pair()
+    data = one.say((SEND, CID, bytes(500)))
+    assert other.protocol.receive(data[:100]) == []
+    assert other.protocol.receive(data[100:]) == [(SEND, CID, bytes(500))]
+    assert other.protocol.sizes == {}
+
+
 def test_no_more_than_a_batch_is_kept_of_what_is_not_complete() -> None:
     one, other = make_pair()
     data = one.say((SEND, CID, bytes(60_000)), (SEND, CID, bytes(60_000)))
