@@ -108,7 +108,7 @@ def held_bytes(network: MemoryNetwork) -> int:
     return sum(
         link._outbox_bytes
         + link.session.replay_bytes
-        + link.incoming._held_bytes
+        + link.incoming._active_bytes
         + sum(grant.waiting_bytes + wire.SMALL_BYTES * grant.used for grant in link.grants.values())
         for link in network.node("home").links
     )
@@ -305,6 +305,10 @@ LARGE_FAULTS = {
     "more than announced": [(wire.LARGE, 0, 3, None), (wire.PART, 0, b"four")],
     "complete before": [(wire.LARGE, 0, 1, None), (wire.PART, 0, b"\xc0"), (wire.PART, 0, b"\xc0")],
     "no frame": [(wire.LARGE, 0, 1, None), (wire.PART, 0, b"\xc0")],
+    "too large together": [
+        *[(wire.LARGE, stream, 40 << 20, None) for stream in range(2)],
+        *[(wire.PART, stream, b"begun") for stream in range(2)],
+    ],
     "another subject": [
         (wire.LARGE, 0, 20, b"0123456789abcdef"),
         (wire.PART, 0, b"\x93\x01\xc4\x10" + STRANGE[:15] + b"\x01"),
@@ -336,7 +340,7 @@ def test_parts_beyond_the_window_end_the_session() -> None:
         while link.lost is None:
             hostile.say((wire.PART, 0, bytes(wire.PART_BYTES)), (wire.PART, 1, bytes(wire.PART_BYTES)))
             assert held_bytes(network) < (64 << 20) + (1 << 20)
-        assert "unfinished frames" in str(link.lost)
+        assert "have begun" in str(link.lost)
 
 
 def test_a_session_is_not_taken_over_by_another_node() -> None:

@@ -525,7 +525,7 @@ def check_held(link: Link) -> None:
     deferred = sum(len(line) for line in link.incoming.in_line.values())
     assert waiting < MAX_HELD, waiting
     assert deferred < 5000, deferred
-    assert link.incoming._held_bytes <= LIMITS.max_message_bytes * 128
+    assert link.incoming._active_bytes <= LIMITS.max_message_bytes
     for grant in link.grants.values():
         assert grant.used <= grant.window + 1, f"{grant.used} under way of {grant.window}"
 
