@@ -70,7 +70,7 @@ def hot_path_of_net(greenlet_include: Path) -> list[Extension]:
             f"net.{name}",
             [f"net/{name}.py"],
             include_dirs=["tasklets", str(greenlet_include)],  # of the core's types
-            depends=["net/_made_of.h", *(f"net/{name}" for name in hot["TYPES"])],
+            depends=["net/_made_of.h", *(f"net/{name}" for name in hot["SOURCES"])],  # the digest is of all
             define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{digest}"')],
             extra_compile_args=["-g0", "-O2", "-include", str(HERE / "net" / "_made_of.h")],
         )
