@@ -6,7 +6,7 @@ is left after its end, or when it has made a node keep more than the limits allo
 
 import logging
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -463,6 +463,7 @@ class Peer:
     def spawn(self) -> None:
         spawned = Spawned("theirs:function", "fuzzer")
         self.link.ask(spawned, lambda op: (wire.SPAWN, op, "theirs:function", (self.plain(),), {}))
+        tasklet(join_quietly)(spawned)  # when nobody joins any more, for that was killed, a failure is main's
         spawned.join()
 
     def plain(self) -> Any:
@@ -517,6 +518,11 @@ class Peer:
             assert isinstance(reference, RemoteChannel)
             assert not reference._receivers
             assert not reference._unanswered
+
+
+def join_quietly(spawned: Spawned) -> None:
+    with suppress(Exception):
+        spawned.join()
 
 
 def check_held(link: Link) -> None:
