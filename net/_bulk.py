@@ -143,6 +143,8 @@ class Incoming:
             )
         if len(self._streams) >= MAX_STREAMS:
             raise RemoteProtocolError(f"more than {MAX_STREAMS} large frames at once")
+        if isinstance(subject, int) and subject in self.in_line:
+            raise RemoteProtocolError(f"LARGE {stream} is about {subject}, which another one was about")
         self._next += 1
         begun = self._streams[stream] = _Stream(size, subject)
         if subject is not None:
@@ -215,6 +217,10 @@ class Incoming:
             first()
         if not line:
             self.in_line.pop(subject, None)
+
+    def is_next(self, stream: _Stream) -> bool:
+        """True when nothing before a frame has to be complete first."""
+        return stream.subject is None or self.in_line[stream.subject][0] is stream
 
     def find(self, stream: int) -> _Stream | None:
         return self._streams.get(stream)

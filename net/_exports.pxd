@@ -32,6 +32,7 @@ cdef class Grant:
 @cython.locals(where=TheChannel)
 cpdef object accept(Grant grant, value, seqno, Py_ssize_t size)
 cpdef object _defer(Grant granted, tuple frame, seqno, Py_ssize_t size)
+cpdef object _deferred(Grant granted, tuple frame, seqno, Py_ssize_t size)
 cpdef object _take_deferred(Grant granted, tuple frame, seqno, Py_ssize_t size)
 @cython.locals(granted=Grant)
 cpdef object _on_send(TheLink link, tuple frame)

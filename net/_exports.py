@@ -197,14 +197,38 @@ def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
 
 
 def _defer(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> None:
-    """Let a message wait until a large one before it is complete. Until then it counts as one that stands in line.
+    """Let a message wait until a large one before it is complete.
 
     Raises RemoteProtocolError when the peer has sent more than it may: the large one may never be complete.
     """
+    granted.link.incoming.defer(frame[1], _deferred(granted, frame, seqno, size))
+
+
+def large_message(
+    link: Link, frame: wire.Frame, seqno: int, size: int, is_next: bool
+) -> Callable[[], object]:
+    """What is to be done in its turn about a large message that is complete.
+
+    Raises RemoteProtocolError like `_defer` when it has to wait for another one.
+    """
+    if is_next:
+        return partial(link.node.take_message, link, frame, seqno, size)
+    granted = link.grants.get(frame[1])
+    if granted is None:  # nobody gets it, so it need not wait, nor be kept
+        link.node.take_message(link, frame, seqno, size)
+        return _nothing
+    return _deferred(granted, frame, seqno, size)
+
+
+def _nothing() -> None: ...
+
+
+def _deferred(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> Callable[[], object]:
+    """A message that waits for its turn. Until then it counts as one that stands in line."""
     granted.used += 1
     granted.used_bytes += size
     granted.let_wait(size)
-    granted.link.incoming.defer(frame[1], partial(_take_deferred, granted, frame, seqno, size))
+    return partial(_take_deferred, granted, frame, seqno, size)
 
 
 def _take_deferred(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> None:

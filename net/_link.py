@@ -840,8 +840,9 @@ def _on_part(link: Link, frame: wire.Frame) -> None:
         frame = frames[0]
     if frame[0] not in _MAY_BE_LARGE or _subject_of(frame) != begun.subject:
         raise RemoteProtocolError(f"LARGE {stream} is not the frame that was announced")
+    act: Callable[[], object]
     if begun.subject.__class__ is bytes:
-        act = partial(link.node.take_message, link, frame, begun.seqno, begun.size)
+        act = _exports.large_message(link, frame, begun.seqno, begun.size, link.incoming.is_next(begun))
     else:
         act = partial(link.act, frame, begun.size)
     link.incoming.complete(begun, act)
