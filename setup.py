@@ -39,17 +39,16 @@ def compiled_modules(is_required: bool) -> list[Extension]:
     # No generated C beside the sources. In the core an only argument has no keyword: send(value) is called directly.
     options = {"build_dir": "build/cython", "language_level": 3}
     directives = {**DIRECTIVES, "always_allow_keywords": False}
-    found: list[Extension] = cythonize(
-        [core(Path(greenlet.__file__).resolve().parent.parent)], compiler_directives=directives, **options
-    )
-    found += cythonize(hot_path_of_net(), compiler_directives=DIRECTIVES, **options)
+    greenlet_include = Path(greenlet.__file__).resolve().parent.parent
+    found: list[Extension] = cythonize([core(greenlet_include)], compiler_directives=directives, **options)
+    found += cythonize(hot_path_of_net(greenlet_include), compiler_directives=DIRECTIVES, **options)
     for each in found:
         each.optional = not is_required  # here, since cythonize() forgets it
     return found
 
 
 def core(greenlet_include: Path) -> Extension:
-    digest = WHICH["source_digest"](HERE / "tasklets", WHICH["CORE"]["_core"])
+    digest = WHICH["source_digest"](HERE / "tasklets", WHICH["CORE_SOURCES"])
     return Extension(
         "tasklets._core",
         ["tasklets/_core.py"],
@@ -61,19 +60,21 @@ def core(greenlet_include: Path) -> Extension:
     )
 
 
-def hot_path_of_net() -> list[Extension]:
+def hot_path_of_net(greenlet_include: Path) -> list[Extension]:
     if sys.platform == "win32":  # its compiler cannot be told to begin with a file
         return []
-    modules = runpy.run_path(str(HERE / "net" / "_hot.py"))["MODULES"]
+    hot = runpy.run_path(str(HERE / "net" / "_hot.py"))
+    digest = WHICH["source_digest"](HERE / "net", hot["SOURCES"])
     return [
         Extension(
             f"net.{name}",
             [f"net/{name}.py"],
-            depends=["net/_made_of.h"],
-            define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{WHICH["source_digest"](HERE / "net", sources)}"')],
+            include_dirs=["tasklets", str(greenlet_include)],  # of the core's types
+            depends=["net/_made_of.h", *(f"net/{name}" for name in hot["SOURCES"])],  # the digest is of all
+            define_macros=[("TASKLETS_SOURCE_DIGEST", f'"{digest}"')],
             extra_compile_args=["-g0", "-O2", "-include", str(HERE / "net" / "_made_of.h")],
         )
-        for name, sources in modules.items()
+        for name in hot["HOT"]
     ]
 
 

@@ -7,6 +7,7 @@ A system is a context manager that starts its server, and has a method for each 
     one_way(seconds, payload)   messages per second that are only counted at the other end
     beside_large(seconds, size) round trip times while messages of `size` bytes go the same way
     memory()                    the server's bytes per idle reference and per idle connection
+    resumes(seconds)            the times of requests whose connection was cut just before
 
 One way means that the last message was counted at the other end before the clock is stopped. Everyone does it in
 the way its documentation suggests; serializers are msgpack, or the system's own where it has no choice.
@@ -17,6 +18,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from time import perf_counter, sleep
@@ -25,6 +27,7 @@ from typing import Any
 from measuring import Missing, resident_bytes
 
 MESSAGE = ("deposit", "acct-17", 125, 42)
+SECRET = "known to both ends, and to whoever reads the benchmark"
 OUTSTANDING = 64
 WINDOW = 1024  # messages that may run ahead, one way
 LOOK = 100  # messages between two looks at the clock, one way
@@ -231,9 +234,14 @@ def serve_net() -> None:
 
 
 class Net(System):
-    """Channels of this package: one connection, and a pair of channels per conversation."""
+    """Channels of this package: one connection, and a pair of channels per conversation. Both ends know a secret."""
 
     name = "net"
+
+    def __enter__(self) -> "Net":
+        os.environ["TASKLETS_SECRET"] = SECRET  # for this process and the server's
+        super().__enter__()
+        return self
 
     def connect(self, address: str) -> None:
         import net
@@ -311,6 +319,19 @@ class Net(System):
         flooding.kill()
         return times
 
+    def resumes(self, seconds: float) -> Times:
+        from net.node import get_node
+
+        requests, replies = self._open("echo")
+        (link,) = get_node().links
+
+        def call() -> None:
+            link.cut("this is measured")
+            requests.send(MESSAGE)
+            replies.receive()
+
+        return repeat(call, seconds)
+
     def memory(self) -> tuple[float, float]:
         import net
         from tasklets import channel
@@ -336,6 +357,29 @@ class Net(System):
         kept = [net.connect(url) for url in urls[1:]]
         per_connection = (measured() - before) / len(kept)
         return per_reference, per_connection
+
+
+class NetTls(Net):
+    """The same over TLS; both ends show certificates."""
+
+    name = "net-tls"
+
+    def __enter__(self) -> "NetTls":
+        try:
+            from net.certificates import make_authority, make_certificate
+        except ImportError as reason:
+            raise Missing(str(reason)) from None
+        self._folder = tempfile.TemporaryDirectory()
+        make_authority(self._folder.name)
+        tls = make_certificate(self._folder.name, "benchmark")
+        os.environ.update(TASKLETS_TLS_CA=str(tls.ca), TASKLETS_TLS_CERT=str(tls.certificate))
+        os.environ["TASKLETS_TLS_KEY"] = str(tls.key)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        self._folder.cleanup()
 
 
 # ------------------------------------------------------------------------------- bare gevent sockets, msgpack
@@ -1017,6 +1061,7 @@ class Ray(System):
 
 SERVERS: dict[str, Callable[[], None]] = {
     "net": serve_net,
+    "net-tls": serve_net,
     "gevent": serve_gevent,
     "zmq": serve_zmq,
     "zerorpc": serve_zerorpc,
@@ -1024,5 +1069,5 @@ SERVERS: dict[str, Callable[[], None]] = {
     "pyro5": serve_pyro,
 }
 SYSTEMS: dict[str, type[System]] = {
-    one.name: one for one in (Net, Gevent, Pipe, Execnet, Zmq, Zerorpc, Rpyc, Pyro, Ray)
+    one.name: one for one in (Net, NetTls, Gevent, Pipe, Execnet, Zmq, Zerorpc, Rpyc, Pyro, Ray)
 }

@@ -9,10 +9,10 @@ Not here: microthreads and channels themselves (package `tasklets`).
 
 from pathlib import Path as _Path
 
-from net._hot import MODULES as _MODULES
+from net._hot import HOT as _HOT, SOURCES as _SOURCES
 from tasklets._which_form import choose as _choose_form
 
-_choose_form("net", _Path(__file__).resolve().parent, _MODULES)
+_choose_form("net", _Path(__file__).resolve().parent, _HOT, _SOURCES, needs="tasklets._core")
 
 from net import _logging as _logging
 from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus

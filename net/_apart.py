@@ -7,7 +7,7 @@ On the wire nothing differs: these are the bytes that net._codec makes of the fr
 """
 
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgpack
 
@@ -23,7 +23,13 @@ _BIN8, _BIN16, _BIN32 = 0xC4, 0xC5, 0xC6
 _LENGTH16, _LENGTH32 = Struct(">BH"), Struct(">BI")
 _ID_MARK: Final = bytes((_BIN8, ID_BYTES))
 _OPENINGS: Final = {kind: bytes((_FRAME_OF_THREE, kind)) for kind in APART_KINDS}
+_SMALL: Final = [bytes((number,)) for number in range(0x80)]  # as msgpack has them
 _UINT_BYTES: Final = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
+
+
+# What stands before the bytes of such a frame: its kind, its subject, where the bytes begin, and how many they are. Not
+# checked against the table of frames.
+Head = tuple[int, bytes | int, int, int]
 
 
 class Apart:
@@ -47,39 +53,37 @@ class Apart:
             length = _LENGTH16.pack(_BIN16, size)
         else:
             length = bytes((_BIN8, size))
-        named = _ID_MARK + subject if subject.__class__ is bytes else msgpack.packb(subject)
+        if type(subject) is bytes:
+            named = _ID_MARK + subject
+        else:
+            named = _SMALL[subject] if subject < 0x80 else msgpack.packb(subject)
         return cls(_OPENINGS[kind] + named + length, body)
 
     def __len__(self) -> int:
         return self.size
 
 
-class Head(NamedTuple):
-    """What stands before the bytes of such a frame. Not checked against the table of frames."""
-
-    kind: int
-    subject: bytes | int
-    begin: int  # where the bytes begin
-    size: int  # how many they are
-
-
 def read_head(data: Any) -> Head | None:
     """Read the beginning of a packed frame; None when it is of another shape, or too short to tell."""
-    if len(data) < HEAD_BYTES or data[0] != _FRAME_OF_THREE or data[1] not in APART_KINDS:
+    if len(data) < HEAD_BYTES:
         return None
-    mark = data[2]
+    start = bytes(data[:HEAD_BYTES])
+    kind, mark = start[1], start[2]
+    if start[0] != _FRAME_OF_THREE or kind not in APART_KINDS:
+        return None
     subject: bytes | int
-    if mark == _BIN8 and data[3] == ID_BYTES:
+    if mark == _BIN8 and start[3] == ID_BYTES:
         at = 4 + ID_BYTES
-        subject = bytes(data[4:at])
+        subject = start[4:at]
     elif mark < 0x80:
         at, subject = 3, mark
     elif mark in _UINT_BYTES:
         at = 3 + _UINT_BYTES[mark]
-        subject = int.from_bytes(data[3:at], "big")
+        subject = int.from_bytes(start[3:at], "big")
     else:
         return None
-    if data[at] not in (_BIN16, _BIN32):
-        return None
-    begin = at + (3 if data[at] == _BIN16 else 5)
-    return Head(data[1], subject, begin, int.from_bytes(data[at + 1 : begin], "big"))
+    if start[at] == _BIN16:
+        return kind, subject, at + 3, start[at + 1] << 8 | start[at + 2]
+    if start[at] == _BIN32:
+        return kind, subject, at + 5, int.from_bytes(start[at + 1 : at + 5], "big")
+    return None

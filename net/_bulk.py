@@ -8,10 +8,10 @@ channel waits behind at the receiver, so that order holds. State machines: no so
 from __future__ import annotations
 
 from collections import deque
-from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 from net._apart import Apart, Head, read_head
+from net._landing import Landing
 from net._wire import LARGE, PART, PART_BYTES, Frame, check_frame
 from net.errors import RemoteProtocolError
 
@@ -113,7 +113,7 @@ class _Stream:
         self.subject = subject
         self.seqno = 0  # of the message
         self.received = 0
-        self.content = BytesIO()
+        self.content: Landing | None = None  # when it has begun
         self.head: Head | None = (
             None  # read already: of a frame that ends with large bytes, which are the content then
         )
@@ -129,8 +129,8 @@ class Incoming:
         # By subject, what waits for a frame to be complete: in this order, and the first is not.
         self.in_line: dict[bytes | int, deque[_Stream]] = {}
         self._next = 0
-        self._held_bytes = 0
-        self._deferred = 0
+        self._active_bytes = 0  # whole sizes of those that began
+        self._deferred = 0  # how many frames wait behind them
         self._owed = 0  # taken in since we last made room
 
     def begin(self, stream: int, size: int, subject: bytes | int | None) -> None:
@@ -143,6 +143,8 @@ class Incoming:
             )
         if len(self._streams) >= MAX_STREAMS:
             raise RemoteProtocolError(f"more than {MAX_STREAMS} large frames at once")
+        if isinstance(subject, int) and subject in self.in_line:
+            raise RemoteProtocolError(f"LARGE {stream} is about {subject}, which another one was about")
         self._next += 1
         begun = self._streams[stream] = _Stream(size, subject)
         if subject is not None:
@@ -170,30 +172,34 @@ class Incoming:
         begun = self._streams.get(stream)
         if begun is None:
             raise RemoteProtocolError(f"PART of {stream}, which was not announced or is complete")
-        if begun.received == 0:
-            head = read_head(data)
-            if head is not None and head.begin + head.size == begun.size:
-                begun.head = head
-        begun.content.write(
-            memoryview(data)[begun.head.begin :] if begun.received == 0 and begun.head else data
-        )
+        content: bytes | memoryview = data
+        if begun.content is None:
+            active = self._active_bytes + begun.size
+            if active > self._limits.max_message_bytes:
+                raise RemoteProtocolError(
+                    f"frames of {active} bytes have begun; {self._limits.max_message_bytes} are allowed"
+                )
+            self._active_bytes = active
+            head, begin = read_head(data), 0
+            if head is not None and head[2] + head[3] == begun.size:
+                begun.head, begin = head, head[2]
+                content = memoryview(data)[begin:]
+            begun.content = Landing(begun.size - begin)
         begun.received += len(data)
-        self._held_bytes += len(data)
         self._owed += len(data)
         if begun.received > begun.size:
             raise RemoteProtocolError(f"{begun.received} bytes of a frame of {begun.size}")
-        if self._held_bytes > self._limits.max_message_bytes or self._owed > self._limits.bulk_bytes:
-            raise RemoteProtocolError(
-                f"{self._held_bytes} bytes of unfinished frames, or more than WINDOW allowed"
-            )
+        if self._owed > self._limits.bulk_bytes:
+            raise RemoteProtocolError(f"{self._owed} bytes of parts, more than WINDOW allowed")
+        begun.content.add(content)
         if begun.received < begun.size:
             return None
         del self._streams[stream]
-        self._held_bytes -= begun.size
-        content = begun.content.getvalue()  # no copy: the buffer becomes the bytes
+        self._active_bytes -= begun.size
+        whole = begun.content.take()
         if begun.head is None:
-            return content
-        frame = (begun.head.kind, begun.head.subject, content)
+            return whole
+        frame = (begun.head[0], begun.head[1], whole)
         check_frame(frame)
         return frame
 
@@ -211,6 +217,10 @@ class Incoming:
             first()
         if not line:
             self.in_line.pop(subject, None)
+
+    def is_next(self, stream: _Stream) -> bool:
+        """True when nothing before a frame has to be complete first."""
+        return stream.subject is None or self.in_line[stream.subject][0] is stream
 
     def find(self, stream: int) -> _Stream | None:
         return self._streams.get(stream)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
-from net._apart import read_head
+from net._apart import Head, read_head
 from net._extensions import DECODERS, ENCODERS, Meaningless, encode_enum
 from net._wire import (
     ACK,
@@ -29,6 +29,7 @@ from net._wire import (
     MAX_TEXT_CHARS,
     MAY_RECEIVE,
     MAY_SEND,
+    PART,
     SEND,
     SMALL_BYTES,
     Frame,
@@ -66,6 +67,12 @@ _KEPT_BYTES: Final = 1024 * 1024  # a buffer that grew beyond this for one large
 # deep.
 _OPENERS: Final = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _COUNTED_BYTES: Final = 1024  # counting is cheaper than walking the value up to about here
+
+
+def send_head(channel_id: bytes) -> bytes:
+    """The bytes of a SEND to a channel, without its value."""
+    packed: bytes = msgpack.packb((SEND, channel_id, None))
+    return packed[:-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,22 @@ class Codec:
                 self._renew_packers()
             if _may_be_deep(data) and _too_deep(frame, MAX_DEPTH + 1):
                 return self._encode_thoroughly(frame)
+        return data
+
+    def encode_send(self, head: bytes, value: Any) -> bytes:
+        """The same for a SEND, the most frequent frame by far, with `head` standing before its value (`send_head`)."""
+        if self.exported:
+            self.exported = []
+        try:
+            data = head + self._pack(list(value) if type(value) is tuple else value)
+        except Exception:  # noqa: BLE001  as above
+            return self._encode_thoroughly((SEND, head[-ID_BYTES:], value))
+        size = len(data)
+        if size > MAX_DEPTH:
+            if size > _KEPT_BYTES:
+                self._renew_packers()
+            if _may_be_deep(data) and _too_deep((value,), MAX_DEPTH + 1):
+                return self._encode_thoroughly((SEND, head[-ID_BYTES:], value))
         return data
 
     def _encode_thoroughly(self, frame: Frame) -> bytes:
@@ -184,13 +207,8 @@ class Codec:
         try:
             if len(batch) > _TRUSTED_BYTES:
                 head = read_head(batch)
-                if head is not None and head.begin + head.size == len(
-                    batch
-                ):  # one frame that ends with large bytes
-                    frame: Frame = (head.kind, head.subject, bytes(batch[head.begin :]))
-                    check_frame(frame)
-                    self.sizes[0] = len(batch)
-                    return [frame]
+                if head is not None and head[2] + head[3] == len(batch):
+                    return self.decode_apart(head, bytes(batch[head[2] :]))
                 _walk(batch)
             unpacker = self._unpacker
             unpack, tell = unpacker.unpack, unpacker.tell
@@ -236,6 +254,15 @@ class Codec:
         if len(batch) > _KEPT_BYTES:
             self._renew_unpacker()
         return frames
+
+    def decode_apart(self, head: Head, body: bytes) -> list[Frame]:
+        """The same for a batch of one frame that ends with large bytes, of which these are all."""
+        kind, subject, begin, size = head
+        frame: Frame = (kind, subject, body)
+        if (type(subject) is bytes) != (kind == SEND) or kind == PART:  # else it is as the table says
+            check_frame(frame)
+        self.sizes = {0: begin + size} if begin + size > SMALL_BYTES else {}
+        return [frame]
 
     def _renew_unpacker(self) -> None:
         self._tags_open = 0

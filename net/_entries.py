@@ -248,41 +248,6 @@ def deliver(sender: Sender, front: bool = False) -> None:
         (where._unshift if front else where._push)(sender, 1)
 
 
-def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
-    """A peer's message has arrived. Nearly all go straight to a receiver or into the buffer.
-
-    `size` is its bytes, or 0 when it is small.
-    """
-    where = grant.channel
-    buffer = where._buffer
-    if buffer is None:
-        if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
-            complete(where._shift(), value)
-            grant.link.notify((wire.ACK, grant.channel_id, seqno))
-        else:
-            grant.used += 1
-            grant.used_bytes += size
-            grant.let_wait(size)
-            deliver(RemoteSender(grant, value, seqno, size))
-        return
-    grant.used += 1
-    if size:
-        grant.used_bytes += size
-    if where._balance < 0 and where._first.__class__ is not RemoteReceiver:
-        complete(where._shift(), value)
-        grant.room += 1
-        grant.room_bytes += size
-    elif where._balance == 0 and len(buffer) < where.capacity and not where.closing:
-        buffer.append(value)
-        grant.room += 1
-        grant.room_bytes += size
-    else:
-        grant.let_wait(size)
-        deliver(RemoteSender(grant, value, seqno, size))
-    if (grant.used >= grant.half_window or size or grant.count <= 0) and not grant.told_soon:
-        grant.tell_room()
-
-
 def request(where: channel, link: Link, op: int) -> None:
     """A peer asks for one message: lend it the first that can travel, or put the request in line."""
     while (sender := _first_message(where)) is not None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, ref
 
 from net import _wire as wire
 from net._codec import Undecodable
-from net._entries import accept, request
+from net._entries import RemoteReceiver, RemoteSender, deliver, request
 from net._failures import error_of, rebuild_exception
+from net._wire import SEND
 from net.errors import NetError, NotAllowed, RemoteProtocolError
 from net.facets import refusal, rights_of, target_of
 from tasklets import ChannelClosed, NotSendable
-from tasklets._core import bomb
+from tasklets._core import bomb, complete
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,21 +155,80 @@ def _on_send(link: Link, frame: wire.Frame) -> None:
     granted = link.grants.get(channel_id)
     if in_line and channel_id in in_line and granted is not None:
         _defer(granted, frame, seqno, link.frame_bytes)
-    elif granted is not None and granted.takes and kind == wire.SEND and value.__class__ is not Undecodable:
+    elif granted is not None and granted.takes and kind == SEND and type(value) is not Undecodable:
         accept(granted, value, seqno, link.frame_bytes)  # nearly always
     else:
         take_message(link, frame, seqno, link.frame_bytes)
 
 
+def accept(grant: Grant, value: Any, seqno: int, size: int) -> None:
+    """A peer's message has arrived. Nearly all go straight to a receiver or into the buffer.
+
+    `size` is its bytes, or 0 when it is small.
+    """
+    where = grant.channel
+    buffer = where._buffer
+    if buffer is None:
+        if where._balance < 0 and type(where._first) is not RemoteReceiver:
+            complete(where._shift(), value)
+            grant.link.notify((wire.ACK, grant.channel_id, seqno))
+        else:
+            grant.used += 1
+            grant.used_bytes += size
+            grant.let_wait(size)
+            deliver(RemoteSender(grant, value, seqno, size))
+        return
+    grant.used += 1
+    if size:
+        grant.used_bytes += size
+    if where._balance < 0 and type(where._first) is not RemoteReceiver:
+        complete(where._shift(), value)
+        grant.room += 1
+        grant.room_bytes += size
+    elif where._balance == 0 and len(buffer) < where.capacity and not where.closing:
+        buffer.append(value)
+        grant.room += 1
+        grant.room_bytes += size
+    else:
+        grant.let_wait(size)
+        deliver(RemoteSender(grant, value, seqno, size))
+    if (grant.used >= grant.half_window or size or grant.count <= 0) and not grant.told_soon:
+        grant.tell_room()
+
+
 def _defer(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> None:
-    """Let a message wait until a large one before it is complete. Until then it counts as one that stands in line.
+    """Let a message wait until a large one before it is complete.
 
     Raises RemoteProtocolError when the peer has sent more than it may: the large one may never be complete.
     """
+    granted.link.incoming.defer(frame[1], _deferred(granted, frame, seqno, size))
+
+
+def large_message(
+    link: Link, frame: wire.Frame, seqno: int, size: int, is_next: bool
+) -> Callable[[], object]:
+    """What is to be done in its turn about a large message that is complete.
+
+    Raises RemoteProtocolError like `_defer` when it has to wait for another one.
+    """
+    if is_next:
+        return partial(link.node.take_message, link, frame, seqno, size)
+    granted = link.grants.get(frame[1])
+    if granted is None:  # nobody gets it, so it need not wait, nor be kept
+        link.node.take_message(link, frame, seqno, size)
+        return _nothing
+    return _deferred(granted, frame, seqno, size)
+
+
+def _nothing() -> None: ...
+
+
+def _deferred(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> Callable[[], object]:
+    """A message that waits for its turn. Until then it counts as one that stands in line."""
     granted.used += 1
     granted.used_bytes += size
     granted.let_wait(size)
-    granted.link.incoming.defer(frame[1], partial(_take_deferred, granted, frame, seqno, size))
+    return partial(_take_deferred, granted, frame, seqno, size)
 
 
 def _take_deferred(granted: Grant, frame: wire.Frame, seqno: int, size: int) -> None:

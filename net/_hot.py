@@ -1,4 +1,7 @@
-"""Which modules are compiled where that is possible: those that every message passes through. setup.py reads it."""
+"""Which modules are compiled where that is possible: those that every message passes through. setup.py reads it.
+
+They know each other's types, and those of the core: so all are used or none (tasklets._which_form).
+"""
 
 from typing import Final
 
@@ -8,10 +11,24 @@ HOT: Final = (
     "_codec",
     "_entries",
     "_exports",
+    "_landing",
     "_link",
     "_protocol",
     "_references",
     "_session",
     "_window",
 )
-MODULES: Final = {name: (f"{name}.py",) for name in HOT}  # of what each is made, see tasklets._which_form
+TYPES: Final = (
+    "_apart.pxd",
+    "_bulk.pxd",
+    "_codec.pxd",
+    "_exports.pxd",
+    "_landing.pxd",
+    "_link.pxd",
+    "_protocol.pxd",
+    "_references.pxd",
+    "_session.pxd",
+    "_window.pxd",
+    "../tasklets/_core.pxd",
+)
+SOURCES: Final = (*(f"{name}.py" for name in HOT), *TYPES)  # of what they are made

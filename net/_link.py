@@ -22,7 +22,6 @@ from weakref import WeakSet
 from net import _exports, _wire as wire
 from net._apart import APART_BYTES, APART_KINDS, Apart
 from net._bulk import Incoming, Outgoing
-from net._exports import grant
 from net._failures import error_of
 from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
@@ -30,6 +29,7 @@ from net._pulse import Line, thread as pulse_thread
 from net._recovery import MAX_PATIENCE, PEER_PATIENCE, Recovery
 from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session
 from net._window import Windows
+from net._wire import MAX_FRAME_BYTES, SEND
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
 from tasklets import NotSendable, sleep, tasklet, timeout
 from tasklets._core import Wait
@@ -51,23 +51,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("net")
 
-# Bytes queued in one turn that leave before its end; measured: 512 doubling to 8 KiB serves both the lone request and
-# the flood.
+# Bytes queued in one turn that leave before its end; measured: 512 doubling to some KiB serves both the lone request
+# and the flood. A batch that is not larger than 4 KiB is decoded without a look at its lengths first (net._codec).
 FLUSH_FIRST = 512
-FLUSH_LAST = 8 * 1024
+FLUSH_LAST = 4000
 # One batch, or one frame that is larger: the peer reads it while the next is made. Measured: messages of 64 KiB go
 # through twice as fast as in batches of all that waits.
 BATCH_BYTES = 64 * 1024
 # For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
 ATTEMPT_SECONDS = 3.0
 
+_watcher: Callable[[Link, wire.Frame], int] | None = None
+
+
+def watch_sending(watcher: Callable[[Link, wire.Frame], int] | None) -> None:
+    """Have this called instead of `Link.send` and `send_value` of all links from now on; it calls `send_unwatched`.
+
+    Nobody can replace a method of a compiled class, hence this. None ends it.
+    """
+    global _watcher  # of C where this is compiled, so that looking whether there is one costs nothing
+    _watcher = watcher
+
+
+def sending_watcher() -> Callable[[Link, wire.Frame], int] | None:
+    """Who is called instead of `Link.send`."""
+    return _watcher
+
 
 class Link:
     """One end of a session. Made by a Node; `opened` is over when the peer has introduced itself."""
-
-    identity: Identity | None = None  # who has proved to be at the other end, where that is asked for
-    security: Security | None = None  # by what both ends prove who they are, when we connect again
-    asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
 
     def __init__(
         self, node: Node, where: str, *, opens: bool, address: Address | None, patience: float
@@ -77,6 +89,11 @@ class Link:
         self.opens = opens  # we introduce ourselves first, and connect again after a cut
         self.address = address  # where to connect again; None: nowhere
         self.patience = patience  # asked for; when it is open, agreed upon
+        self.identity: Identity | None = (
+            None  # who has proved to be at the other end, where that is asked for
+        )
+        self.security: Security | None = None  # by what both ends prove who they are, when we connect again
+        self.asked_for: AuthenticationAsked | None = None  # why the peer did not let us in
         self.peer: Hello | None = None  # who the other end is; None until it has introduced itself
         self.lost: PeerLost | None = None
         self.refused = False  # the peer broke the protocol
@@ -110,7 +127,6 @@ class Link:
         self._messages_left = 0  # the number of the last message that is in a batch
         self._codec = node.codec
         self.session = Session(node.draw_id(), self._codec)
-        self._encode = self._codec.encode
         self._recovery = Recovery(patience, node.random)
         self._reconnecting: Wait | None = None
         self._line: Line | None = None  # of the pulse
@@ -155,20 +171,39 @@ class Link:
 
         Raises PeerLost, and NotSendable when a value in it cannot travel.
         """
+        return self.send_unwatched(frame) if _watcher is None else _watcher(self, frame)
+
+    def send_unwatched(self, frame: wire.Frame) -> int:
+        """The same, and nobody hears of it."""
         if self.lost is not None:
             raise self.loss("not taken")
         last = frame[-1]
-        if last.__class__ is bytes and len(last) >= APART_BYTES and frame[0] in APART_KINDS:
+        if type(last) is bytes and len(last) >= APART_BYTES and frame[0] in APART_KINDS:
             return self._send_apart(frame)
-        packed = self._encode(frame)
+        return self._queue(self._codec.encode(frame), frame)
+
+    def send_value(self, head: bytes, channel_id: bytes, value: Any) -> int:
+        """Queue a message: (SEND, channel_id, value), of which `head` are the bytes before the value."""
+        if _watcher is not None:
+            return _watcher(self, (SEND, channel_id, value))
+        if self.lost is not None:
+            raise self.loss("not taken")
+        if type(value) is bytes and len(value) >= APART_BYTES:
+            return self._send_apart((SEND, channel_id, value))
+        packed = self._codec.encode_send(head, value)
+        return self._queue(packed, (SEND, channel_id, value) if len(packed) > MAX_FRAME_BYTES else None)
+
+    def _queue(self, packed: bytes, frame: wire.Frame | None) -> int:
+        """Queue the bytes of a frame, which itself is needed only when it is large."""
         exported = self._codec.exported
         if exported:
             for one in exported:
-                grant(one, self)
+                _exports.grant(one, self)
         size = len(packed)
-        if size > wire.MAX_FRAME_BYTES:
+        if size > MAX_FRAME_BYTES:
+            assert frame is not None
             self.session.check_size(frame, size)
-            packed = self._encode(self._outgoing.add(packed, _subject_of(frame)))
+            packed = self._codec.encode(self._outgoing.add(packed, _subject_of(frame)))
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
@@ -185,16 +220,19 @@ class Link:
     def _send_apart(self, frame: wire.Frame) -> int:
         """Queue a frame whose large bytes are not copied."""
         apart = self.session.pack_apart(frame)
-        size = len(apart)
-        if size > wire.MAX_FRAME_BYTES:
-            announced = self._encode(self._outgoing.add(apart, _subject_of(frame)))
+        size = apart.size
+        if size > MAX_FRAME_BYTES:
+            announced = self._codec.encode(self._outgoing.add(apart, _subject_of(frame)))
             self._outbox.append(announced)
             self._outbox_bytes += len(announced)
-        else:
+        elif self._outbox or not self._writable or not self.session.has_room:
             self._outbox.append(apart)
             self._outbox_bytes += size
             self._aparts += 1
             self._flush()
+        else:
+            self._messages_left = self.messages_sent
+            self._write(self.session.envelope_apart(apart))
         self._arm_end_of_turn()
         return size
 
@@ -279,14 +317,14 @@ class Link:
         if not outbox:  # what announces the large frames has left, then
             return self.session.envelope_apart(Apart.of(self._outgoing.next_part()))
         first = outbox[0]
-        if first.__class__ is Apart:
+        if type(first) is Apart:
             del outbox[0]
             self._outbox_bytes -= len(first)
             self._aparts -= 1
             return self.session.envelope_apart(first)
         size = count = 0
         for packed in outbox:
-            if packed.__class__ is Apart or (count and size + len(packed) > BATCH_BYTES):
+            if type(packed) is Apart or (count and size + len(packed) > BATCH_BYTES):
                 break
             size += len(packed)
             count += 1
@@ -298,7 +336,7 @@ class Link:
         """Write bytes, or a batch in two pieces."""
         assert self._transport is not None
         try:
-            if data.__class__ is tuple:
+            if type(data) is tuple:
                 sent = self._transport.send_pieces(data)
             else:
                 sent = self._transport.send(data)
@@ -310,7 +348,7 @@ class Link:
             self._writable = False
             self._call_soon(self._on_writing_failed, f"writing failed: {error.strerror or error}")
             return
-        if data.__class__ is tuple:
+        if type(data) is tuple:
             head, body = data
             if sent >= len(head) + len(body):
                 return
@@ -374,8 +412,13 @@ class Link:
         transport, protocol = self._transport, self._protocol
         assert transport is not None
         assert protocol is not None
+        room, landed = protocol.room, 0
         try:
-            size = transport.receive_into(received)
+            if room is None or transport.receive_pieces is None:
+                size = transport.receive_into(received)
+            else:
+                size = transport.receive_pieces((room, received))[0]
+                landed = min(size, len(room))
         except BlockingIOError:
             return False
         except OSError as error:
@@ -386,13 +429,13 @@ class Link:
             return False
         try:
             node.decoding = self
-            frames = protocol.receive(received[:size])
-            if protocol.sizes:
-                self._act_on_sizes(frames, protocol.sizes)
-            else:
-                for frame in frames:
-                    if self.lost is None:
-                        handlers[frame[0]](self, frame)
+            frames = protocol.receive(received[: size - landed], landed)
+            sizes = protocol.sizes
+            for index, frame in enumerate(frames):
+                if self.lost is None:
+                    if sizes:
+                        self.frame_bytes = sizes.get(index, 0)
+                    handlers[frame[0]](self, frame)
         except AuthenticationAsked as error:
             self.asked_for = error
             self.lose(str(error))
@@ -403,12 +446,8 @@ class Link:
         except Exception:  # a frame half acted on would leave somebody waiting for ever
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
             self.lose("a frame of it led to a fault here")
+        self.frame_bytes = 0
         return True
-
-    def _act_on_sizes(self, frames: list[wire.Frame], sizes: dict[int, int]) -> None:
-        for index, frame in enumerate(frames):
-            if self.lost is None:
-                self.act(frame, sizes.get(index, 0))
 
     def act(self, frame: wire.Frame, size: int) -> None:
         """Act on a frame of which it matters how large it is."""
@@ -801,8 +840,9 @@ def _on_part(link: Link, frame: wire.Frame) -> None:
         frame = frames[0]
     if frame[0] not in _MAY_BE_LARGE or _subject_of(frame) != begun.subject:
         raise RemoteProtocolError(f"LARGE {stream} is not the frame that was announced")
+    act: Callable[[], object]
     if begun.subject.__class__ is bytes:
-        act = partial(link.node.take_message, link, frame, begun.seqno, begun.size)
+        act = _exports.large_message(link, frame, begun.seqno, begun.size, link.incoming.is_next(begun))
     else:
         act = partial(link.act, frame, begun.size)
     link.incoming.complete(begun, act)

@@ -14,8 +14,10 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
+from net._apart import HEAD_BYTES, Head, read_head
 from net._codec import Codec
 from net._handshake import check_not_asked
+from net._landing import Landing
 from net._printable import printable
 from net._session import BULK_BYTES, MAX_MESSAGE_BYTES, Limits, Session
 from net._wire import (
@@ -36,6 +38,7 @@ from net._wire import (
 from net.errors import LocalProtocolError, RemoteProtocolError
 
 SHORT_BYTES: Final = 4096  # up to here it pays to look whether one batch came by itself
+BEGINNING_BYTES: Final = BATCH.size + HEAD_BYTES  # of a batch, by which one sees where the rest of it belongs
 
 # What a connection is for.
 TALK: Final = "session"
@@ -178,7 +181,10 @@ class Protocol:
         self._preface_sent = False
         self._opened = False
         self._preface_read = False
-        self._buffer = bytearray()  # an incomplete preface or batch
+        self._buffer = bytearray()  # an incomplete preface, or less than the beginning of a batch
+        self._landing: Landing | None = None  # the rest of a batch that has begun, or of its large bytes
+        # Of that batch: its size, its number, what it acknowledges, and what stands before its large bytes.
+        self._begun: tuple[int, int, int, Head | None] = (0, 0, 0, None)
 
     def __repr__(self) -> str:
         peer = f" with {self.peer.name or self.peer.node_id.hex()[:8]!r}" if self.peer else ""
@@ -213,10 +219,18 @@ class Protocol:
 
     # ------------------------------------------------------------------------------------------- coming in
 
-    def receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+    @property
+    def room(self) -> memoryview | None:
+        """Where the next bytes of the stream may be put without a copy: then tell `receive` how many were. None: there
+        is no such place.
+        """
+        return None if self._landing is None else self._landing.room
+
+    def receive(self, data: bytes | bytearray | memoryview, landed: int = 0) -> list[Frame]:
         """Take bytes as they come, and return the frames complete by now. `b""` is the end of the stream.
 
-        The first frame of all is (HELLO, features), and fills `peer`. Frames before a fault are lost with it.
+        `landed` bytes before them have been put into `room`. The first frame of all is (HELLO, features), and fills
+        `peer`. Frames before a fault are lost with it.
         Raises RemoteProtocolError when the other side broke the rules.
         """
         if self.sizes:
@@ -227,6 +241,7 @@ class Protocol:
                 self.state is State.OPEN
                 and session is not None
                 and not self._buffer
+                and self._landing is None
                 and BATCH.size < len(data) <= SHORT_BYTES
             ):
                 size, number, acknowledged = BATCH.unpack_from(data)
@@ -240,17 +255,24 @@ class Protocol:
                     if self._codec.sizes:
                         self.sizes = self._codec.sizes
                     return frames
-            return self._receive(data) if len(data) else self._receive_end()
+            if landed:
+                assert self._landing is not None
+                self._landing.received += landed
+            return self._receive(data) if landed or len(data) else self._receive_end()
         except RemoteProtocolError:
             self.state = State.ERROR
-            self._buffer = bytearray()
+            self._forget()
             raise
+
+    def _forget(self) -> None:
+        self._buffer = bytearray()
+        self._landing = None
 
     def _receive_end(self) -> list[Frame]:
         # Also in the middle of a batch: a cut asks nobody. The rest comes over the next connection.
         if self.state is State.ERROR:
             raise RemoteProtocolError(f"{self!r} failed before; open a new session")
-        self._buffer = bytearray()
+        self._forget()
         self._step("end of stream")
         return []
 
@@ -260,18 +282,29 @@ class Protocol:
         if self.state not in (State.NEW, State.OPEN):
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
         frames: list[Frame] = []
-        with memoryview(data) as view:
-            offset = 0
-            if self._buffer:
-                offset = self._complete(view)
-                del self._buffer[: self._take_batches(self._buffer, 0, frames)]
+        view = memoryview(data)
+        offset = 0
+        while True:
+            if self._landing is not None:
+                offset += self._landing.add(view[offset:])
+                if not self._landing.is_full:
+                    break
+                self._end_landing(frames)
             if not self._buffer:  # batches are read where they arrived; only what is incomplete is kept
                 offset = self._take_batches(view, offset, frames)
-            self._buffer += view[offset:]
+                if self._landing is None:
+                    self._buffer += view[offset:]
+                    break
+            else:
+                offset += self._complete(view[offset:])
+                kept = memoryview(bytes(self._buffer))
+                del self._buffer[: self._take_batches(kept, 0, frames)]
+                if self._buffer:
+                    break
         return frames
 
     def _complete(self, view: memoryview) -> int:
-        """Move to what is kept the bytes that its batch lacks, and no more; return how many."""
+        """Move to what is kept the bytes that a batch or the beginning of one lacks, and no more; return how many."""
         buffer = self._buffer
         if not self._preface_read:
             buffer += view
@@ -281,31 +314,46 @@ class Protocol:
         if len(buffer) >= BATCH.size:
             size = BATCH.unpack_from(buffer)[0]
             self._check_size(size)
-            end = moved + BATCH.size - NUMBER_BYTES + size - len(buffer)
+            end = moved + min(BATCH.size - NUMBER_BYTES + size, BEGINNING_BYTES) - len(buffer)
             buffer += view[moved:end]
             moved = end
         return min(moved, len(view))
 
-    def _take_batches(self, data: bytearray | memoryview, offset: int, frames: list[Frame]) -> int:
-        """Take the complete batches from an offset on, and return where they end."""
+    def _take_batches(self, view: memoryview, offset: int, frames: list[Frame]) -> int:
+        """Take the complete batches from an offset on, begin the next one, and return up to where all is taken."""
         if not self._preface_read:
-            offset = self._read_preface(data)
-        with memoryview(data) as view:
-            while len(view) - offset >= BATCH.size:
-                size, number, acknowledged = BATCH.unpack_from(view, offset)
-                self._check_size(size)
-                end = offset + BATCH.size - NUMBER_BYTES + size
-                if end > len(view):
-                    break
-                with view[offset + BATCH.size : end] as batch:
-                    taken = self._take(number, size, acknowledged, batch)
-                if self._codec.sizes:
-                    self.sizes.update(
-                        (len(frames) + index, each) for index, each in self._codec.sizes.items()
-                    )
-                frames += taken
+            offset = self._read_preface(view)
+        while len(view) - offset >= BATCH.size:
+            size, number, acknowledged = BATCH.unpack_from(view, offset)
+            self._check_size(size)
+            end = offset + BATCH.size - NUMBER_BYTES + size
+            if end <= len(view):
+                self._take(size, number, acknowledged, view[offset + BATCH.size : end], None, frames)
                 offset = end
+                continue
+            if len(view) - offset >= BEGINNING_BYTES:
+                self._begin_landing(size, number, acknowledged, view[offset + BATCH.size :])
+                offset = len(view)
+            break
         return offset
+
+    def _begin_landing(self, size: int, number: int, acknowledged: int, begun: memoryview) -> None:
+        """The rest of a batch, or of the large bytes at its end, goes straight to where it stays."""
+        head = read_head(begun) if self.state is State.OPEN else None
+        if head is not None and head[2] + head[3] == size - NUMBER_BYTES:
+            self._landing = Landing(head[3])
+            self._landing.add(begun[head[2] :])
+        else:
+            head = None
+            self._landing = Landing(size - NUMBER_BYTES)
+            self._landing.add(begun)
+        self._begun = size, number, acknowledged, head
+
+    def _end_landing(self, frames: list[Frame]) -> None:
+        size, number, acknowledged, head = self._begun
+        landing, self._landing = self._landing, None
+        assert landing is not None
+        self._take(size, number, acknowledged, landing.take(), head, frames)
 
     def _read_preface(self, data: bytes | bytearray | memoryview) -> int:
         """Return how many bytes belong to the preface."""
@@ -333,11 +381,22 @@ class Protocol:
             raise RemoteProtocolError(f"a batch of {size} bytes; {NUMBER_BYTES} to {limit} are allowed")
 
     def _take(
-        self, number: int, size: int, acknowledged: int, batch: bytes | bytearray | memoryview
-    ) -> list[Frame]:
-        """Take a batch: of the session, or one of its own (number 0) that says hello or acknowledges."""
+        self,
+        size: int,
+        number: int,
+        acknowledged: int,
+        batch: bytes | bytearray | memoryview,
+        head: Head | None,
+        frames: list[Frame],
+    ) -> None:
+        """Take a batch: of the session, or one of its own (number 0) that says hello or acknowledges.
+
+        With a `head` only the large bytes behind that are given.
+        """
+        codec = self._codec
         if self.state is State.NEW:
-            return self._take_hello(number, batch)
+            frames += self._take_hello(number, batch)
+            return
         session = self.session
         if session is None:
             raise RemoteProtocolError("a batch before its HELLO was answered")
@@ -347,15 +406,17 @@ class Protocol:
             if size != NUMBER_BYTES:
                 raise RemoteProtocolError("a batch with frames, but without a number")
             session.acknowledge(acknowledged)
-            return []
+            return
         session.take(number, size, acknowledged)
-        frames = self._codec.decode(batch)
-        if not frames:
+        taken = codec.decode(batch) if head is None else codec.decode_apart(head, bytes(batch))
+        if not taken:
             raise RemoteProtocolError(f"batch {number} has no frames")
-        for frame in frames:
+        for frame in taken:
             if frame[0] in _STEPS or self.state is not State.OPEN:
                 self._step(_STEPS.get(frame[0], "frame"))
-        return frames
+        for index, each in codec.sizes.items():
+            self.sizes[len(frames) + index] = each
+        frames += taken
 
     def _take_hello(self, number: int, batch: bytes | bytearray | memoryview) -> list[Frame]:
         frames = self._codec.decode(batch)

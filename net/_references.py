@@ -8,20 +8,29 @@ from typing import TYPE_CHECKING, Any
 from greenlet import GreenletExit
 
 from net import _wire as wire
+from net._codec import send_head
 from net._failures import error_of, rebuild_exception
 from net._window import next_ticket
+from net._wire import MAY_SEND, SEND, SMALL_BYTES
 from net.errors import NotAllowed, PeerLost
 from net.facets import refusal
-from tasklets import ChannelClosed, TaskletExit, channel, getcurrent
+from tasklets import ChannelClosed, TaskletExit, getcurrent
 from tasklets._core import Wait, bomb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import cython  # the name by which Cython knows it; never imported
+
     from net._link import Link
     from net._window import Window
     from net.node import Node
     from tasklets import tasklet
+else:
+    from tasklets import _cython as cython
+
+if not cython.compiled:  # else it is the type of that name, see _references.pxd
+    from tasklets import channel
 
 log = logging.getLogger("net")
 
@@ -41,6 +50,7 @@ class RemoteChannel(channel):
 
     __slots__ = (
         "_addresses",
+        "_head",  # the bytes of a message to it, without the value
         "_home",
         "_id",
         "_introducers",  # link that keeps it alive -> how often it came over it; told when it is dropped
@@ -69,6 +79,7 @@ class RemoteChannel(channel):
         self._node = node
         self._home = home
         self._id = channel_id
+        self._head = send_head(channel_id)
         self._addresses = addresses
         self._rights = rights
         self._offers: set[_CaseOffering] = set()
@@ -140,10 +151,10 @@ class RemoteChannel(channel):
             window is None
             or not window.credit
             or window.is_meeting
-            or not self._rights & wire.MAY_SEND
+            or not self._rights & MAY_SEND
             or self.closing
             or self._late_error is not None
-            or value.__class__ is bomb
+            or type(value) is bomb
         ):
             self._send(value)
             return
@@ -152,16 +163,16 @@ class RemoteChannel(channel):
         assert link is not None  # there is a window
         link.messages_sent += 1
         try:
-            size = link.send((wire.SEND, self._id, value))
+            size = link.send_value(self._head, self._id, value)
         except BaseException:
             link.messages_sent -= 1
             window.give_back()
             raise
-        if size > wire.SMALL_BYTES:
+        if size > SMALL_BYTES:
             window.count(size)
 
     def _send(self, value: Any) -> None:
-        self._check(wire.MAY_SEND)
+        self._check(MAY_SEND)
         link = self._connected()
         self._raise_late_error()
         if self.closing:
@@ -178,16 +189,16 @@ class RemoteChannel(channel):
 
     def _send_on_credit(self, link: Link, window: Window, value: Any) -> None:
         """Let a message leave for which there is credit. Never blocks."""
-        if value.__class__ is bomb:
+        if type(value) is bomb:
             frame: wire.Frame = (wire.BOMB, self._id, error_of(value.value))
         else:
-            frame = (wire.SEND, self._id, value)
+            frame = (SEND, self._id, value)
         try:
             size = link.send_message(frame)
         except BaseException:
             window.give_back()
             raise
-        if size > wire.SMALL_BYTES:
+        if size > SMALL_BYTES:
             window.count(size, link.messages_sent if window.is_meeting else None)
 
     def _wait_until_taken(self, link: Link, seqno: int) -> None:

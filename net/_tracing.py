@@ -4,8 +4,8 @@ A message that crosses the network has the same key at both ends, and no byte of
 two directions, and the number that the message (or the question that it answers) has there anyway. Other frames with
 a number (SPAWN and STARTED, say) are noted too: they tell how the clocks of the two nodes stand to each other.
 
-While something is recorded the class Link has another `send` and the class Node other handlers; otherwise this costs
-nothing. Not here: how traces are put together (tasklets.trace._merging).
+While something is recorded links call a watcher to send (net._link.watch_sending), and the class Node has other
+handlers; otherwise this costs nothing. Not here: how traces are put together (tasklets.trace._merging).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from net import _wire as wire
 from net._codec import Undecodable
 from net._entries import RemoteSender
 from net._failures import rebuild_exception
-from net._link import Link
+from net._link import watch_sending
 from net.node import Node, existing_node
 from tasklets._core import bomb, get_scheduler
 from tasklets.trace import _recording, record
 
 if TYPE_CHECKING:
+    from net._link import Link
     from tasklets._core import Entry, tasklet
     from tasklets.trace._recording import Message, Recording, Watcher
 
@@ -169,12 +170,12 @@ _OTHERS: Final = (wire.ITEM, wire.REFUSED, wire.CANCEL, wire.ACK, *_NUMBERED)
 
 
 def _install() -> None:
-    send, take_message, handlers = Link.send, Node.take_message, Node.handlers
-    _original.update(send=send, take_message=take_message, handlers=handlers)
+    take_message, handlers = Node.take_message, Node.handlers
+    _original.update(take_message=take_message, handlers=handlers)
 
     def watched_send(link: Link, frame: wire.Frame) -> int:
         before = [each._watcher.now() for each in _layers]
-        size = send(link, frame)
+        size = link.send_unwatched(frame)
         for each, at in zip(_layers, before, strict=True):
             each.left(link, frame, at)
         return size
@@ -195,7 +196,7 @@ def _install() -> None:
             each.arrives(link, frame)
         handlers[frame[0]](link, frame)
 
-    Link.send = watched_send  # type: ignore[method-assign, assignment]
+    watch_sending(watched_send)
     Node.take_message = staticmethod(watched_take_message)
     Node.handlers = {
         **handlers,
@@ -205,7 +206,7 @@ def _install() -> None:
 
 
 def _uninstall() -> None:
-    Link.send = _original["send"]  # type: ignore[method-assign]
+    watch_sending(None)
     Node.take_message = staticmethod(_original["take_message"])
     Node.handlers = _original["handlers"]
 

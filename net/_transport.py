@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
@@ -25,6 +26,12 @@ class Transport(Interface):
         """Read what is there: the number of bytes, 0 at the end of the stream.
 
         Raises BlockingIOError when nothing is there now, another OSError when the connection broke.
+        """
+
+    @property
+    def receive_pieces(self) -> Callable[..., tuple[int, Any, int, Any]] | None:
+        """The same for several buffers, to be filled one after the other: as `socket.recvmsg_into`, of whose result
+        only the first part counts. None: it has no such thing.
         """
 
     def send(self, data: bytes | memoryview) -> int:
@@ -66,6 +73,8 @@ class SocketTransport:
         self.send = sock.send
         self.send_pieces = sock.sendmsg
         self.receive_into = sock.recv_into
+        # What is left of a TLS record waits where no event loop sees it: there one buffer has to take it all.
+        self.receive_pieces = None if isinstance(sock, ssl.SSLSocket) else sock.recvmsg_into
 
     def start(self, on_readable: Callable[[], object], on_writable: Callable[[], object]) -> None:
         self._on_writable = on_writable

@@ -18,7 +18,7 @@ from pathlib import Path as _Path
 
 from tasklets import _which_form
 
-_which_form.choose("tasklets", _Path(__file__).resolve().parent, _which_form.CORE)
+_which_form.choose("tasklets", _Path(__file__).resolve().parent, ["_core"], _which_form.CORE_SOURCES)
 
 from tasklets._core import (
     bomb as bomb,

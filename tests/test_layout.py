@@ -26,6 +26,7 @@ SANS_IO = {
         "_codec",
         "_extensions",
         "_handshake",
+        "_landing",
         "_printable",
         "_protocol",
         "_recovery",

@@ -301,6 +301,8 @@ class MemoryTransport:
         if self._arrived or self._ending:
             self.owner.reactor.call_soon(self._tell)
 
+    receive_pieces = None
+
     def receive_into(self, buffer: memoryview) -> int:
         if self._arrived:
             size = min(len(self._arrived), len(buffer))

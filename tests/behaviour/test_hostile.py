@@ -108,7 +108,7 @@ def held_bytes(network: MemoryNetwork) -> int:
     return sum(
         link._outbox_bytes
         + link.session.replay_bytes
-        + link.incoming._held_bytes
+        + link.incoming._active_bytes
         + sum(grant.waiting_bytes + wire.SMALL_BYTES * grant.used for grant in link.grants.values())
         for link in network.node("home").links
     )
@@ -259,6 +259,50 @@ def test_who_sends_behind_a_large_message_that_never_ends_is_closed_too(name: st
         assert "are allowed" in str(link.lost) or "it has to wait" in str(link.lost)
 
 
+@pytest.mark.parametrize("name", ["inbox", "window"])
+def test_large_messages_behind_one_that_never_ends_are_bounded(name: str) -> None:
+    with attacked() as (network, hostile, inbox, window):
+        hostile.introduce()
+        home = network.node("home")
+        (link,) = home.links
+        target = home.id_of(inbox if name == "inbox" else window)
+        hostile.say((wire.LARGE, 0, 1 << 20, target))
+        for stream in range(1, 100):
+            say_large(hostile, stream, target)
+            assert held_bytes(network) < 4 * wire.WINDOW_BYTES
+            if link.lost is not None:
+                break
+        assert "are allowed" in str(link.lost) or "it has to wait" in str(link.lost)
+
+
+def test_large_messages_for_nobody_are_not_kept() -> None:
+    with attacked() as (network, hostile, _inbox, _window):
+        hostile.introduce()
+        home = network.node("home")
+        (link,) = home.links
+        hostile.say((wire.LARGE, 0, 1 << 20, STRANGE))
+        for stream in range(1, 20):
+            say_large(hostile, stream, STRANGE)
+        assert home.dead_letters == 19
+        assert link.lost is None
+
+
+def test_two_large_frames_about_one_spawned_function_are_refused() -> None:
+    with attacked() as (network, hostile, _inbox, _window):
+        hostile.introduce()
+        (link,) = network.node("home").links
+        hostile.say((wire.LARGE, 0, 1 << 20, 7), (wire.LARGE, 1, 1 << 20, 7))
+        assert "LARGE 1 is about 7, which another one was about" in str(link.lost)
+
+
+def say_large(hostile: Hostile, stream: int, target: bytes) -> None:
+    """Send a large message, all of it."""
+    data = hostile.codec.encode((wire.SEND, target, bytes(3 * wire.PART_BYTES)))
+    hostile.say((wire.LARGE, stream, len(data), target))
+    for begin in range(0, len(data), wire.PART_BYTES):
+        hostile.say((wire.PART, stream, data[begin : begin + wire.PART_BYTES]))
+
+
 def test_frames_behind_a_large_one_that_never_ends_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("net._bulk.MAX_DEFERRED", 100)
     with attacked() as (network, hostile, inbox, _window):
@@ -305,6 +349,10 @@ LARGE_FAULTS = {
     "more than announced": [(wire.LARGE, 0, 3, None), (wire.PART, 0, b"four")],
     "complete before": [(wire.LARGE, 0, 1, None), (wire.PART, 0, b"\xc0"), (wire.PART, 0, b"\xc0")],
     "no frame": [(wire.LARGE, 0, 1, None), (wire.PART, 0, b"\xc0")],
+    "too large together": [
+        *[(wire.LARGE, stream, 40 << 20, None) for stream in range(2)],
+        *[(wire.PART, stream, b"begun") for stream in range(2)],
+    ],
     "another subject": [
         (wire.LARGE, 0, 20, b"0123456789abcdef"),
         (wire.PART, 0, b"\x93\x01\xc4\x10" + STRANGE[:15] + b"\x01"),
@@ -336,7 +384,7 @@ def test_parts_beyond_the_window_end_the_session() -> None:
         while link.lost is None:
             hostile.say((wire.PART, 0, bytes(wire.PART_BYTES)), (wire.PART, 1, bytes(wire.PART_BYTES)))
             assert held_bytes(network) < (64 << 20) + (1 << 20)
-        assert "unfinished frames" in str(link.lost)
+        assert "have begun" in str(link.lost)
 
 
 def test_a_session_is_not_taken_over_by_another_node() -> None:

@@ -39,20 +39,25 @@ def test_every_program_of_every_form_of_tasklets_ends(tmp_path: Path) -> None:
 
 def test_net_is_measured_beside_bare_sockets(tmp_path: Path) -> None:
     arguments = ("--seconds", "0.02", "--large-bytes", "100000", "--placement", "free")
-    only = [word for name in ("net", "gevent", "pipe") for word in ("--only", name)]
+    only = [word for name in ("net", "net-tls", "gevent", "pipe") for word in ("--only", name)]
     table, record = run_benchmark("bench_net.py", tmp_path / "figures.json", *arguments, *only)
 
     assert "free: round trip against gevent" in table
     measured = record["placements"]["free"]
-    assert set(measured) == {"net", "gevent", "pipe"}
-    assert set(measured["net"]) >= {
-        "round_trip",
-        "requests",
-        "one_way",
-        "bulk",
-        "large_p99",
-        "per_connection",
-    }
+    assert set(measured) == {"net", "net-tls", "gevent", "pipe"}
+    assert (
+        set(measured["net"])
+        == set(measured["net-tls"])
+        >= {
+            "round_trip",
+            "requests",
+            "one_way",
+            "bulk",
+            "large_p99",
+            "resume",
+            "per_connection",
+        }
+    )
     assert record["targets"]["free: one way against Pipe"]["ratio"] > 0
 
 

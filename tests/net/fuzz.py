@@ -19,7 +19,18 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[2]
 CORPUS: Final = Path(__file__).parent / "corpus"
 SOURCES: Final = (  # all that the bytes of a peer pass through
-    *("_wire", "_apart", "_codec", "_extensions", "_handshake", "_protocol", "_session", "_bulk", "_window"),
+    *(
+        "_wire",
+        "_apart",
+        "_codec",
+        "_extensions",
+        "_handshake",
+        "_protocol",
+        "_session",
+        "_bulk",
+        "_landing",
+        "_window",
+    ),
     *("_link", "_operations", "_exports", "_entries", "_offers", "_references", "_spawning", "_failures"),
 )
 SHARES: Final = {"bytes": 2, "handshake": 1, "frames": 4}  # of the time

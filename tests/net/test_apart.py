@@ -84,7 +84,7 @@ def test_large_bytes_are_put_together_without_their_head(size: int) -> None:
         if room := into.take_room():
             out.granted(room)
     assert whole == (SEND, CID, value)
-    assert out.pending_bytes == into._held_bytes == 0
+    assert out.pending_bytes == into._active_bytes == 0
 
 
 def test_large_bytes_for_another_channel_than_announced_are_seen() -> None:

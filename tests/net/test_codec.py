@@ -15,7 +15,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from net._codec import Codec, Description, Undecodable
+from net._codec import Codec, Description, Undecodable, send_head
 from net._wire import ACK, BOMB, EXITED, FOUND, HELLO, ITEM, RAISE, SEND, SPAWN
 from net.errors import NameNotFound, RemoteProtocolError
 from tasklets import NotSendable, RemoteError, channel, freeze, message, messages, register
@@ -222,6 +222,11 @@ def test_any_value_arrives_as_freeze_makes_it(value: Any) -> None:
     assert same(there_and_back(value), freeze(value))
 
 
+@given(values | st.just(nested(64)) | st.just(["\ud800"]))
+def test_a_message_has_the_same_bytes_the_short_way(value: Any) -> None:
+    assert CODEC.encode_send(send_head(CID), value) == CODEC.encode((SEND, CID, value))
+
+
 @given(st.lists(values, min_size=1, max_size=4))
 def test_frames_of_a_batch_keep_their_order(several: list[Any]) -> None:
     batch = b"".join(CODEC.encode((SEND, CID, value)) for value in several)
@@ -254,6 +259,10 @@ def test_what_cannot_travel_is_refused_at_the_sender_with_its_path(frame: Any, p
     with pytest.raises(NotSendable) as caught:
         CODEC.encode(frame)
     assert caught.value.path == path
+    if frame[0] == SEND:
+        with pytest.raises(NotSendable) as caught:
+            CODEC.encode_send(send_head(CID), frame[2])
+        assert caught.value.path == path
     assert there_and_back("still works") == "still works"
 
 
@@ -271,6 +280,12 @@ def test_the_channels_described_by_a_frame_are_listed_also_when_it_fails() -> No
     with pytest.raises(NotSendable):
         CODEC.encode((SEND, CID, (reply, print)))
     assert CODEC.exported == []  # it was not described: freezing found the fault first
+    CODEC.encode_send(send_head(CID), ("\ud800", reply))
+    assert CODEC.exported == [reply]
+    with pytest.raises(NotSendable):
+        CODEC.encode_send(send_head(CID), (reply, print))
+    assert CODEC.exported == []
+    CODEC.encode((SEND, CID, reply))
     CODEC.encode((SEND, CID, 1))
     assert CODEC.exported == []
 

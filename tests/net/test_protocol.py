@@ -9,6 +9,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from net._apart import APART_BYTES
 from net._codec import Codec
 from net._protocol import TRANSITIONS, Hello, Protocol, State
 from net._session import Limits, Session
@@ -18,6 +19,7 @@ from net._wire import (
     GOODBYE,
     HELLO,
     MAX_BATCH_BYTES,
+    MAX_FRAME_BYTES,
     MAX_HELLO_BYTES,
     PREFACE,
     SEND,
@@ -137,6 +139,70 @@ def test_any_cut_of_the_stream_gives_the_same_frames(several: list[Any], data: s
         if start < end:
             frames += ours.receive(whole[start:end])
     assert frames == make_protocol().receive(whole)
+
+
+large = st.integers(1, MAX_FRAME_BYTES - 100).map(
+    lambda size: (b"0123456789abcdef" * (size // 16 + 1))[:size]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.none() | large | large.map(lambda data: ("beside", data)), min_size=1, max_size=4), st.data()
+)
+def test_bytes_may_come_straight_to_where_they_stay(several: list[Any], data: st.DataObject) -> None:
+    """Whoever reads puts them into `room` first, as much as comes, and the rest wherever else."""
+    sender = make_protocol("sender")
+    assert sender.session is not None
+    whole = sender.opening()
+    for value in several:
+        if isinstance(value, bytes) and len(value) >= APART_BYTES:
+            whole += b"".join(sender.session.envelope_apart(sender.session.pack_apart((SEND, CID, value))))
+        else:
+            whole += End(sender, sender.session).say((SEND, CID, value))
+    expected = make_protocol()
+    frames = expected.receive(whole)
+    sizes = expected.sizes
+    ours = make_protocol()
+    arrived: list[Any] = []
+    found: dict[int, int] = {}
+    at = 0
+    while at < len(whole):
+        count = data.draw(st.sampled_from([1, 19, 52, 4096, 65_536, 100_000]))
+        piece = whole[at : at + count]
+        at += len(piece)
+        landed = 0
+        if ours.room is not None and data.draw(st.booleans()):
+            with ours.room as room:
+                landed = min(len(room), len(piece))
+                room[:landed] = piece[:landed]
+        taken = ours.receive(piece[landed:], landed)
+        found.update((len(arrived) + index, size) for index, size in ours.sizes.items())
+        arrived += taken
+    assert arrived == frames
+    assert found == sizes
+    assert ours.room is None
+
+
+def test_a_small_message_that_comes_in_pieces_stays_small() -> None:
+    """Its bytes are not counted on the other side (WINDOW_BYTES), so they must not be here."""
+    one, other = make_pair()
+    data = one.say((SEND, CID, bytes(500)))
+    assert other.protocol.receive(data[:100]) == []
+    assert other.protocol.receive(data[100:]) == [(SEND, CID, bytes(500))]
+    assert other.protocol.sizes == {}
+
+
+def test_no_more_than_a_batch_is_kept_of_what_is_not_complete() -> None:
+    one, other = make_pair()
+    data = one.say((SEND, CID, bytes(60_000)), (SEND, CID, bytes(60_000)))
+    assert other.protocol.receive(data[:-1]) == []
+    assert other.protocol.room is not None
+    assert len(other.protocol.room) == 1
+    assert [len(frame[2]) for frame in other.protocol.receive(data[-1:])] == [60_000, 60_000]
+    other.protocol.receive(one.say((SEND, CID, bytes(60_000)))[:1000])
+    other.protocol.receive(b"")  # a cut: the rest comes over the next connection
+    assert other.protocol.room is None
 
 
 @settings(max_examples=20)

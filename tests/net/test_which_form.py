@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from net._hot import HOT, MODULES
+from net._hot import HOT, SOURCES, TYPES
 from tasklets._which_form import find_compiled, is_compiled, is_stale, source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,19 +58,56 @@ def test_what_is_older_than_its_source_is_not_used(copy: Path) -> None:
     with (copy / "net" / "_session.py").open("a") as source:
         source.write("# changed\n")
     found, said = loaded(copy, TASKLETS_PURE="0")
-    assert found == [name for name in BUILT if name != "_session"]
-    assert "_session" in said
-    assert "is older than its source and is not used: net is slower now" in said
+    assert found == []  # none of them: they know each other's types
+    assert (
+        "is older than its source and is not used, nor what else is compiled of net: net is slower now"
+        in said
+    )
     assert "make compiled" in said
 
 
-def test_what_cannot_be_loaded_is_not_used(copy: Path) -> None:
-    digest = source_digest(copy / "net", MODULES["_link"])
-    library = copy / "net" / f"_link{EXTENSION_SUFFIXES[0]}"
-    library.write_bytes(b"no library\ntasklets-source-digest:" + digest.encode())
+@needs_compiled
+def test_what_was_made_for_other_types_is_not_used(copy: Path) -> None:
+    types = copy / "net" / "_link.pxd"
+    before = types.read_text()
+    types.write_text(before.replace("cdef public", "cdef readonly", 1))
     found, said = loaded(copy, TASKLETS_PURE="0")
-    assert found == [name for name in BUILT if name != "_link"]
-    assert f"{library.name} cannot be loaded and is not used: net is slower now" in said
+    assert found == []
+    assert "is older than its source and is not used" in said
+    for each in copy.glob("*/*.pxd"):  # a wheel has none, and nobody edits there
+        each.unlink()
+    assert loaded(copy, TASKLETS_PURE="0") == (BUILT, "")
+
+
+@needs_compiled
+def test_without_all_of_them_none_is_used(copy: Path) -> None:
+    compiled = find_compiled(copy / "net", "_window")
+    assert compiled is not None
+    compiled.unlink()
+    found, said = loaded(copy, TASKLETS_PURE="0")
+    assert found == []
+    assert "of net._window there is no compiled file, so none of net is used: net is slower now" in said
+
+
+@needs_compiled
+def test_when_one_cannot_be_loaded_none_is_used(copy: Path) -> None:
+    library = find_compiled(copy / "net", "_link")
+    assert library is not None
+    library.unlink()  # it may be mapped in this process
+    library.write_bytes(
+        b"no library\ntasklets-source-digest:" + source_digest(copy / "net", SOURCES).encode()
+    )
+    found, said = loaded(copy, TASKLETS_PURE="0")
+    assert found == []
+    assert f"{library.name} cannot be loaded and is not used, nor what else is compiled of net" in said
+
+
+@needs_compiled
+def test_without_the_compiled_core_none_is_used(copy: Path) -> None:
+    core = find_compiled(copy / "tasklets", "_core")
+    assert core is not None
+    core.unlink()  # they know its types
+    assert loaded(copy, TASKLETS_PURE="0") == ([], "")
 
 
 def test_a_compiled_file_that_does_not_say_of_what_it_was_made_is_stale(tmp_path: Path) -> None:
@@ -78,9 +115,17 @@ def test_a_compiled_file_that_does_not_say_of_what_it_was_made_is_stale(tmp_path
     compiled = tmp_path / f"_link{EXTENSION_SUFFIXES[0]}"
     compiled.write_bytes(b"tasklets-source-digest:unknown")
     assert find_compiled(tmp_path, "_link") == compiled
-    assert is_stale(compiled, tmp_path, MODULES["_link"])
-    compiled.write_bytes(b"tasklets-source-digest:" + source_digest(tmp_path, MODULES["_link"]).encode())
-    assert not is_stale(compiled, tmp_path, MODULES["_link"])
+    digest = source_digest(tmp_path, ["_link.py"])
+    assert is_stale(compiled, digest)
+    compiled.write_bytes(b"tasklets-source-digest:" + digest.encode())
+    assert not is_stale(compiled, digest)
+    assert not is_stale(compiled, source_digest(tmp_path, ["_link.py", "_link.pxd"]))  # one is not there
+
+
+def test_all_types_are_among_what_they_are_made_of() -> None:
+    files = {path.name for path in (ROOT / "net").glob("*.pxd")} | {"../tasklets/_core.pxd"}
+    assert sorted(TYPES) == sorted(files)
+    assert source_digest(ROOT / "net", SOURCES)
 
 
 def test_make_knows_what_is_compiled() -> None:
