@@ -8,6 +8,7 @@ import base64
 import contextlib
 import io
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,12 +17,22 @@ import threading
 import traceback
 
 from net._delivery import Delivered
+from net._link import Link
 from net._tracing import ProcessTrace, trace_process
 from net.addresses import UnixAddress
 from net.node import Node, set_node
 from tasklets._core import Wait
 
 LIFELINE = 0  # the file descriptor whose end is ours
+
+
+class _ChildNode(Node):
+    parent: Link | None = None
+
+    def link_lost(self, link: Link) -> None:
+        super().link_lost(link)
+        if link is self.parent:  # which ended, so what was under way to it is no news for anybody
+            logging.getLogger("net").setLevel(logging.CRITICAL)
 
 
 def main() -> None:
@@ -35,7 +46,7 @@ def main() -> None:
         os.environ["PYTHONPATH"] = config["pythonpath"]
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(line_buffering=True)  # a pipe to our parent, who shows it line by line
-    node = Node(config["name"], accepts_spawn=True)
+    node = _ChildNode(config["name"], accepts_spawn=True)
     node.delivered = Delivered(node.reactor.loop.run_callback_threadsafe)
     set_node(node)
     global _trace
@@ -45,7 +56,7 @@ def main() -> None:
         print(f"no trace is written: {error}", file=sys.stderr)
     threading.Thread(target=_hold_lifeline, args=(node.delivered,), name="lifeline", daemon=True).start()
     node.listen(UnixAddress(config["listen"]), background=True)
-    parent = node.adopt(socket.socket(fileno=config["socket"]), "the parent process")
+    parent = node.parent = node.adopt(socket.socket(fileno=config["socket"]), "the parent process")
     over = Wait("the parent process to end")
     parent.at_end(over.wake)
     try:

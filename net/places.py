@@ -261,6 +261,7 @@ class _Here(_PlaceBase):
         except TaskletExit:
             spawned.answer(None)
         except (KeyboardInterrupt, GreenletExit):  # meant for the whole process; by the collector
+            spawned.answer(None)  # it has ended all the same, and whoever joins it waits for no more
             raise
         except BaseException as error:  # noqa: BLE001  it goes where a remote one would
             kind, message, _, extra = error_of(error)

@@ -299,6 +299,9 @@ def test_dealt_tasks_run(client: Client, nodes: Nodes) -> None:  # G-09, G-10
     client.store.put("dispatch", "assign")
     nodes.worker("--name", "w1", slots=2)
     nodes.worker("--name", "w2", slots=2)
+    wait_for(
+        lambda: sum(bool(m.ops) for m in client.members()) == 2, what="both workers, with what they know"
+    )
     nodes.coordinator("--name", "dealer")
     handles = client.with_options().map(ops.MultiplyBy(2), range(16))
     assert [h.result(20) for h in handles] == [2 * n for n in range(16)]

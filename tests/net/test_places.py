@@ -544,3 +544,16 @@ def test_ctrl_c_while_the_children_start_prints_nothing_of_theirs(moment: float)
         _, stderr = process.communicate(timeout=peers.PATIENCE)
     assert stderr.count("Traceback") == 1
     assert "_child.py" not in stderr
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_whoever_joins_what_was_interrupted_here_waits_no_more() -> None:
+    with open_place("here") as place:
+        spawned = place.spawn(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        spawned.join()
+        assert not spawned.alive
