@@ -217,7 +217,9 @@ def test_what_a_generator_raises_reaches_the_consumer(place: Place) -> None:
 
 def test_a_failure_ends_everything_with_its_own_error(place: Place) -> None:
     """P-22, P3.7."""
-    with pytest.raises(ValueError, match="not 3") as raised:
+    with pytest.raises(
+        ValueError, match=r"not \d*3\b"
+    ) as raised:  # several chunks are run at once: any may be the first
         stream_of(1000).map(ops.picky).run(place).values_sorted()
     assert isinstance(raised.value, OperationError)
     assert raised.value.kind == "ValueError"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import ActionChains, Chrome, Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from cluster.testing import Nodes, wait_for
@@ -51,7 +51,8 @@ def row_of(browser: Chrome, job_id: str) -> Any:
 
 def press(browser: Chrome, *keys: str) -> None:
     for key in keys:
-        browser.switch_to.active_element.send_keys(key)
+        # To whatever has the focus, as from a keyboard: a button that was just disabled takes no keys of its own.
+        ActionChains(browser).send_keys(key).perform()
 
 
 @pytest.fixture
