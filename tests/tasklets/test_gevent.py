@@ -1,5 +1,6 @@
 """Architecture 1.1 and 1.2: tasklets and gevent in one program, in every combination."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -588,14 +589,20 @@ def test_system_exit_in_a_tasklet_ends_the_program_with_its_code() -> None:
 def interrupt_soon() -> Iterator[Callable[[], None]]:
     """Ctrl-C in a moment. Called where it is to arrive: on a busy machine a moment may be over before the next line.
 
-    The main thread is sent the signal, not the process: another thread that receives it (faulthandler's, before it has
-    blocked signals) does not tell the main one of it in CPython 3.11, as long as that computes.
+    Another process sends it, and again until it has arrived: a thread of ours that asks for the interpreter's lock at
+    that moment can make CPython 3.11 forget that the main one was sent a signal, as long as that computes.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(0.02, signal.pthread_kill, (threading.get_ident(), signal.SIGINT))
-    timer.daemon = True
-    yield timer.start
-    timer.join()
+    senders: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        script = f"sleep 0.02; while kill -INT {os.getpid()}; do sleep 5; done"
+        senders.append(subprocess.Popen(["sh", "-c", script]))
+
+    yield start
+    for sender in senders:
+        sender.kill()
+        sender.wait()
     signal.signal(signal.SIGINT, before)
 
 
