@@ -17,7 +17,6 @@ group of their own for the scheduler. Those of computing, of all processes of a 
 import argparse
 import contextlib
 import functools
-import json
 import operator
 import os
 import statistics
@@ -41,9 +40,9 @@ from measuring import (
     rotated,
     run_apart,
     save,
-    say_missing,
     show_targets,
     spread,
+    tell,
     write_json,
 )
 
@@ -309,10 +308,7 @@ def main() -> None:
     options = parser.parse_args()
     sizes = Sizes(options.cheap, options.expensive)
     if options.one:
-        try:
-            print(json.dumps(measure(options.one, sizes)))
-        except Missing as reason:
-            say_missing(reason)
+        tell(lambda: measure(options.one, sizes))
         return
 
     systems = [name for name in SYSTEMS if not options.only or name in options.only]

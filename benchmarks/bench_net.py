@@ -9,7 +9,6 @@ what both ends cost together, and where the operating system puts them (free), w
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -27,9 +26,9 @@ from measuring import (
     rotated,
     run_apart,
     save,
-    say_missing,
     show_targets,
     spread,
+    tell,
     write_json,
 )
 from net_systems import MESSAGE, SERVERS, SYSTEMS, System, Times
@@ -336,12 +335,7 @@ def main() -> None:
         return
     if options.one:
         system, placement, seconds, large_bytes, questions = options.one
-        try:
-            print(
-                json.dumps(measure(system, placement, float(seconds), int(large_bytes), questions.split(",")))
-            )
-        except Missing as reason:
-            say_missing(reason)
+        tell(lambda: measure(system, placement, float(seconds), int(large_bytes), questions.split(",")))
         return
     systems = [name for name in SYSTEMS if name in options.only] or list(SYSTEMS)
     questions = [name for name in QUESTIONS if name in options.only] or list(QUESTIONS)

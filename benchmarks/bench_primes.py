@@ -14,7 +14,6 @@ others use as well, where `work` says more about them.
 """
 
 import argparse
-import json
 import math
 import os
 import statistics
@@ -33,9 +32,9 @@ from measuring import (
     rotated,
     run_apart,
     save,
-    say_missing,
     show_targets,
     spread,
+    tell,
 )
 
 FORMS = ("loop", "here", "processes:1", "processes:2", "pool:2", "futures:2", "ray:2")
@@ -108,7 +107,7 @@ def measure_ray(pieces: Iterable[tuple[int, int]]) -> tuple[Times, int]:
     try:
         import ray
     except ImportError as error:
-        say_missing(error)
+        raise Missing(str(error)) from None
     opened = perf_counter()
     ray.init(num_cpus=2, log_to_driver=False, logging_level="error", include_dashboard=False)
     search = ray.remote(primes_of)
@@ -196,10 +195,10 @@ def run_rounds(forms: Sequence[str], rounds: int, hi: int) -> tuple[dict[str, li
 
 def measure_apart(form: str, hi: int) -> Times:
     """Measure one form in a fresh interpreter. Raises SystemExit when it fails or counts wrongly."""
-    start, work, cpu, idle, count = run_apart(__file__, "--one", form, "--hi", str(hi))
+    times, count = run_apart(__file__, "--one", form, "--hi", str(hi))
     if count != KNOWN.get(hi, count):
         raise SystemExit(f"error: {form} found {count} primes in [1, {hi}), there are {KNOWN[hi]}")
-    return Times(start, work, cpu, idle)
+    return Times(*times)
 
 
 def judge(times: dict[str, list[Times]]) -> list[Target]:
@@ -279,8 +278,7 @@ def main() -> None:
     parser.add_argument("--one", choices=(*FORMS, *SWEEP), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        times, count = measure(options.one, options.hi)
-        print(json.dumps([*times, count]))
+        tell(lambda: measure(options.one, options.hi))
         return
     if options.rounds < 1:
         parser.error(f"{options.rounds} rounds measure nothing; give 1 or more")

@@ -9,7 +9,6 @@ are medians of the rounds; the ratios are medians of each round's ratio to the b
 """
 
 import argparse
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -25,9 +24,9 @@ from measuring import (
     rotated,
     run_apart,
     save,
-    say_missing,
     show_targets,
     spread,
+    tell,
     write_json,
 )
 from tasklet_systems import SYSTEMS
@@ -210,10 +209,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         system, workload, scale = options.one
-        try:
-            print(json.dumps(measure(system, workload, float(scale))))
-        except Missing as reason:
-            say_missing(reason)
+        tell(lambda: measure(system, workload, float(scale)))
         return
     rounds = options.rounds if options.rounds is not None else 3 if options.quick else 5
     scale = options.scale if options.scale is not None else 0.2 if options.quick else 1.0

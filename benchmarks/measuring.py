@@ -16,10 +16,11 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -97,35 +98,59 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 def run_apart(
     script: str, *arguments: str, variables: dict[str, str] | None = None, patience: float | None = None
 ) -> Any:
-    """Run a script in a fresh interpreter and return what it printed, read as JSON.
+    """Run a script in a fresh interpreter and return the figures that it has told, by `tell`.
 
-    Raises Missing when it ended by `say_missing` or took more than `patience` seconds, SystemExit when it failed.
+    Raises Missing when it told that there are none or took more than `patience` seconds, SystemExit when it failed.
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, **(variables or {}), "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, script, *arguments]
-    try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, env=environment, check=False, timeout=patience
-        )
-    except subprocess.TimeoutExpired:
-        raise Missing(f"no result within {patience:g} s") from None
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8", suffix=".json") as told:
+        # A file, for some systems print what they like.
+        environment = {
+            **os.environ,
+            **(variables or {}),
+            "PYTHONPATH": os.pathsep.join(paths),
+            _TOLD: told.name,
+        }
+        try:
+            done = subprocess.run(
+                [sys.executable, script, *arguments],
+                stdout=sys.stderr,
+                env=environment,
+                check=False,
+                timeout=patience,
+            )
+        except subprocess.TimeoutExpired:
+            raise Missing(f"no result within {patience:g} s") from None
+        text = told.read()
     if done.returncode == _MISSING:
-        raise Missing(done.stdout.strip())
+        raise Missing(text)
     if done.returncode:
         raise SystemExit(
             f"error: the measurement {' '.join(arguments)} ended with exit code {done.returncode}; see above"
         )
-    return json.loads(done.stdout)
+    return json.loads(text)
 
 
+_TOLD = "MEASUREMENT_TOLD"  # the file that waits for the figures
 _MISSING = 75  # EX_TEMPFAIL: no usual way for an interpreter to end
 
 
-def say_missing(reason: object) -> NoReturn:
-    """In the fresh interpreter: end it, telling whoever started it why there is nothing to measure."""
-    print(reason)
-    sys.exit(_MISSING)
+def tell(measure: Callable[[], Any]) -> None:
+    """In the fresh interpreter: measure, and tell whoever started it the figures, or why there are none (Missing).
+
+    Without such a one they are printed.
+    """
+    path = os.environ.get(_TOLD)
+    try:
+        text, code = json.dumps(measure()), 0
+    except Missing as reason:
+        text, code = str(reason), _MISSING
+    if path is None:
+        print(text)
+    else:
+        Path(path).write_text(text, encoding="utf-8")
+    if code:
+        sys.exit(code)
 
 
 # ------------------------------------------------------------------------------------------------- processes
