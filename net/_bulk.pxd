@@ -2,7 +2,7 @@
 
 cimport cython
 
-from net._landing cimport Landing as TheLanding
+from net._landing cimport Landing as TheLanding, Spare as TheSpare
 
 
 cdef class Outgoing:
@@ -32,5 +32,6 @@ cdef class Incoming:
     cdef public object _limits
     cdef public unsigned long long _next
     cdef public Py_ssize_t _owed
+    cdef public TheSpare _spare
     cdef public dict _streams
     cdef public dict in_line

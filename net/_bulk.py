@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from net._apart import Apart, Head, read_head
-from net._landing import Landing
+from net._landing import Landing, Spare
 from net._wire import LARGE, PART, PART_BYTES, Frame, check_frame
 from net.errors import RemoteProtocolError
 
@@ -123,8 +123,9 @@ class _Stream:
 class Incoming:
     """The receiver's side."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, spare: Spare) -> None:
         self._limits = limits
+        self._spare = spare
         self._streams: dict[int, _Stream] = {}
         # By subject, what waits for a frame to be complete: in this order, and the first is not.
         self.in_line: dict[bytes | int, deque[_Stream]] = {}
@@ -184,7 +185,7 @@ class Incoming:
             if head is not None and head[2] + head[3] == begun.size:
                 begun.head, begin = head, head[2]
                 content = memoryview(data)[begin:]
-            begun.content = Landing(begun.size - begin)
+            begun.content = self._spare.landing(begun.size - begin)
         begun.received += len(data)
         self._owed += len(data)
         if begun.received > begun.size:
@@ -197,6 +198,7 @@ class Incoming:
         del self._streams[stream]
         self._active_bytes -= begun.size
         whole = begun.content.take()
+        self._spare.keep(whole)
         if begun.head is None:
             return whole
         frame = (begun.head[0], begun.head[1], whole)

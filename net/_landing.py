@@ -6,19 +6,27 @@
     if landing.is_full:
         data = landing.take()                      # bytes, and no copy
 
-No socket, no tasklet.
+Large ones, which their receiver has done with, lend their memory to the next ones of the same size (`Spare`). No
+socket, no clock, no tasklet.
 """
 
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import cython  # the name by which Cython knows it; never imported
 else:
     from tasklets import _cython as cython
 
-if not cython.compiled:  # else it does not fill them with zeros first, see _landing.pxd
-    new_bytes = bytes
+SPARE_BYTES: Final = 1 << 20  # from here on bytes are pages that the system gives and takes, each by itself
+MOST_SPARE: Final = 4  # kept: one is filled, one is waited for, one is worked on, and one may be free
+
+if not cython.compiled:  # else see _landing.pxd
+    new_bytes = bytes  # there they are not filled with zeros first
+
+    def renew(kept: list[bytes], index: int) -> bool:
+        """Not in Python: it cannot make bytes forget their hash."""
+        return False
 
 
 class Landing:
@@ -26,10 +34,11 @@ class Landing:
 
     __slots__ = ("_file", "_room", "received", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, memory: BytesIO | None = None) -> None:
         self.size = size
         self.received = 0
-        self._file = BytesIO(new_bytes(size))  # which is nobody else's, so it is written to in place
+        # The bytes in it are nobody else's, so it is written to in place.
+        self._file = BytesIO(new_bytes(size)) if memory is None else memory
         self._room = self._file.getbuffer()
 
     @property
@@ -53,3 +62,42 @@ class Landing:
         assert self.received == self.size
         self._room.release()
         return self._file.getvalue()  # the very object that was made above
+
+
+class Spare:
+    """Large bytes that were handed out, until the next ones can have their memory: when nobody else holds them.
+
+    To get 64 MiB from the system and to give them back takes some milliseconds each, in which nothing else is answered.
+    The bytes are immutable as long as anybody can see them.
+    """
+
+    __slots__ = ("_asked", "_kept")
+
+    def __init__(self) -> None:
+        self._kept: list[bytes] = []
+        self._asked = False  # since the last look
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def landing(self, size: int) -> Landing:
+        """Return room for so many bytes."""
+        self._asked = True
+        for index in range(len(self._kept)):
+            if len(self._kept[index]) == size and renew(self._kept, index):
+                return Landing(size, BytesIO(self._kept.pop(index)))
+        return Landing(size)
+
+    def keep(self, data: bytes) -> None:
+        """Have a look at these again, which are about to be handed out."""
+        if cython.compiled and len(data) >= SPARE_BYTES:
+            if len(self._kept) == MOST_SPARE:
+                del self._kept[0]
+            self._kept.append(data)
+
+    def tidy(self) -> bool:
+        """Give everything back if no large bytes have come since the last call. False when nothing is kept."""
+        if not self._asked:
+            self._kept.clear()
+        self._asked = False
+        return bool(self._kept)

@@ -110,7 +110,7 @@ class Link:
         self.windows = Windows()  # how far we are ahead of the peer's channels
         self.users: WeakSet[RemoteChannel] = WeakSet()  # references that work over this link
         self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
-        self.incoming = Incoming(node.limits)
+        self.incoming = Incoming(node.limits, node.spare)
         self.stalled_for = 0.0  # seconds that the peer's event loop had had no turn when its pulse came last
         self._outgoing = Outgoing()
         self._next_op = itertools.count(1)
@@ -831,6 +831,7 @@ def _on_part(link: Link, frame: wire.Frame) -> None:
     if whole is None:
         return
     assert begun is not None
+    link.node.tidy_later()
     if whole.__class__ is tuple:
         frame = whole
     else:

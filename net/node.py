@@ -22,6 +22,7 @@ from net import _exports, _link, _operations, _references, _spawning, _status, _
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._gate import Gate
+from net._landing import Spare
 from net._link import Link
 from net._negotiation import Identity, advise
 from net._offers import Offers
@@ -64,6 +65,7 @@ log = logging.getLogger("net")
 READ_BYTES = 256 * 1024
 OPEN_ATTEMPTS = 3  # to be introduced, when the connection is made and ends at once
 OPEN_PAUSE = 0.05
+SPARE_SECONDS = 1.0  # without a large message, after which the memory for the next ones is given back
 MAX_STATUSES = 64  # that one peer holds: each takes some KB here until it lets go of it
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
 
@@ -116,6 +118,8 @@ class Node:
         # What a link has read, until it is decoded. One for all: a fresh one for each read may cost the allocator four
         # system calls, which is half of a round trip.
         self.received = memoryview(bytearray(READ_BYTES))
+        self.spare = Spare()  # memory of large messages, for the next ones
+        self._tidying = False
         self.decoding: Link | None = None  # whose bytes are being decoded: references in them came over it
         self.scheduler.sources.append(self._may_wake_somebody)
         if network is None:  # a send on a channel with room has returned before the message has left
@@ -262,6 +266,22 @@ class Node:
         else:
             self._sessions[peer.session] = link
             link.enter(peer, link.patience)
+
+    # -- the memory of large messages, see net._landing ------------------------------------------------------
+
+    def tidy_later(self) -> None:
+        """Give back what is kept for the next large messages, when none come any more."""
+        if not self._tidying and len(self.spare) and self.network is None:
+            self._tidying = True
+            timer = self.reactor.loop.timer(SPARE_SECONDS, ref=False)  # nobody waits for it
+            timer.start(self._tidy, timer)
+
+    def _tidy(self, timer: Any) -> None:
+        timer.stop()
+        timer.close()
+        self._tidying = False
+        if self.spare.tidy():
+            self.tidy_later()
 
     # -- the pulse of sessions, see net._pulse ---------------------------------------------------------------
 

@@ -22,7 +22,8 @@ class Settings:
     heartbeat: float = 2.0  # between two beats of the pulse, see net._pulse
     silence: float = 10.0  # without a beat for so long the connection is given up
     stalled_after: float = 1.0  # a peer whose event loop has had no turn for so long is called stalled
-    max_message_bytes: int = MAX_MESSAGE_BYTES  # that others may send here
+    # That others may send here. The memory of four such messages is kept for the next ones, until a second without one.
+    max_message_bytes: int = MAX_MESSAGE_BYTES
     bulk_bytes: int = BULK_BYTES  # of large messages under way to here; more is faster on long lines
 
     def __post_init__(self) -> None:

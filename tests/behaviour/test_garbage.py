@@ -14,6 +14,7 @@ import net
 from net import _sockets, _wire as wire
 from net._bulk import Incoming
 from net._codec import Codec
+from net._landing import Spare
 from net._protocol import Hello, Protocol
 from net._session import Limits, Session
 from net.node import get_node
@@ -324,7 +325,7 @@ def test_a_slow_reader_holds_up_nobody_and_gets_everything(
         for _ in range(100):
             assert quick.lookup("inbox")[0] == wire.FOUND
         items: list[Any] = []
-        parts = Incoming(Limits())
+        parts = Incoming(Limits(), Spare())
         while len(items) < 3:
             for frame in slow.protocol.receive(slow.socket.recv(10_000)):
                 if frame[0] == wire.LARGE:

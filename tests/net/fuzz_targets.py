@@ -15,6 +15,7 @@ from net._bulk import Incoming
 from net._codec import Codec
 from net._entries import RemoteReceiver, RemoteSender
 from net._handshake import NO_SECRET, NONCE_BYTES, Handshake, State, derive_key
+from net._landing import Spare
 from net._link import Link
 from net._protocol import Hello, Protocol
 from net._references import RemoteChannel
@@ -88,7 +89,7 @@ def fuzz_bytes(data: bytes) -> None:
     codec = make_codec()
     session = Session(STRANGE, codec)
     protocol = Protocol(Hello(NODE, session=STRANGE), codec, session)
-    incoming = Incoming(LIMITS)
+    incoming = Incoming(LIMITS, Spare())
     try:
         if how:
             peer = Protocol(Hello(STRANGE, session=STRANGE), make_codec(), Session(STRANGE, make_codec()))

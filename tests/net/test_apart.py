@@ -6,6 +6,7 @@ import pytest
 from net._apart import APART_BYTES, HEAD_BYTES, Apart, read_head
 from net._bulk import Incoming, Outgoing
 from net._codec import Codec
+from net._landing import Spare
 from net._session import Limits
 from net._wire import ACK, BOMB, ITEM, PART, SEND
 from net.errors import RemoteProtocolError
@@ -73,7 +74,7 @@ def test_a_head_that_is_no_frame_of_the_table_breaks_the_protocol() -> None:
 @pytest.mark.parametrize("size", [131_072, 200_000, 1_000_003])
 def test_large_bytes_are_put_together_without_their_head(size: int) -> None:
     value = bytes(range(256)) * (size // 256) + b"rest"
-    out, into = Outgoing(), Incoming(Limits())
+    out, into = Outgoing(), Incoming(Limits(), Spare())
     out.meet(Limits())
     _, stream, total, subject = out.add(Apart.of((SEND, CID, value)), CID)
     into.begin(stream, total, subject)
@@ -90,7 +91,7 @@ def test_large_bytes_are_put_together_without_their_head(size: int) -> None:
 def test_large_bytes_for_another_channel_than_announced_are_seen() -> None:
     """Who acts on it compares the frame with what was announced; the parts themselves are taken as they come."""
     apart = Apart.of((SEND, CID, bytes(200_000)))
-    into = Incoming(Limits())
+    into = Incoming(Limits(), Spare())
     into.begin(0, len(apart), b"y" * 16)
     packed = apart.head + apart.body
     parts = [into.part(0, packed[at : at + 50_000]) for at in range(0, len(packed), 50_000)]

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 import net
 from net import _wire as wire
 from net._bulk import Incoming, Outgoing
+from net._landing import Spare
 from net._session import Limits
 from net.testing import MemoryNetwork, memory_network
 from tasklets import NotSendable, Timeout, channel, sleep, tasklet, timeout
@@ -169,7 +170,7 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, float], erro
 
 def test_large_frames_take_turns_within_the_window() -> None:
     limits = Limits(max_message_bytes=10 * MIB, bulk_bytes=262_144)
-    out, into = Outgoing(), Incoming(limits)
+    out, into = Outgoing(), Incoming(limits, Spare())
     out.meet(limits)
     frames = {stream: bytes([stream]) * 300_000 for stream in range(3)}
     for stream, data in frames.items():
