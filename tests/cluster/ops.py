@@ -33,6 +33,12 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+@operation(queue="block")
+def block_of(number: int) -> int:
+    """Some workers are there for these only."""
+    return number // 10
+
+
 @operation
 def nap(seconds: float, mark: str = "") -> str:
     write("start", mark)

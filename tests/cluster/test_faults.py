@@ -207,7 +207,7 @@ def chaos_seconds(request: pytest.FixtureRequest) -> float:
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_chaos(
     url: str, nodes: Nodes, client: Client, chaos_seconds: float, seed: int
-) -> None:  # G-29, G-16, G-04
+) -> None:  # G-29, G-16, G-04, G-20: finish_all looks at the journal
     pick = random.Random(seed)
     count = max(100, int(2000 * chaos_seconds / 60))
     nap = 0.5 * chaos_seconds * 4 / count  # four slots in a calm run need half of the time

@@ -431,6 +431,20 @@ def test_queues_are_served_by_weight(client: Client, nodes: Nodes) -> None:  # A
     assert counts["c"] == pytest.approx(20, rel=0.2)
 
 
+def test_dedicated_workers_do_what_they_are_for_and_nothing_else(
+    client: Client, nodes: Nodes
+) -> None:  # P-35, D-19
+    nodes.worker("--name", "for all")
+    nodes.worker("--name", "for blocks", "--queue", "block")
+    wait_for(lambda: len(client.members()) == 2)
+    blocks = client.with_options().map(ops.block_of, range(20))
+    sums = [client.submit(ops.add, number, 1) for number in range(20)]
+    asked = client.with_options(queue="block").submit(ops.add, 1, 1)  # who submits may choose, too
+    assert [handle.result(10) for handle in blocks] == [number // 10 for number in range(20)]
+    assert {handle.wait(10).worker for handle in sums} == {"for all"}
+    assert {handle.record().worker for handle in [*blocks, asked] if handle.wait(10)} == {"for blocks"}
+
+
 def test_a_retried_priority_and_a_date(client: Client, nodes: Nodes, journal: Path) -> None:
     low = [client.submit(ops.nap, 0, f"low{n}") for n in range(10)]
     high = client.with_options(priority=1).submit(ops.nap, 0, "high")
