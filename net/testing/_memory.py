@@ -14,6 +14,7 @@ from net.errors import AddressInUse, BadAddress, PeerUnreachable
 from net.node import Node, _here
 from net.settings import Settings
 from tasklets import run, sleep, tasklet
+from tasklets.debug import waiting
 from tasklets.testing import VirtualClock, virtual_clock
 
 if TYPE_CHECKING:
@@ -119,17 +120,22 @@ class MemoryNetwork:
         node.close()
 
     def close(self) -> None:
-        """End all nodes, with a goodbye, and the tasklets that `run_at` started."""
+        """End all nodes, with a goodbye, and the tasklets that belong to them: to those that were killed, too."""
         self.heal()
         for node in list(self.nodes.values()):
             node.close()
         self.nodes.clear()
-        for living in self._tasklets.values():
-            for one in living:
-                if one.alive:
-                    one.kill(pending=True)
+        started = [one for living in self._tasklets.values() for one in living if one.alive]
+        for one in dict.fromkeys(
+            [*started, *filter(self._is_ours, waiting())]
+        ):  # those that these have started
+            one.kill(pending=True)
         self._tasklets.clear()
         self._connections.clear()
+
+    def _is_ours(self, one: tasklet) -> bool:
+        home = one.context_run(_here.get)
+        return home is not None and home.network is self
 
     # -- trouble ---------------------------------------------------------------------------------------------
 
