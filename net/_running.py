@@ -20,6 +20,9 @@ log = logging.getLogger("net")
 
 CUT_SHORT_EXIT = 1
 SIGTERM_EXIT = 143  # what a shell reports of a program that SIGTERM ended
+# CPython 3.11 may not see a signal that comes while another thread asks for the interpreter, until the next one: so the
+# alarm rings again and again until it is heard.
+RING_SECONDS = 0.1
 
 
 class Ended(KeyboardInterrupt):
@@ -41,6 +44,7 @@ def run_node(node: Node, grace: float) -> None:
     over = False
 
     def on_late(*_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         left = node.spawned
         what = "a tasklet" if left == 1 else f"{left} tasklets"
         raise Ended(CUT_SHORT_EXIT, f"{what} did not end within {grace:g} s, and had to be stopped")
@@ -50,7 +54,7 @@ def run_node(node: Node, grace: float) -> None:
 
     def on_first(*_: object) -> None:
         signal.signal(signal.SIGTERM, on_second)
-        signal.setitimer(signal.ITIMER_REAL, max(grace, 0.001))
+        signal.setitimer(signal.ITIMER_REAL, max(grace, 0.001), RING_SECONDS)
         # Not here, where it may be in the middle of anything.
         node.reactor.loop.run_callback_threadsafe(begin_end)
 
