@@ -5,6 +5,9 @@ cimport cython
 
 cdef extern from "Python.h":
     object PyBytes_FromStringAndSize(char *content, Py_ssize_t size)
+    char *PyBytes_AS_STRING(object content)
+    object PyMemoryView_FromMemory(char *memory, Py_ssize_t size, int flags)
+    const int PyBUF_WRITE
 
 
 cdef extern from *:
@@ -28,12 +31,16 @@ cdef extern from *:
     bint renew(list kept, Py_ssize_t index)
 
 
-cdef inline object new_bytes(Py_ssize_t size):
+cdef inline object new_memory(Py_ssize_t size):  # not filled with zeros first
     return PyBytes_FromStringAndSize(NULL, size)
 
 
+cdef inline object writable(object memory):  # valid as long as the memory
+    return PyMemoryView_FromMemory(PyBytes_AS_STRING(memory), len(memory), PyBUF_WRITE)
+
+
 cdef class Landing:
-    cdef public object _file
+    cdef public object _memory
     cdef public object _room
     cdef public Py_ssize_t received
     cdef public Py_ssize_t size

@@ -10,8 +10,7 @@ Large ones, which their receiver has done with, lend their memory to the next on
 socket, no clock, no tasklet.
 """
 
-from io import BytesIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import cython  # the name by which Cython knows it; never imported
@@ -21,25 +20,25 @@ else:
 SPARE_BYTES: Final = 1 << 20  # from here on bytes are pages that the system gives and takes, each by itself
 MOST_SPARE: Final = 4  # kept: one is filled, one is waited for, one is worked on, and one may be free
 
-if not cython.compiled:  # else see _landing.pxd
-    new_bytes = bytes  # there they are not filled with zeros first
+if not cython.compiled:  # else see _landing.pxd: there it is the memory of the bytes that are handed out
+    new_memory = bytearray
+    writable = memoryview
 
     def renew(kept: list[bytes], index: int) -> bool:
-        """Not in Python: it cannot make bytes forget their hash."""
+        """Not in Python, which cannot write to bytes."""
         return False
 
 
 class Landing:
     """Room for so many bytes. The memory is the system's promise only, until they come."""
 
-    __slots__ = ("_file", "_room", "received", "size")
+    __slots__ = ("_memory", "_room", "received", "size")
 
-    def __init__(self, size: int, memory: BytesIO | None = None) -> None:
+    def __init__(self, size: int, memory: Any = None) -> None:
         self.size = size
         self.received = 0
-        # The bytes in it are nobody else's, so it is written to in place.
-        self._file = BytesIO(new_bytes(size)) if memory is None else memory
-        self._room = self._file.getbuffer()
+        self._memory = new_memory(size) if memory is None else memory  # nobody else's, until it is taken
+        self._room = writable(self._memory)
 
     @property
     def room(self) -> memoryview:
@@ -61,7 +60,7 @@ class Landing:
         """Return the bytes, when they are complete."""
         assert self.received == self.size
         self._room.release()
-        return self._file.getvalue()  # the very object that was made above
+        return bytes(self._memory)  # compiled: the very object
 
 
 class Spare:
@@ -85,7 +84,7 @@ class Spare:
         self._asked = True
         for index in range(len(self._kept)):
             if len(self._kept[index]) == size and renew(self._kept, index):
-                return Landing(size, BytesIO(self._kept.pop(index)))
+                return Landing(size, self._kept.pop(index))
         return Landing(size)
 
     def keep(self, data: bytes) -> None:
