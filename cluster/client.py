@@ -144,7 +144,7 @@ class Lease:
 
 
 class Client(JobClient):
-    """A handle on one group. `ensure=True` starts a coordinator if nobody is there, from what `cluster up` left."""
+    """A handle on one group. With `ensure=True` it has a coordinator before anything else: see `revive`."""
 
     def __init__(
         self,
@@ -203,9 +203,13 @@ class Client(JobClient):
         self.close()
 
     def revive(self) -> bool:
-        """Start a coordinator, if there is none and a template was left in the store; it starts the rest."""
+        """Start a coordinator if none is alive, as `tasklets cluster up` has left it; that one starts the rest. Blocks.
+
+        True: it was started, and has joined. Where the members were killed a moment ago, this waits until it is known:
+        `member_ttl` at most. That nothing could be started is in the log.
+        """
         healer = Healer(self.store, self.settings, f"client-{socket.gethostname()}-{os.getpid()}")
-        return healer.spawn("coordinator", 1)
+        return healer.revive()
 
     # -- directives ----------------------------------------------------------------------------------------
 

@@ -516,6 +516,35 @@ def test_the_group_heals_in_both_directions(healing: Client, journal: Path) -> N
     assert most == [3, 1]
 
 
+def test_a_client_brings_back_a_group_of_which_everybody_was_just_killed(
+    healing: Client, url: str
+) -> None:  # G-27: their leases still run, so that nobody knows yet
+    write_bounds(healing.store, Bounds(1, 1))
+    assert healing.revive()
+    wait_for(lambda: counts(healing) == (1, 1), 10)
+    began = time.monotonic()
+    assert not healing.revive()
+    assert time.monotonic() - began < here(FAST.heartbeat)  # one that lives says so when it is asked
+    dead = healing.members()
+    for member in dead:
+        with_pid(member.pid, signal.SIGKILL)
+    handle = healing.submit(ops.add, 1, 2)
+    began = time.monotonic()
+    with Client(url, ensure=True, settings=FAST) as client:
+        assert time.monotonic() - began < FAST.member_ttl + here(5.0)  # a process starts
+        (coordinator,) = [m for m in client.members() if m.role == "coordinator"]
+        assert coordinator.state == "up"
+        assert coordinator.pid not in [m.pid for m in dead]
+    assert handle.result(15) == 3
+
+
+def test_reviving_what_nobody_has_started_says_what_to_do(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:  # G-27
+    assert not client.revive()
+    assert "tasklets cluster up" in caplog.text
+
+
 class _Counting:
     """A provisioner that starts nothing, and counts."""
 
