@@ -114,7 +114,7 @@ class Jobs(JobCounts):
         self.note("signal", job_id, signal.by, f"{signal.kind} {signal.name} {signal.signal_id}")
         if obeyed:
             state = JobState.CANCELLED if signal.kind == "cancel" else JobState.FINISHED
-            self.end_job(job_id, state, by=signal.by, reason=signal.name)
+            self.end_job(job_id, state, by=signal.by, reason=signal.reason)
         else:
             self.arrange_turn(job_id)
             self.changed(job_id)

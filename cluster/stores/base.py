@@ -18,7 +18,9 @@ Rules that hold for every engine
    so many in the call itself (all that are assigned among them), the rest with the claims and purges that follow. No
    claim gives a task that it has not reached. A job that has ended is told nothing more: its counts, its inbox and
    its results stay as they are.
-9. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
+9. Ids, names and keys are texts without control characters: the records refuse others, so an engine may join them with
+   one. `configure_queue` is given no record, and refuses by `check_names`.
+10. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
    and repairing twice is the same as once.
 
 Raises everywhere: StoreUnavailable, and where something is written StoreFull.
@@ -194,7 +196,7 @@ class Store(Protocol):
     def signal(self, job_id: str, signal: NewSignal) -> str:
         """Put a signal into a job's inbox: "taken", "known" (its id was there before), "ended" or "missing".
 
-        A job without a class obeys "cancel" and "finish" at once.
+        A job without a class obeys "cancel" and "finish" at once, and has the signal's reason then.
         """
 
     def reply(self, job_id: str, signal_id: str) -> bytes | None:

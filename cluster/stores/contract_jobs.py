@@ -398,10 +398,11 @@ class JobContract(Words):
 
     def test_a_job_without_a_class_obeys_at_once(self) -> None:
         first, second = self.start("", 3), self.start("", 1)
-        assert self.store.signal(first, NewSignal("cancel", "Cancel", by="me")) == "taken"
+        assert self.store.signal(first, NewSignal("cancel", "Cancel", by="me", reason="too dear")) == "taken"
         assert self.store.signal(second, NewSignal("finish", "Finish", by="me")) == "taken"
-        assert (self.job(first).state, self.job(first).by) == (JobState.CANCELLED, "me")
-        assert self.job(second).state == JobState.FINISHED
+        job = self.job(first)
+        assert (job.state, job.by, job.reason) == (JobState.CANCELLED, "me", "too dear")
+        assert (self.job(second).state, self.job(second).reason) == (JobState.FINISHED, "")
         assert self.claim(9) == []
 
     # -- timers

@@ -50,6 +50,7 @@ from cluster.records import (
     Statistics,
     Survey,
     Task,
+    check_names,
 )
 from cluster.stores import _refusals as refusals
 from cluster.stores._connections import CONNECTIONS
@@ -365,6 +366,7 @@ class RedisStore(RedisJobs):
     def configure_queue(
         self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
     ) -> None:
+        check_names(queue=queue)
         self.declare_group()
         self._call("configure_queue", queue=queue, max_waiting=max_waiting, paused=paused)
 

@@ -580,7 +580,7 @@ function calls.signal()
   if job.cls == '' and (signal.kind == 'cancel' or signal.kind == 'finish') then
     call('HSET', key('is', id), signal.signal_id, 0)
     consumed_once(id, signal.signal_id)
-    end_job(id, signal.kind == 'cancel' and 'cancelled' or 'finished', signal.by, signal.name)
+    end_job(id, signal.kind == 'cancel' and 'cancelled' or 'finished', signal.by, signal.reason)
   else
     put(id, {kind = signal.kind, row_id = signal.signal_id, name = signal.name, body = signal.body, by = signal.by,
       once = signal.signal_id})
