@@ -20,6 +20,10 @@ class RedisJobs:
         """Make a call of the script."""
 
     @abstractmethod
+    def _page(self, call: str, limit: int, after: str, /, **wanted: Any) -> list[Any]:
+        """Read rows of a call that goes on where it stopped."""
+
+    @abstractmethod
     def declare_group(self) -> None:
         """Make the group known."""
 
@@ -67,8 +71,8 @@ class RedisJobs:
         after: str = "",
     ) -> list[Job]:
         folded = None if name is None else name.casefold()
-        rows = self._call("jobs", state=state, folded=folded, since=since, limit=limit, after=after)
-        return [job_of(row) for row in rows or ()]
+        rows = self._page("jobs", limit, after, state=state, folded=folded, since=since)
+        return [job_of(row) for row in rows]
 
     def results(
         self, job_id: str, *, after: int = 0, limit: int = 1000, max_bytes: int = 8 << 20

@@ -646,6 +646,15 @@ class StoreContract(JobContract):
         assert [t.task_id for t in self.store.tasks(queue="none")] == []
         assert len(self.store.tasks(state="ready", queue="default")) == 25
 
+    def test_few_of_many_tasks_are_found(self) -> None:
+        tasks = [NewTask(OP, b"", "many" if n % 900 else "few") for n in range(2500)]
+        self.store.submit(tasks)
+        few = [task.task_id for task in tasks if task.queue == "few"]
+        assert [task.task_id for task in self.store.tasks(queue="few")] == few
+        assert [task.task_id for task in self.store.tasks(queue="few", limit=2)] == few[:2]
+        assert [task.task_id for task in self.store.tasks(queue="few", after=few[1])] == few[2:]
+        assert self.store.tasks(queue="none") == []
+
     def test_counts_agree_with_what_happened(self) -> None:
         ids = self.submit(6)
         claims = self.claim(5)

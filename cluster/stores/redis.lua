@@ -508,21 +508,28 @@ end
 
 function calls.task() return whole(A.task_id) end
 
-function calls.tasks()
+-- Read those of a set of ids, after A.after, that are wanted; also says after which id to go on, if more may come. One
+-- call looks at so many and no more, however few are wanted: nobody else is served meanwhile.
+local LOOKED_AT = 1000
+local function page(source, wanted, read)
   local found, after = {}, A.after
-  local source = A.job_id and key('jt', A.job_id) or P .. (A.state == 'dead' and 'dead' or 'ids')
-  while true do
-    local ids = call('ZRANGEBYLEX', source, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, 500)
-    for _, id in ipairs(ids) do
-      local state, queue = unpack(call('HMGET', key('t', id), 'state', 'queue'))
-      if (not A.state or state == A.state) and (not A.queue or queue == A.queue) then
-        found[#found + 1] = whole(id)
-        if #found == A.limit then return found end
-      end
-      after = id
+  local ids = call('ZRANGEBYLEX', source, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, LOOKED_AT)
+  for _, id in ipairs(ids) do
+    if wanted(id) then
+      found[#found + 1] = read(id)
+      if #found == A.limit then return {found, false} end
     end
-    if #ids < 500 then return found end
+    after = id
   end
+  return {found, #ids == LOOKED_AT and after}
+end
+
+function calls.tasks()
+  local source = A.job_id and key('jt', A.job_id) or P .. (A.state == 'dead' and 'dead' or 'ids')
+  return page(source, function(id)
+    local state, queue = unpack(call('HMGET', key('t', id), 'state', 'queue'))
+    return (not A.state or state == A.state) and (not A.queue or queue == A.queue)
+  end, whole)
 end
 
 function calls.assignments()

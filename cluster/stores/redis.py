@@ -168,6 +168,15 @@ class RedisStore(RedisJobs):
             raise self._refusal(*answer[1:])
         return answer
 
+    def _page(self, call: str, limit: int, after: str, /, **wanted: Any) -> list[Any]:
+        """Read rows by a call that looks at so many and then says where to go on."""
+        found: list[Any] = []
+        more: Any = after
+        while more is not False and len(found) < limit:
+            rows, more = self._call(call, limit=limit - len(found), after=more, **wanted)
+            found += rows or ()
+        return found
+
     def _evaluate(self, name: str, argument: bytes) -> bytes:
         script = self._scripts[name not in _GROWING]
         sha = self._shas.get(script)
@@ -344,8 +353,8 @@ class RedisStore(RedisJobs):
         limit: int = 100,
         after: str = "",
     ) -> list[Task]:
-        rows = self._call("tasks", state=state, queue=queue, job_id=job_id or None, limit=limit, after=after)
-        return [task_of(row) for row in rows or ()]
+        rows = self._page("tasks", limit, after, state=state, queue=queue, job_id=job_id or None)
+        return [task_of(row) for row in rows]
 
     def assignments(self, node: str | None = None) -> list[Assignment]:
         return [assignment_of(row) for row in self._call("assignments", node=node) or ()]

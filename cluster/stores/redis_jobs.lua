@@ -1,6 +1,6 @@
 -- The jobs of the Redis engine; joined to redis.lua when it is loaded.
 --
---   j:ID         hash, a job                            jobs         zset of ids
+--   j:ID         hash, a job                            jobs, jobs:STATE   zsets of ids
 --   jn:NAME      zset time -> id, who had the name      names        hash, the living ones
 --   in:ID        zset seq -> seq, rows to be consumed   ib:ID        hash seq -> row
 --   is:ID        hash signal -> seq                     iy:ID        hash signal -> reply
@@ -31,6 +31,14 @@ local function standing(id)
   if not state then return nil end
   return {state = state, cls = cls, notify = notify, fail_fast = fail_fast == '1', hidden = hidden == '1',
     ended = JOB_ENDED[state] or false}
+end
+
+local function put_state(id, old, new)
+  if old then call('ZREM', key('jobs', old), id) end
+  if new then
+    call('ZADD', key('jobs', new), 0, id)
+    job_set(id, 'state', new)
+  end
 end
 
 local function changed(id)
@@ -281,7 +289,8 @@ function jobs.resuming()
 end
 
 local function set_state(id, old, new, by, reason)
-  job_set(id, 'state', new, 'by', by, 'reason', reason)
+  put_state(id, old, new)
+  job_set(id, 'by', by, 'reason', reason)
   note('job-state', id, by, old .. ' ' .. new .. ' ' .. reason)
   changed(id)
   carry_on(id, new, STEP)
@@ -290,7 +299,8 @@ end
 -- End a living job, and its tasks; its turn, if it has not ended, gets this state.
 local function end_job(id, state, by, reason, error, turn)
   local old, cls, folded, ttl = unpack(call('HMGET', key('j', id), 'state', 'cls', 'folded', 'ttl'))
-  job_set(id, 'state', state, 'ended', now, 'by', by, 'reason', reason)
+  put_state(id, old, state)
+  job_set(id, 'ended', now, 'by', by, 'reason', reason)
   if error then job_set(id, 'error', error) end
   if folded ~= '' then call('HDEL', P .. 'names', folded) end
   if ttl then
@@ -486,6 +496,7 @@ local function forget(id, limit)
     if cursor == '0' then break end
   end
   if done < limit then
+    put_state(id, job_get(id, 'state'))
     call('ZREM', key('jn', job_get(id, 'folded')), id)
     call('DEL', key('j', id), key('iy', id))
     for _, set_of in ipairs({'jobs', 'jobs-ended', 'jobs-forget'}) do call('ZREM', P .. set_of, id) end
@@ -538,7 +549,8 @@ function calls.start()
   end
   local refusal = no_room()
   if refusal then return refusal end
-  job_set(id, 'cls', new.cls, 'state', new.cls == '' and 'running' or 'created', 'name', new.name, 'folded', new.folded,
+  put_state(id, nil, new.cls == '' and 'running' or 'created')
+  job_set(id, 'cls', new.cls, 'name', new.name, 'folded', new.folded,
     'queue', new.queue, 'description', new.description, 'created', now, 'updated', now, 'by', new.by, 'reason', '',
     'params', new.params, 'meta', new.meta, 'closed', new.closed and 1 or 0, 'notify', new.notify,
     'fail_fast', new.fail_fast and 1 or 0, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'turns', 0,
@@ -645,21 +657,12 @@ function calls.job_named()
 end
 
 function calls.jobs()
-  local found, after = {}, A.after
-  while true do
-    local ids = call('ZRANGEBYLEX', P .. 'jobs', after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, 500)
-    for _, id in ipairs(ids) do
-      local state, folded, created, hidden =
-        unpack(call('HMGET', key('j', id), 'state', 'folded', 'created', 'hidden'))
-      if not hidden and (not A.state or state == A.state) and (not A.folded or folded == A.folded)
-        and (not A.since or tonumber(created) >= A.since) then
-        found[#found + 1] = whole_job(id)
-        if #found == A.limit then return found end
-      end
-      after = id
-    end
-    if #ids < 500 then return found end
-  end
+  return page(A.state and key('jobs', A.state) or P .. 'jobs', function(id)
+    local state, folded, created, hidden =
+      unpack(call('HMGET', key('j', id), 'state', 'folded', 'created', 'hidden'))
+    return not hidden and (not A.state or state == A.state) and (not A.folded or folded == A.folded)
+      and (not A.since or tonumber(created) >= A.since)
+  end, whole_job)
 end
 
 -- A page of results: what there is room for, and one always. The function says true when it is full.

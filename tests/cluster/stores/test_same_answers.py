@@ -259,6 +259,7 @@ class Pair:
         results = {job_id: store.results(job_id) for job_id in self.jobs}
         return {
             "jobs": [self.of_job(job) for job in store.jobs(limit=1000)],
+            "by state": [[job.job_id for job in store.jobs(state=state, limit=1000)] for state in JobState],
             "tasks": [replace(self.of_task(t), more=()) for t in store.tasks(limit=10_000)],
             "results": {job_id: [replace(r, seq=0) for r in rows] for job_id, rows in results.items()},
             "by index": {j: [replace(r, seq=0) for r in store.results_at(j, 3, 10**9)] for j in self.jobs},
