@@ -40,6 +40,9 @@ class RedisJobs:
     def close_job(self, job_id: str) -> bool:
         return bool(self._call("close_job", job_id=job_id))
 
+    def feed(self, job_id: str) -> bool:
+        return bool(self._call("feed", job_id=job_id))
+
     def signal(self, job_id: str, signal: NewSignal) -> str:
         return str(self._call("signal", job_id=job_id, signal=asdict(signal)).decode())
 

@@ -193,6 +193,13 @@ class Store(Protocol):
         False: there is no such job, or it has ended.
         """
 
+    def feed(self, job_id: str) -> bool:
+        """Say that somebody is there who feeds a job, for another `feed_ttl`.
+
+        One that is not closed, and of which nobody has said so for longer, is terminated by the next purge. False: it
+        needs that no more, for it is closed or has ended, or it never did.
+        """
+
     def signal(self, job_id: str, signal: NewSignal) -> str:
         """Put a signal into a job's inbox: "taken", "known" (its id was there before), "ended" or "missing".
 
@@ -325,7 +332,7 @@ class Store(Protocol):
         It forgets tasks that ended before so many seconds (dead ones stay), and all but the newest events.
 
         Also jobs that ended before their ttl with all that is theirs, and inbox rows that were consumed so long ago.
-        It cancels what is left of the tasks of jobs that have ended.
+        It terminates jobs that nobody feeds any more, and cancels what is left of the tasks of jobs that have ended.
         """
 
     # -- the journal and what is configured

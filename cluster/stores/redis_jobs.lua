@@ -11,6 +11,7 @@
 --   ri:ID        zset index -> seq                      jt:ID        zset of ids, its tasks
 --   js:STATE:ID  zset rank -> id, its tasks that have not ended and count, by state
 --   leftover     set of ids, those whose last change of state has not reached all their tasks yet
+--   fed          zset time -> id, until when somebody has to feed it again
 --   jobs-ended   zset time -> id, without a ttl         jobs-forget  zset time -> id, when to forget
 --
 -- A change of state that concerns many tasks reaches the first of them at once, and those that run all at once. Every
@@ -296,6 +297,11 @@ local function set_state(id, old, new, by, reason)
   carry_on(id, new, STEP)
 end
 
+local function close(id)
+  job_set(id, 'closed', 1)
+  call('ZREM', P .. 'fed', id)
+end
+
 -- End a living job, and its tasks; its turn, if it has not ended, gets this state.
 local function end_job(id, state, by, reason, error, turn)
   local old, cls, folded, ttl = unpack(call('HMGET', key('j', id), 'state', 'cls', 'folded', 'ttl'))
@@ -309,6 +315,7 @@ local function end_job(id, state, by, reason, error, turn)
     call('ZADD', P .. 'jobs-ended', now, id)
   end
   call('DEL', key('tm', id), key('tb', id))
+  call('ZREM', P .. 'fed', id)
   count('jobs_' .. state)
   note('job-state', id, by, old .. ' ' .. state .. ' ' .. reason)
   changed(id)
@@ -333,7 +340,7 @@ function jobs.end_turn(id, e, fence, node)
   set_timers(id, e.timers or {})
   call('HINCRBY', key('j', id), 'turns', 1)
   job_set(id, 'data', e.data)
-  if e.close then job_set(id, 'closed', 1) end
+  if e.close then close(id) end
   if e.result then job_set(id, 'result', e.result) end
   if e.error then job_set(id, 'error', e.error) end
   gather(id, node)
@@ -508,6 +515,10 @@ end
 
 function jobs.purge(before, limit)
   local done = jobs.carry_on_all(limit)
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'fed', '-inf', now, 'LIMIT', 0, math.max(0, limit - done))) do
+    end_job(id, 'terminated', '', string.format('nobody has fed it for %g s', tonumber(job_get(id, 'feed_ttl'))))
+    done = done + 1
+  end
   for set_of, time in pairs({['jobs-forget'] = now, ['jobs-ended'] = before}) do
     for _, id in ipairs(call('ZRANGEBYSCORE', P .. set_of, '-inf', time, 'LIMIT', 0, limit)) do
       if done < limit then done = done + forget(id, limit - done) end
@@ -556,6 +567,10 @@ function calls.start()
     'fail_fast', new.fail_fast and 1 or 0, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'turns', 0,
     'version', 0)
   if new.ttl then job_set(id, 'ttl', new.ttl) end
+  if new.feed_ttl then
+    job_set(id, 'feed_ttl', new.feed_ttl)
+    if not new.closed then call('ZADD', P .. 'fed', now + new.feed_ttl, id) end
+  end
   call('ZADD', P .. 'jobs', 0, id)
   if new.folded ~= '' then
     call('HSET', P .. 'names', new.folded, id)
@@ -576,8 +591,14 @@ end
 function calls.close_job()
   local job = standing(A.job_id)
   if not job or job.ended then return false end
-  job_set(A.job_id, 'closed', 1)
+  close(A.job_id)
   gather(A.job_id)
+  return true
+end
+
+function calls.feed()
+  if not call('ZSCORE', P .. 'fed', A.job_id) then return false end
+  call('ZADD', P .. 'fed', now + tonumber(job_get(A.job_id, 'feed_ttl')), A.job_id)
   return true
 end
 
