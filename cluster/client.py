@@ -242,6 +242,10 @@ class Client(JobClient):
         """Store a task for an operation, and return at once. `op` is an operation or the name of one."""
         return self.with_options().submit(op, *args, **kwargs)
 
+    def map(self, op: Any, arguments: Iterable[Any]) -> list[TaskHandle]:
+        """Store a task for each argument: all of them, or none. For millions of them, see `IndexedStream`."""
+        return self.with_options().map(op, arguments)
+
     def with_options(
         self, *, timeout: float | None = None, guard: Guard | None = None, **options: Any
     ) -> Submitter:

@@ -52,7 +52,7 @@ def idle() -> Iterator[Client]:
 
 
 def test_a_whole_program_runs_in_one_process(inline: Client, tmp_path: Path) -> None:  # P-31
-    handles = inline.with_options().map(ops.MultiplyBy(2), range(100))
+    handles = inline.map(ops.MultiplyBy(2), range(100))
     assert [h.result(10) for h in handles] == [2 * n for n in range(100)]
     assert inline.submit(ops.flaky, str(tmp_path / "seen"), 2).result(10) == 3
     assert inline.submit(ops.steps).result(10) == "6 steps"
