@@ -19,7 +19,7 @@ import gevent
 from cluster import _decide
 from cluster._decide import Bounds
 from cluster.errors import ClusterError, SpawnFailed, StoreError
-from cluster.provision import NodeTemplate, Provisioner, Started, provisioner_for
+from cluster.provision import NodeTemplate, Provisioner, Started, known_fields, provisioner_for
 from cluster.records import Member
 from cluster.settings import Settings
 from cluster.stores import Store
@@ -40,7 +40,7 @@ class _Spawn:
 def read_bounds(store: Store) -> Bounds | None:
     """How many workers the group is to have; None when nobody has said."""
     text = store.get("bounds")
-    return Bounds(**json.loads(text)) if text else None
+    return Bounds(**known_fields(Bounds, json.loads(text))) if text else None
 
 
 def write_bounds(store: Store, bounds: Bounds) -> None:
