@@ -7,6 +7,7 @@ else
   answer = calls[ARGV[1]]()
   jobs.settle()
 end
+write_gathered()
 jobs.ring()
 if readied then ring('ready') end
 return cmsgpack.pack(answer or false)

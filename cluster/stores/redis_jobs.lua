@@ -391,11 +391,11 @@ function jobs.admit(task_id)
 end
 
 -- Tell a job that one of its tasks has ended.
-function jobs.account(task_id, state, by, error)
-  local id, counted, recorded, unwell, op, index, weight, meta, result_of, error_of = unpack(call('HMGET',
-    key('t', task_id), 'job', 'counted', 'recorded', 'unwell', 'op', 'index', 'weight', 'meta', 'result', 'error'))
+function jobs.account(id, task_id, state, by, error)
   local job = standing(id)
   if not job or job.ended then return end
+  local counted, recorded, unwell, op, index, weight, meta, result_of, error_of = unpack(call('HMGET',
+    key('t', task_id), 'counted', 'recorded', 'unwell', 'op', 'index', 'weight', 'meta', 'result', 'error'))
   if job.cls ~= '' and task_id == id then -- a turn that ended in another way than by the job's end
     end_job(id, state == 'cancelled' and 'terminated' or 'failed', by, 'its turn is ' .. state, error)
     return
