@@ -1,6 +1,6 @@
--- The transactions of the Redis engine. One script, so that one load serves all: ARGV[1] names the call, ARGV[2] is
--- its argument and the answer its result, both packed by msgpack. KEYS[1] is "tk:{group}:", which starts every key, so
--- that all keys of a group are in one slot. Whatever can refuse a call is looked at before the first write.
+-- The transactions of the Redis engine. `_script.py` makes a script of each call, of what that needs. ARGV[1] names the
+-- call, ARGV[2] is its argument and the answer its result, both packed by msgpack. KEYS[1] is "tk:{group}:", which starts
+-- every key, so that all keys of a group are in one slot. Whatever can refuse a call is looked at before the first write.
 --
 --   t:ID         hash, a task                           l:LANE      zset rank -> id, a line of ready tasks
 --   lanes        zset, the lines that are not empty     due         zset time -> id, scheduled tasks
@@ -19,6 +19,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local SEP = '\31'
 
 local readied = false -- a task became ready, or has a date: workers should hear of it
+local finally -- to be called when the call was made
 local jobs = {} -- what redis_jobs.lua adds: the tasks tell it, and ask it
 
 local function key(kind, name) return P .. kind .. ':' .. name end

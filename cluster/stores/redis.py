@@ -1,7 +1,7 @@
 """The Redis engine: many processes on many machines, by a server that people already run.
 
-Every call is one Lua script, joined of redis*.lua, so it happens entirely or not at all, and reads the server's clock.
-Sockets are gevent's, so a tasklet that waits for the server holds up no other; nothing is patched.
+Every call is one Lua script, cut of redis*.lua by `_script`, so it happens entirely or not at all, and reads the
+server's clock. Sockets are gevent's, so a tasklet that waits for the server holds up no other; nothing is patched.
 
 The server has to keep what it is given: `maxmemory-policy noeviction`, and `appendonly yes` to survive its own
 end. With `appendfsync everysec`, Redis's default, a power cut may lose the last second; a killed server none.
@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -68,12 +67,9 @@ from cluster.stores._packed import (
     turn_of,
 )
 from cluster.stores._redis_jobs import RedisJobs
+from cluster.stores._script import script_of
 from cluster.stores.base import Listener
 
-_SCRIPT: Final = "".join(
-    (files("cluster.stores") / name).read_text(encoding="utf-8")
-    for name in ("redis.lua", "redis_jobs.lua", "redis_call.lua")
-)
 _GROUPS: Final = "tk:groups"
 _SCHEMA: Final = "tk:schema"
 _GROWING: Final = frozenset({"submit", "put", "configure_queue", "start", "signal"})
@@ -102,8 +98,8 @@ class RedisStore(RedisJobs):
         except ValueError as error:
             raise BadStoreUrl(f"{self.url!r}: {error}; write redis://HOST:PORT/DB") from error
         self._redis = redis.Redis(connection_pool=pool)
-        self._scripts = (_SCRIPT, _SCRIPT)  # for calls that store more, and for those that let work end
-        self._shas: dict[str, str] = {}
+        self._flags = ""  # of the scripts that let work end, and do not store more
+        self._shas: dict[str, str] = {}  # call -> the name of its script in the server
         self._offset = 0.0
         self._declared = False
         try:
@@ -118,7 +114,7 @@ class RedisStore(RedisJobs):
                 )
             if int(str(self._redis.info("server")["redis_version"]).split(".")[0]) >= 7:
                 # A server without memory refuses what would take more, but work that is there can end.
-                self._scripts = (_SCRIPT, f"#!lua flags=allow-oom\n{_SCRIPT}")
+                self._flags = "#!lua flags=allow-oom\n"
             self.now_exactly()
         except BaseException:
             self.close()
@@ -178,10 +174,10 @@ class RedisStore(RedisJobs):
         return found
 
     def _evaluate(self, name: str, argument: bytes) -> bytes:
-        script = self._scripts[name not in _GROWING]
-        sha = self._shas.get(script)
+        script = script_of(name) if name in _GROWING else self._flags + script_of(name)
+        sha = self._shas.get(name)
         if sha is None:
-            sha = self._shas[script] = self._command("SCRIPT LOAD", script)
+            sha = self._shas[name] = self._command("SCRIPT LOAD", script)
         try:
             return self._command("EVALSHA", sha, 1, self._prefix, name, argument)  # type: ignore[no-any-return]
         except redis.exceptions.NoScriptError:  # the server was restarted, or its scripts flushed

@@ -5,7 +5,7 @@ if refusal then
   answer = refusal
 else
   answer = calls[ARGV[1]]()
-  jobs.settle()
+  if finally then finally() end
 end
 write_gathered()
 jobs.ring()

@@ -1,4 +1,4 @@
--- The jobs of the Redis engine; joined to redis.lua when it is loaded.
+-- The jobs of the Redis engine; joined to redis.lua.
 --
 --   j:ID         hash, a job                            jobs, jobs:STATE   zsets of ids
 --   jn:NAME      zset time -> id, who had the name      names        hash, the living ones
@@ -58,6 +58,7 @@ local function gather(id, by, counts)
     if number ~= 0 then call('HINCRBY', key('j', id), name, number) end
   end
   if counts and counts.total then job_set(id, 'told', 0) end
+  finally = jobs.settle
   touched[id] = by and by ~= '' and by or touched[id] or ''
 end
 
