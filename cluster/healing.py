@@ -101,10 +101,10 @@ class Healer:
             leases = {(m.node, m.incarnation): m.lease_until for m in there if m.state == "up"}
             if before is None:
                 before = leases
-                for member in there:
-                    self.store.ring(f"node:{member.node}")
             elif any(before.get(key) != lease for key, lease in leases.items()):
                 return True
+            for member in there:  # each time, for a hint may be lost
+                self.store.ring(f"node:{member.node}")
             if not told and monotonic() - asked > SILENCE:
                 told = True
                 left = max(m.lease_until for m in there) - self.store.now()

@@ -565,6 +565,20 @@ def test_a_client_brings_back_a_group_of_which_everybody_was_just_killed(
     assert handle.result(15) == 3
 
 
+def test_a_coordinator_hears_at_once_that_it_is_asked_and_drained(url: str, client: Client) -> None:  # G-27
+    slow = replace(FAST, heartbeat=60.0, member_ttl=200.0)
+    coordinator = Coordinator(url, name="c", settings=slow)
+    running = gevent.spawn(coordinator.run)
+    wait_for(client.members, sleep=gevent.sleep)
+    began = time.monotonic()
+    assert not client.revive()
+    assert client.store.drain("c")
+    running.get(timeout=here(2.0))
+    assert time.monotonic() - began < here(2.0)
+    assert client.members() == []
+    coordinator.store.close()
+
+
 def test_reviving_what_nobody_has_started_says_what_to_do(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:  # G-27
