@@ -8,7 +8,6 @@ defaults: results are stored, executions are fenced, every end is a transaction,
 keep theirs, with results ignored. "with prefetch" is ours with eight tasks claimed ahead of the free slots.
 """
 
-import argparse
 import contextlib
 import os
 import signal
@@ -18,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from measuring import (
@@ -27,14 +25,14 @@ from measuring import (
     Target,
     cpu_seconds,
     family,
+    keep,
     machine,
+    make_parser,
     ratio,
     record_of,
     rotated,
-    save,
     show_targets,
     spread,
-    write_json,
 )
 
 sys.path.insert(0, str(ROOT))
@@ -247,16 +245,10 @@ def measure_claims(server: RedisServer, folder: str, sizes: list[int]) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = make_parser(__doc__, rounds=3)  # with --only no claims are measured
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--idle-seconds", type=float, default=3.0)
-    parser.add_argument("--only", action="append", help="these systems only, and no claims")
     parser.add_argument("--full", action="store_true", help="claims with a million tasks waiting too")
-    parser.add_argument("--json", help="write the figures there")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
     options = parser.parse_args()
     systems = [name for name in (*OURS, *PEERS) if not options.only or name in options.only]
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in systems}
@@ -323,10 +315,7 @@ def main() -> None:
         "claims": claims,
         "targets": record_of(targets),
     }
-    if options.json:
-        write_json(record, Path(options.json))
-    if options.save:
-        save(record, "cluster")
+    keep(record, options, "cluster")
 
 
 if __name__ == "__main__":

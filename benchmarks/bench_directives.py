@@ -14,7 +14,6 @@ Seconds by the clock mean little on a machine that has much else to do, above al
 group of their own for the scheduler. Those of computing, of all processes of a system together, do.
 """
 
-import argparse
 import contextlib
 import functools
 import operator
@@ -23,8 +22,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
@@ -34,16 +33,16 @@ from measuring import (
     Target,
     cpu_seconds,
     family,
+    keep,
     machine,
+    make_parser,
     ratio,
     record_of,
     rotated,
     run_apart,
-    save,
     show_targets,
     spread,
     tell,
-    write_json,
 )
 
 HERE = str(ROOT / "benchmarks")
@@ -295,16 +294,10 @@ def timed(way: Callable[[range], Any], inputs: range) -> tuple[Any, tuple[float,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = make_parser(__doc__, rounds=5)
     parser.add_argument("--cheap", type=int, default=100_000, help="inputs of the cheap map and of the fold")
     parser.add_argument("--expensive", type=int, default=1000, help="inputs of the expensive map")
-    parser.add_argument("--only", action="append", help="these systems only")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--json", help="write the figures there")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--one", help=SUPPRESS)
     options = parser.parse_args()
     sizes = Sizes(options.cheap, options.expensive)
     if options.one:
@@ -386,10 +379,7 @@ def main() -> None:
         "missing": missing,
         "targets": record_of(targets),
     }
-    if options.json:
-        write_json(record, Path(options.json))
-    if options.save:
-        save(record, "directives")
+    keep(record, options, "directives")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ A machine that gets slower or busier meanwhile does so for everybody in the roun
 always taken from one round: `ratio` is the median of the rounds' ratios.
 """
 
+import argparse
 import contextlib
 import json
 import os
@@ -90,6 +91,29 @@ def rotated(forms: Sequence[_T], number: int) -> list[_T]:
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Return the median and all values, as JSON has them."""
     return {"median": round(statistics.median(values), 4), "all": [round(value, 4) for value in values]}
+
+
+# ------------------------------------------------------------------------------------------------- arguments
+
+
+def make_parser(about: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return a parser with what measurements of several systems are told; `keep` does what they say of the figures."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"{rounds} if not said")
+    parser.add_argument(
+        "--only", action="append", metavar="SYSTEM", help="these systems only; several may be"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--save", action="store_true", help="write the figures to benchmarks/results/")
+    return parser
+
+
+def keep(record: dict[str, Any], options: argparse.Namespace, what: str) -> None:
+    """Write a record where the arguments say."""
+    if options.json:
+        write_json(record, options.json)
+    if options.save:
+        save(record, what)
 
 
 # ---------------------------------------------------------------------------------------- fresh interpreters

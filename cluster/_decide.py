@@ -151,7 +151,12 @@ def should_hand_over(leads: int, standbys: Iterable[int]) -> bool:
 
 def lacks_coordinator(members: Iterable[Member]) -> bool:
     """True when nobody leads or is about to."""
-    return not any(m.role == "coordinator" and m.state != "draining" for m in members)
+    return not any(map(may_lead, members))
+
+
+def may_lead(member: Member) -> bool:
+    """True of a coordinator that leads, stands by, or is being started."""
+    return member.role == "coordinator" and member.state != "draining"
 
 
 # ------------------------------------------------------------------------------------------------ who gets what

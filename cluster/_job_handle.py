@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 
@@ -53,6 +53,14 @@ class JobResult:
     value: Any = None
     error: OperationError | None = None
     seq: int = 0  # in order of arrival; read on after it with `results(after=seq)`
+
+
+class Progress(NamedTuple):
+    """How far a job is: inputs that are done, that have failed, and that there are by now."""
+
+    done: int
+    failed: int
+    total: int
 
 
 class JobHandle:
@@ -154,10 +162,10 @@ class JobHandle:
         """What the job keeps, as of its last turn."""
         return split_data(self.record().data)[0]
 
-    def progress(self) -> tuple[int, int, int]:
-        """How many inputs are done, have failed, and there are."""
+    def progress(self) -> Progress:
+        """How far it is."""
         job = self.record()
-        return job.done, job.failed, job.total
+        return Progress(job.done, job.failed, job.total)
 
     def signal(self, signal: Any, *, timeout: float | None = 1.0, id: str | None = None) -> Reply:
         """Signal it; see `Client.signal`."""

@@ -144,7 +144,7 @@ class Lease:
 
 
 class Client(JobClient):
-    """A handle on one group. `ensure=True` starts a coordinator if nobody is there, from what `cluster up` left."""
+    """A handle on one group. With `ensure=True` it has a coordinator before anything else: see `revive`."""
 
     def __init__(
         self,
@@ -203,9 +203,13 @@ class Client(JobClient):
         self.close()
 
     def revive(self) -> bool:
-        """Start a coordinator, if there is none and a template was left in the store; it starts the rest."""
+        """Start a coordinator if none is alive, as `tasklets cluster up` has left it; that one starts the rest. Blocks.
+
+        True: it was started, and has joined. Where the members were killed a moment ago, this waits until it is known:
+        `member_ttl` at most. That nothing could be started is in the log.
+        """
         healer = Healer(self.store, self.settings, f"client-{socket.gethostname()}-{os.getpid()}")
-        return healer.spawn("coordinator", 1)
+        return healer.revive()
 
     # -- directives ----------------------------------------------------------------------------------------
 
@@ -237,6 +241,10 @@ class Client(JobClient):
     def submit(self, op: Any, /, *args: Any, **kwargs: Any) -> TaskHandle:
         """Store a task for an operation, and return at once. `op` is an operation or the name of one."""
         return self.with_options().submit(op, *args, **kwargs)
+
+    def map(self, op: Any, arguments: Iterable[Any]) -> list[TaskHandle]:
+        """Store a task for each argument: all of them, or none. For millions of them, see `IndexedStream`."""
+        return self.with_options().map(op, arguments)
 
     def with_options(
         self, *, timeout: float | None = None, guard: Guard | None = None, **options: Any

@@ -106,21 +106,28 @@ class Coordinator:
         self._stop.set()
 
     def _beat_loop(self) -> None:
-        while True:
-            gevent.sleep(self.settings.heartbeat)
-            self._member = replace(self._member, running=self._leadership.count)
+        listener = self.store.listen(f"node:{self.name}")  # somebody asks whether we live, or drains us
+        try:
+            while True:
+                listener.wait(self.settings.heartbeat)
+                self._beat()
+        finally:
+            listener.close()
+
+    def _beat(self) -> None:
+        self._member = replace(self._member, running=self._leadership.count)
+        try:
+            beat = self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease)
+            if beat.state == "draining":
+                self.stop()
+        except LeaseLost:
+            self._member = replace(self._member, incarnation=new_incarnation(), spawn_id="")
             try:
-                beat = self.store.renew(self._member, self.settings.member_ttl, self.settings.task_lease)
-                if beat.state == "draining":
-                    self.stop()
-            except LeaseLost:
-                self._member = replace(self._member, incarnation=new_incarnation(), spawn_id="")
-                try:
-                    self.store.join(self._member, self.settings.member_ttl)
-                except (NameTaken, StoreError) as error:
-                    log.warning("%s cannot join again yet: %s", self.name, error)
-            except StoreError as error:
-                log.warning("%s cannot renew its membership: %s", self.name, error)
+                self.store.join(self._member, self.settings.member_ttl)
+            except (NameTaken, StoreError) as error:
+                log.warning("%s cannot join again yet: %s", self.name, error)
+        except StoreError as error:
+            log.warning("%s cannot renew its membership: %s", self.name, error)
 
     # -- the lock ------------------------------------------------------------------------------------------
 

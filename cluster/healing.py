@@ -14,15 +14,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic
 
+import gevent
+
 from cluster import _decide
 from cluster._decide import Bounds
 from cluster.errors import ClusterError, SpawnFailed, StoreError
-from cluster.provision import NodeTemplate, Provisioner, Started, provisioner_for
+from cluster.provision import NodeTemplate, Provisioner, Started, known_fields, provisioner_for
 from cluster.records import Member
 from cluster.settings import Settings
 from cluster.stores import Store
 
 log = logging.getLogger("cluster")
+
+SILENCE = 1.0  # seconds without an answer until it is said that a lease is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class _Spawn:
 def read_bounds(store: Store) -> Bounds | None:
     """How many workers the group is to have; None when nobody has said."""
     text = store.get("bounds")
-    return Bounds(**json.loads(text)) if text else None
+    return Bounds(**known_fields(Bounds, json.loads(text))) if text else None
 
 
 def write_bounds(store: Store, bounds: Bounds) -> None:
@@ -68,6 +72,56 @@ class Healer:
         self._not_before: dict[str, float] = {}
         self._missing_since: float | None = None
         self._patience = 0.0
+
+    def revive(self) -> bool:
+        """See to it that there is a coordinator; True when this call has started it. Blocks.
+
+        Of one whose lease runs nobody knows whether it lives: it is asked, and answers at once. If it does not, its
+        lease is waited for, so this takes `member_ttl` at most, and the start of a process (`spawn_grace` at most).
+        What could not be done is in the log.
+        """
+        while not self._one_answers():
+            if self.spawn("coordinator", 1):
+                return self._has_joined()
+            if self._failures.get("coordinator"):
+                return False
+            if not self.store.get("template:coordinator"):
+                log.warning(
+                    "group %r has no coordinator, and nobody has left how to start one: tasklets cluster up",
+                    self.store.group,
+                )
+                return False
+        return False
+
+    def _one_answers(self) -> bool:
+        """Whether a coordinator is alive; False when the leases of all are over. Blocks until one or the other."""
+        before: dict[tuple[str, str], float] | None = None  # node, incarnation -> its lease when it was asked
+        asked, pause, told = monotonic(), 0.01, False
+        while there := [m for m in self.store.members() if _decide.may_lead(m)]:
+            leases = {(m.node, m.incarnation): m.lease_until for m in there if m.state == "up"}
+            if before is None:
+                before = leases
+            elif any(before.get(key) != lease for key, lease in leases.items()):
+                return True
+            for member in there:  # each time, for a hint may be lost
+                self.store.ring(f"node:{member.node}")
+            if not told and monotonic() - asked > SILENCE:
+                told = True
+                left = max(m.lease_until for m in there) - self.store.now()
+                names = ", ".join(m.node for m in there)
+                log.warning(
+                    "no answer from %s; another is started when its lease is over, in %.1f s", names, left
+                )
+            gevent.sleep(pause)
+            pause = min(0.1, pause * 1.5)
+        return False
+
+    def _has_joined(self) -> bool:
+        """Whether what was started joins. Blocks until it does, or has failed."""
+        while any(spawn.deadline < float("inf") for spawn in self._spawns):
+            gevent.sleep(0.02)
+            self.check(self.store.members())
+        return not self._failures.get("coordinator")
 
     def look_for_coordinator(self, members: Sequence[Member]) -> None:
         """Start a coordinator when none has been there for long enough. Called with each heartbeat."""

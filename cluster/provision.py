@@ -56,9 +56,14 @@ class NodeTemplate:
         """The template of a text. Raises ClusterError."""
         try:
             row = json.loads(text)
-            return cls(**{**row, "options": tuple(row["options"])})
-        except (ValueError, TypeError, KeyError) as error:
+            return cls(**{**known_fields(cls, row), "options": tuple(row["options"])})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ClusterError(f"this is no node template: {error}: {text[:200]}") from error
+
+
+def known_fields(cls: type, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a row that a record has; a newer release may have written more."""
+    return {name: value for name, value in row.items() if name in cls.__slots__}  # type: ignore[attr-defined]
 
 
 class Started(Protocol):

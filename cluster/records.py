@@ -6,13 +6,16 @@ Times are seconds of the store's clock. Arguments, results and errors are bytes 
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-SCHEMA: Final = 2  # of the records; a store that was made with another number is refused
+from cluster.errors import InvalidArguments
+
+SCHEMA: Final = 3  # of the records; a store that was made with another number is refused
 
 # One level of priority overtakes up to so many tasks that became ready earlier; more it cannot, so nobody
 # starves.
@@ -54,6 +57,26 @@ def make_id() -> str:
     return f"{stamp:016x}"[-14:] + os.urandom(9).hex()
 
 
+# Ids, names and keys become parts of a store's keys, with control characters between them, so none may hold any: two
+# things would become one. A lone surrogate can be stored by nobody. The records refuse both, so no engine meets them.
+_UNFIT: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_names(**names: str | None) -> None:
+    """Refuse what is no text, or holds a control character. Raises InvalidArguments."""
+    try:
+        fit = not _UNFIT.search("".join(filter(None, names.values())))
+    except TypeError:
+        fit = False
+    if fit:
+        return
+    for what, name in names.items():
+        if name is not None and (not isinstance(name, str) or _UNFIT.search(name)):
+            raise InvalidArguments(
+                f"{what} is {name!r}, and has to be a text without control characters: stores put these between names"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class NewTask:
     """A task to be submitted."""
@@ -74,6 +97,17 @@ class NewTask:
     meta: bytes = b""  # handed back untouched
     index: int | None = None  # of its first input; then its job keeps its results by index
     weight: int = 1  # how many inputs it stands for: the job's indices [index, index + weight)
+
+    def __post_init__(self) -> None:
+        check_names(
+            task_id=self.task_id,
+            op=self.op,
+            queue=self.queue,
+            job_id=self.job_id,
+            partition_key=self.partition_key,
+            ordering_key=self.ordering_key,
+            coalesce_key=self.coalesce_key,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +191,10 @@ class NewJob:
     ttl: float | None = None  # seconds that it is kept after its end; None: the store's retention
     meta: bytes = b""  # handed back untouched
     max_losses: int = 3  # of one turn
+    feed_ttl: float | None = None  # seconds: while it is not closed, nobody may stop feeding it for so long
+
+    def __post_init__(self) -> None:
+        check_names(job_id=self.job_id, cls=self.cls, name=self.name, queue=self.queue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +226,7 @@ class Job:
     meta: bytes = b""
     acknowledged: int = 0  # the results up to this sequence number were taken by their reader
     version: int = 0  # grows with every change
+    feed_ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +289,10 @@ class NewSignal:
     body: bytes = b""
     signal_id: str = field(default_factory=make_id)
     by: str = ""
+    reason: str = ""  # cancel and finish: what is said about it, which `body` has too, for the job's class
+
+    def __post_init__(self) -> None:
+        check_names(signal_id=self.signal_id, name=self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +392,14 @@ class Member:
     joined: float = 0.0
     lease_until: float = 0.0
     idle_since: float = 0.0  # 0: busy
+
+    def __post_init__(self) -> None:
+        check_names(
+            node=self.node,
+            ops="".join(self.ops),
+            queues="".join(self.queues),
+            labels="".join(self.labels),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,9 @@ class Settings:
     spawn_grace: float = 30.0  # a started process that has not joined by then has failed
     idle_retire: float = 30.0  # a worker above the minimum that has had nothing to do for so long goes
     grace: float = 10.0  # for a task that was told to stop, and for a drain, before it is killed
+    feed_lease: float = (
+        3600.0  # a directive that is run, and whose inputs nobody hands on for so long, is ended
+    )
     retention: float = 86_400.0  # ended tasks, their results and their ids are kept for so long
     unknown_after: float = 600.0  # a task whose operation no member knows is dead after this
     journal: int = 100_000  # events kept

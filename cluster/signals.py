@@ -33,10 +33,12 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel:
-    """End the job: `on_cancel` may clean up, within the grace, and may not refuse; then its tasks are cancelled."""
-
+class _WithReason:
     reason: str = ""
+
+
+class Cancel(_WithReason):
+    """End the job: `on_cancel` may clean up, within the grace, and may not refuse; then its tasks are cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +48,8 @@ class Finish:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Terminate:
+class Terminate(_WithReason):
     """End the job at once, without a word of its own; what runs of it is killed."""
-
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +57,16 @@ class Finalize:
     """End the job, and forget it with all that is its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(_WithReason):
     """Start no more of its tasks. Signals are answered, what runs goes on."""
 
-    reason: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class Suspend:
+class Suspend(_WithReason):
     """Start no more of its tasks, and handle no signals either, until it is resumed."""
 
-    reason: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(_WithReason):
     """Go on after Pause or Suspend."""
-
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +106,10 @@ BY_NAME: Final = {
 
 def to_send(signal: Any, *, signal_id: str | None = None, by: str = "") -> NewSignal:
     """What the inbox gets of a signal. Raises InvalidArguments for what is none, or cannot travel."""
-    kind, name, body = "signal", "", signal
+    kind, name, body, reason = "signal", "", signal, ""
     if isinstance(signal, Cancel | Finish):
         kind, name = type(signal).__name__.lower(), type(signal).__name__
-        body = signal.reason if isinstance(signal, Cancel) else signal.text
+        body = reason = signal.reason if isinstance(signal, Cancel) else signal.text
     elif isinstance(signal, Signal):
         name, body = signal.name, signal.body
     elif type(signal) in message_types:
@@ -135,7 +125,7 @@ def to_send(signal: Any, *, signal_id: str | None = None, by: str = "") -> NewSi
         data = codecs.encode(body)
     except NotSendable as error:
         raise InvalidArguments(f"the signal {name} cannot travel: {error}") from error
-    return NewSignal(kind, name, data, signal_id or make_id(), by)
+    return NewSignal(kind, name, data, signal_id or make_id(), by, reason)
 
 
 def received(row: Inbox) -> Any:

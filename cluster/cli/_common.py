@@ -61,6 +61,14 @@ group_option = click.option(
     help="Which group. Also CLUSTER_GROUP.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+wait_option = click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=60.0,
+    type=float,
+    metavar="SECONDS",
+    help="Wait for the result and print it.",
+)
 debug_option = click.option("--debug", is_flag=True, help="Show tracebacks and what goes on inside.")
 watch_option = click.option(
     "--watch",

@@ -22,6 +22,7 @@ from cluster.cli._common import (
     print_json,
     repeat,
     show,
+    wait_option,
     watch_option,
 )
 from cluster.cli.tasks import _argument, _rows, _shown
@@ -139,14 +140,7 @@ def _clock(moment: float) -> str:
 @click.option("--name", help="A living job with this name is told, instead of starting another.")
 @click.option("--id", "job_id", help="Starting the same id again changes nothing.")
 @click.option("--queue", help="Another queue than the class's own; that is known here only with --import.")
-@click.option(
-    "--wait",
-    is_flag=False,
-    flag_value=60.0,
-    type=float,
-    metavar="SECONDS",
-    help="Wait for the result and print it.",
-)
+@wait_option
 @json_option
 def start(
     class_name: str,

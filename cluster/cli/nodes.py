@@ -218,8 +218,8 @@ def up(
         client.store.put("dispatch", dispatch)
         write_bounds(client.store, Bounds(least, max(least, most or least), count))
         healer = Healer(client.store, settings, f"cluster up on {socket.gethostname()}")
-        healer.spawn("coordinator", 1)
         deadline = time.monotonic() + wait
+        healer.revive()
         while True:
             members = client.members()
             healer.check(members)

@@ -24,6 +24,7 @@ from cluster.cli._common import (
     repeat,
     set_option,
     show,
+    wait_option,
     watch_option,
 )
 from cluster.errors import ClusterError
@@ -271,14 +272,7 @@ def replay(task_ids: tuple[str, ...], store: str, group: str, everything: bool) 
 @click.option("--priority", type=int, default=0)
 @click.option("--delay", type=float, default=0.0, help="Seconds until it may start.")
 @click.option("--id", "task_id", help="Submitting the same id again changes nothing.")
-@click.option(
-    "--wait",
-    is_flag=False,
-    flag_value=60.0,
-    type=float,
-    metavar="SECONDS",
-    help="Wait for the result and print it.",
-)
+@wait_option
 @json_option
 def submit(
     operation: str,

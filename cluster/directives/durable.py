@@ -47,7 +47,10 @@ _MARK = "directive"  # in the meta of its job
 
 def run(plan: Plan, client: Client, options: Options) -> Run:
     """Begin a plan that ends with its results."""
-    return Run(_begin(plan, client, options, "stream"))
+    handle = _begin(plan, client, options, "stream", client.settings.feed_lease)
+    if handle._feed is not None:
+        handle._feed.keep()
+    return Run(handle)
 
 
 def start(directive: Directive, client: Client, options: Options) -> Handle:
@@ -62,7 +65,7 @@ def start(directive: Directive, client: Client, options: Options) -> Handle:
     return handle
 
 
-def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
+def _begin(plan: Plan, client: Client, options: Options, shape: str, feed_ttl: float | None = None) -> Handle:
     client._check_group()
     program = plan.program(options)
     meta = values.dumps(
@@ -80,7 +83,7 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
     )
     common: dict[str, Any] = {
         "name": options.name, "by": whoami(), "fail_fast": program.on_error == RAISE, "ttl": options.ttl,
-        "meta": meta, "description": _text_of(program),
+        "meta": meta, "description": _text_of(program), "feed_ttl": feed_ttl,
     }  # fmt: skip
     job_id = options.id or make_id()
     cutter = Cutter(
@@ -110,7 +113,7 @@ def _begin(plan: Plan, client: Client, options: Options, shape: str) -> Handle:
     handle.options, handle.on_error = options, program.on_error
     handle.many, handle.shape = program.many, "fold" if plan.fold else shape
     if plan.total is None:
-        handle._feed = Feed(client, plan, cutter, iter(plan.inputs), options.max_in_flight)
+        handle._feed = Feed(client, plan, cutter, iter(plan.inputs), options.max_in_flight, feed_ttl)
     return handle
 
 
@@ -175,7 +178,8 @@ def _feed_on(client: Client, job: Job, meta: dict[str, Any], inputs: Iterable[An
         program, job.job_id, meta["queue"], meta["priority"], client.settings.max_payload, first, leaves
     )
     plan = Plan((), program.steps, program.fold, chunk=meta["chunk"])
-    return Feed(client, plan, cutter, itertools.islice(inputs, first, None), meta["max_in_flight"])
+    remaining = itertools.islice(inputs, first, None)
+    return Feed(client, plan, cutter, remaining, meta["max_in_flight"], job.feed_ttl)
 
 
 # ------------------------------------------------------------------------------------------------ the handle

@@ -20,7 +20,7 @@ from cluster._job_handle import whoami
 from cluster.directives import chunks
 from cluster.directives.chunks import Program
 from cluster.directives.fold_job import CLOSED, label
-from cluster.directives.session import Sender
+from cluster.directives.session import Sender, keep_fed
 from cluster.directives.sizes import Pace, in_flight
 from cluster.directives.stream import Plan
 from cluster.errors import ClusterError, InvalidArguments, JobNotFound
@@ -94,6 +94,7 @@ class Feed:
         cutter: Cutter,
         inputs: Iterator[Any],
         max_in_flight: int | None,
+        feed_ttl: float | None = None,
     ) -> None:
         self.error: Exception | None = None
         self._delivered = 0  # of a map: inputs whose results were handed on
@@ -110,17 +111,26 @@ class Feed:
         self._sender = Sender(client, self._job_id)
         self._came_at = 0.0
         self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._feed_ttl = feed_ttl
+        self._keeper: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
         """Begin, unless it has begun."""
+        self.keep()
         if self._greenlet is None:
             self._came_at = time.monotonic()
             self._greenlet = gevent.spawn(self._run)
 
+    def keep(self) -> None:
+        """See to it that the job is not ended because nothing is taken for long, from now until the feed stops."""
+        if self._keeper is None and self._feed_ttl is not None:
+            self._keeper = gevent.spawn(keep_fed, self._client.store, self._job_id, self._feed_ttl)
+
     def stop(self) -> None:
         """Take no more inputs."""
-        if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
-            self._greenlet.kill(block=False)
+        for greenlet in (self._greenlet, self._keeper):
+            if greenlet is not None and greenlet is not gevent.getcurrent():
+                greenlet.kill(block=False)
 
     def came(self, count: int, size_bytes: int) -> None:
         """Results of so many inputs have come: learn how long one takes, and how large it is."""
@@ -162,6 +172,9 @@ class Feed:
                 )
             except ClusterError:
                 pass
+        finally:
+            if self._keeper is not None:
+                self._keeper.kill(block=False)
 
     def _take(self) -> list[Any]:
         """The inputs of the next chunk, as soon as they may be taken; none when there are no more. Blocks."""

@@ -20,9 +20,11 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import gevent
+
 from cluster import codecs
 from cluster._job_handle import _Watch, whoami
-from cluster.errors import JobCancelled, JobNotFound, ResultTimeout, make_operation_error
+from cluster.errors import JobCancelled, JobNotFound, ResultTimeout, StoreError, make_operation_error
 from cluster.executor import task_of
 from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, Notify, Result, make_id
 from net import values
@@ -30,6 +32,7 @@ from tasklets import ChannelClosed
 
 if TYPE_CHECKING:
     from cluster.client import Client
+    from cluster.stores import Store
 
 PAGE = 100  # rows of results that are read at a time
 
@@ -168,6 +171,17 @@ class Receiver:
             self._watch = None
 
 
+def keep_fed(store: Store, job_id: str, feed_ttl: float) -> None:
+    """Say again and again that somebody is there who feeds a job, until it needs that no more. Blocks."""
+    while True:
+        gevent.sleep(feed_ttl / 4)
+        try:
+            if not store.feed(job_id):
+                return
+        except StoreError:
+            pass  # the next time
+
+
 class Session:
     """A sender, a receiver, and the job behind them. Made by `client.session()`."""
 
@@ -175,13 +189,19 @@ class Session:
         self._client = client
         self._kept = id is not None
         self.job_id = id or make_id()  # 128 bits: nobody guesses it, and no two are the same (P3.6)
-        new = NewJob(job_id=self.job_id, notify=Notify.NEVER, ttl=ttl, by=whoami(), description="session")
+        feed_ttl = (
+            client.settings.feed_lease if id is None else None
+        )  # one without an id ends with its process
+        new = NewJob(
+            job_id=self.job_id, notify=Notify.NEVER, ttl=ttl, by=whoami(), description="session", feed_ttl=feed_ttl
+        )  # fmt: skip
         client._check_group()
         client.store.start(new)  # one that is there already is attached to
         job = client.job(self.job_id)
         self.sender = Sender(client, self.job_id, job.total)
         self.sender.closed = job.closed
         self.receiver = Receiver(client, self.job_id, after=job.acknowledged, forget=True)
+        self._keeper = feed_ttl and gevent.spawn(keep_fed, client.store, self.job_id, feed_ttl)
 
     def __repr__(self) -> str:
         return f"<Session {self.job_id}>"
@@ -189,6 +209,8 @@ class Session:
     def close(self) -> None:
         """End what is not done, and remove everything of it from the store."""
         self.sender.closed = True
+        if self._keeper:
+            self._keeper.kill(block=False)
         self.receiver.close()
         self._client.store.delete_job(self.job_id)
 

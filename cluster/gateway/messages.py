@@ -307,6 +307,8 @@ def decoded(data: bytes, cls: type[S]) -> S:
         return msgspec.json.decode(data, type=cls)
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at ")
+        if "unknown field" in text:
+            text += f"; the fields are: {', '.join(cls.__struct_encode_fields__)}"
         raise Problem(
             400, "invalid", f"{text}{path and f', at {path}'}; see GET /openapi.json", path=path.strip("`")
         ) from None

@@ -25,7 +25,8 @@ from cluster.stores._tasks import LIVING
 
 JOB: Final = (
     "id, cls, state, name, queue, description, created, updated, ended, by, reason, params, data, result, error, "
-    "total, done, failed, closed, notify, fail_fast, ttl, meta, acknowledged, version"
+    "total, done, failed, closed, notify, fail_fast, ttl, meta, acknowledged, version, "
+    "feed_ttl"
 )
 STEP: Final = 1000  # tasks that a change of a job's state reaches at once
 _LIVING_OF_JOB: Final = "FROM task WHERE grp = ? AND job = ? AND counted > 0 AND ended IS NULL"
@@ -106,7 +107,7 @@ class JobStates(Inboxes):
         ).fetchone()
         self.db.execute(
             "UPDATE job SET state = ?, ended = ?, updated = ?, by = ?, reason = ?, forget_at = ? + ttl, "
-            "version = version + 1 WHERE grp = ? AND id = ?",
+            "fed_until = NULL, version = version + 1 WHERE grp = ? AND id = ?",
             (state, self.now, self.now, by, reason, self.now, self.grp, job_id),
         )
         self.db.execute(
@@ -245,10 +246,9 @@ class JobStates(Inboxes):
         self.answer(job_id, end.replies)
         self.set_timers(job_id, end.timers)
         fail_point("turn-half")
-        self.db.execute(
-            "UPDATE job SET turns = turns + 1, closed = max(closed, ?) WHERE grp = ? AND id = ?",
-            (end.close, self.grp, job_id),
-        )
+        self.db.execute("UPDATE job SET turns = turns + 1 WHERE grp = ? AND id = ?", (self.grp, job_id))
+        if end.close:
+            self.close(job_id)
         self.db.execute(
             "UPDATE job_body SET data = ?, result = coalesce(?, result), error = coalesce(?, error) "
             "WHERE grp = ? AND id = ?",
@@ -270,6 +270,11 @@ class JobStates(Inboxes):
         if state is not None and state != job.state:
             self.set_state(job_id, job.state, state, node, end.reason)
         self.arrange_turn(job_id, over=True)
+
+    def close(self, job_id: str) -> None:
+        self.db.execute(
+            "UPDATE job SET closed = 1, fed_until = NULL WHERE grp = ? AND id = ?", (self.grp, job_id)
+        )
 
     # -- its tasks
 

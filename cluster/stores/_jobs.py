@@ -50,10 +50,12 @@ class Jobs(JobCounts):
         state = JobState.CREATED if new.cls else JobState.RUNNING
         self.db.execute(
             "INSERT INTO job (grp, id, cls, state, name, folded, queue, description, created, updated, by, reason, "
-            "closed, notify, fail_fast, ttl) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?)",
+            "closed, notify, fail_fast, ttl, feed_ttl, fed_until) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?, ?)",
             (
                 self.grp, new.job_id, new.cls, state, new.name, folded, new.queue, new.description, self.now,
-                self.now, new.by, new.closed, new.notify, new.fail_fast, new.ttl,
+                self.now, new.by, new.closed, new.notify, new.fail_fast, new.ttl, new.feed_ttl,
+                None if new.closed or new.feed_ttl is None else self.now + new.feed_ttl,
             ),
         )  # fmt: skip
         self.db.execute(
@@ -85,9 +87,16 @@ class Jobs(JobCounts):
         job = self.standing(job_id)
         if job is None or job.ended:
             return False
-        self.db.execute("UPDATE job SET closed = 1 WHERE grp = ? AND id = ?", (self.grp, job_id))
+        self.close(job_id)
         self.gather(job_id)
         return True
+
+    def feed(self, job_id: str) -> bool:
+        changed = self.db.execute(
+            "UPDATE job SET fed_until = ? + feed_ttl WHERE grp = ? AND id = ? AND fed_until IS NOT NULL",
+            (self.now, self.grp, job_id),
+        )
+        return changed.rowcount > 0
 
     # -- from outside
 
@@ -114,7 +123,7 @@ class Jobs(JobCounts):
         self.note("signal", job_id, signal.by, f"{signal.kind} {signal.name} {signal.signal_id}")
         if obeyed:
             state = JobState.CANCELLED if signal.kind == "cancel" else JobState.FINISHED
-            self.end_job(job_id, state, by=signal.by, reason=signal.name)
+            self.end_job(job_id, state, by=signal.by, reason=signal.reason)
         else:
             self.arrange_turn(job_id)
             self.changed(job_id)
@@ -155,6 +164,12 @@ class Jobs(JobCounts):
     def purge_jobs(self, older_than: float, limit: int) -> int:
         """Forget jobs whose time is over, and old rows of the others; return how much was done, at most `limit`."""
         done = self.carry_on_all(limit)
+        for job_id, ttl in self.db.execute(
+            "SELECT id, feed_ttl FROM job WHERE grp = ? AND fed_until <= ? AND fed_until IS NOT NULL LIMIT ?",
+            (self.grp, self.now, max(0, limit - done)),
+        ).fetchall():
+            self.end_job(job_id, JobState.TERMINATED, reason=f"nobody has fed it for {ttl:g} s")
+            done += 1
         gone = self.db.execute(
             "SELECT id FROM (SELECT id FROM job WHERE grp = ? AND forget_at <= ? AND forget_at IS NOT NULL LIMIT ?) "
             "UNION ALL SELECT id FROM (SELECT id FROM job WHERE grp = ? AND ended < ? AND ended IS NOT NULL "

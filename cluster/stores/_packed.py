@@ -134,6 +134,7 @@ def job_of(row: list[Any]) -> Job:
         meta=f["meta"],
         acknowledged=int(f.get("acknowledged", 0)),
         version=int(f["version"]),
+        feed_ttl=float(f["feed_ttl"]) if "feed_ttl" in f else None,
     )
 
 

@@ -20,6 +20,10 @@ class RedisJobs:
         """Make a call of the script."""
 
     @abstractmethod
+    def _page(self, call: str, limit: int, after: str, /, **wanted: Any) -> list[Any]:
+        """Read rows of a call that goes on where it stopped."""
+
+    @abstractmethod
     def declare_group(self) -> None:
         """Make the group known."""
 
@@ -35,6 +39,9 @@ class RedisJobs:
 
     def close_job(self, job_id: str) -> bool:
         return bool(self._call("close_job", job_id=job_id))
+
+    def feed(self, job_id: str) -> bool:
+        return bool(self._call("feed", job_id=job_id))
 
     def signal(self, job_id: str, signal: NewSignal) -> str:
         return str(self._call("signal", job_id=job_id, signal=asdict(signal)).decode())
@@ -67,8 +74,8 @@ class RedisJobs:
         after: str = "",
     ) -> list[Job]:
         folded = None if name is None else name.casefold()
-        rows = self._call("jobs", state=state, folded=folded, since=since, limit=limit, after=after)
-        return [job_of(row) for row in rows or ()]
+        rows = self._page("jobs", limit, after, state=state, folded=folded, since=since)
+        return [job_of(row) for row in rows]
 
     def results(
         self, job_id: str, *, after: int = 0, limit: int = 1000, max_bytes: int = 8 << 20

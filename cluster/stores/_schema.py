@@ -60,11 +60,13 @@ CREATE TABLE job (
     told INTEGER DEFAULT 0,      -- its class was told that all tasks have ended
     leftover INTEGER DEFAULT 0,  -- its last change of state has not reached all of its tasks yet
     forget_at REAL, hidden INTEGER DEFAULT 0,
+    feed_ttl REAL, fed_until REAL,  -- the latter while it is fed, and has to be
     PRIMARY KEY (grp, id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX job_living ON job (grp, folded) WHERE folded <> '' AND ended IS NULL;
 CREATE INDEX job_name ON job (grp, folded, created) WHERE folded <> '';
 CREATE INDEX job_state ON job (grp, state, id);
+CREATE INDEX job_fed ON job (grp, fed_until) WHERE fed_until IS NOT NULL;
 CREATE INDEX job_leftover ON job (grp) WHERE leftover = 1;
 CREATE INDEX job_ended ON job (grp, ended) WHERE ended IS NOT NULL AND forget_at IS NULL;
 CREATE INDEX job_forget ON job (grp, forget_at) WHERE forget_at IS NOT NULL;

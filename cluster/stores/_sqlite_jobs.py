@@ -22,6 +22,9 @@ class SqliteJobs(Calls):
     def close_job(self, job_id: str) -> bool:
         return self._call(lambda t: t.close_job(job_id))
 
+    def feed(self, job_id: str) -> bool:
+        return self._call(lambda t: t.feed(job_id))
+
     def signal(self, job_id: str, signal: NewSignal) -> str:
         return self._call(lambda t: t.signal(job_id, signal))
 

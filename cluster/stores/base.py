@@ -18,7 +18,9 @@ Rules that hold for every engine
    so many in the call itself (all that are assigned among them), the rest with the claims and purges that follow. No
    claim gives a task that it has not reached. A job that has ended is told nothing more: its counts, its inbox and
    its results stay as they are.
-9. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
+9. Ids, names and keys are texts without control characters: the records refuse others, so an engine may join them with
+   one. `configure_queue` is given no record, and refuses by `check_names`.
+10. Every call blocks the calling tasklet only, and may be repeated: submitting, ending, renewing, releasing
    and repairing twice is the same as once.
 
 Raises everywhere: StoreUnavailable, and where something is written StoreFull.
@@ -191,10 +193,17 @@ class Store(Protocol):
         False: there is no such job, or it has ended.
         """
 
+    def feed(self, job_id: str) -> bool:
+        """Say that somebody is there who feeds a job, for another `feed_ttl`.
+
+        One that is not closed, and of which nobody has said so for longer, is terminated by the next purge. False: it
+        needs that no more, for it is closed or has ended, or it never did.
+        """
+
     def signal(self, job_id: str, signal: NewSignal) -> str:
         """Put a signal into a job's inbox: "taken", "known" (its id was there before), "ended" or "missing".
 
-        A job without a class obeys "cancel" and "finish" at once.
+        A job without a class obeys "cancel" and "finish" at once, and has the signal's reason then.
         """
 
     def reply(self, job_id: str, signal_id: str) -> bytes | None:
@@ -323,7 +332,7 @@ class Store(Protocol):
         It forgets tasks that ended before so many seconds (dead ones stay), and all but the newest events.
 
         Also jobs that ended before their ttl with all that is theirs, and inbox rows that were consumed so long ago.
-        It cancels what is left of the tasks of jobs that have ended.
+        It terminates jobs that nobody feeds any more, and cancels what is left of the tasks of jobs that have ended.
         """
 
     # -- the journal and what is configured

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import LeaseLost, NameTaken, QueueFull
+from cluster.errors import InvalidArguments, LeaseLost, NameTaken, QueueFull
 from cluster.records import (
     MAX_PRIORITY,
     PRIORITY_STEP,
@@ -24,6 +24,8 @@ from cluster.records import (
     Finish,
     Guard,
     Member,
+    NewJob,
+    NewSignal,
     NewTask,
     Repair,
     TaskState,
@@ -99,6 +101,47 @@ class StoreContract(JobContract):
         assert other.members() == []
         other.declare_group()
         assert "other" in self.store.groups()
+
+    def test_what_stores_put_between_names_is_in_none(self) -> None:
+        """Two things with one key would be one thing."""
+        wrong: dict[str, Any]
+        keys = ("partition_key", "ordering_key", "coalesce_key")
+        for field in ("task_id", "op", "queue", "job_id", *keys):
+            for text in ("a\x1fb", "a\nb", "\ud800"):
+                wrong = {"op": OP, "args": b"", field: text}
+                with pytest.raises(InvalidArguments, match=field):
+                    self.store.submit([NewTask(**wrong)])
+        for field in ("job_id", "cls", "name", "queue"):
+            wrong = {field: "a\x1fb"}
+            with pytest.raises(InvalidArguments, match=field):
+                self.store.start(NewJob(**wrong))
+        for field in ("node", "ops", "queues", "labels"):
+            wrong = {"node": "n", "incarnation": "i", "role": "worker", field: ("a", "b\nc")}
+            with pytest.raises(InvalidArguments, match=field):
+                self.store.join(Member(**wrong), 60)
+        with pytest.raises(InvalidArguments, match="signal_id"):
+            self.store.signal("j", NewSignal(signal_id="a\x1fb"))
+        with pytest.raises(InvalidArguments, match="queue"):
+            self.store.configure_queue("a\x1fb", paused=True)
+        assert self.store.tasks() == []
+        assert self.store.jobs() == []
+        assert self.store.queues() == {}
+
+    def test_names_that_look_alike_stay_apart(self) -> None:
+        names = ["a", "a:b", "a b", "{a}", "a*", "[a]", "a%", "a'", "\xe4", "a\u2028b", "default:a", "a~"]
+        for name in names:
+            for number in range(2):
+                task_id = f"{name}{number}"
+                self.store.submit([NewTask(OP, b"", name, task_id, ordering_key=name, partition_key=name)])
+        for name in names:
+            (claim,) = self.claim(9, queues=[name])
+            assert (claim.task.task_id, claim.task.queue) == (f"{name}0", name)
+            self.finish(claim)
+            (claim,) = self.claim(9, queues=[name])
+            assert (claim.task.task_id, claim.task.ordering_key) == (f"{name}1", name)
+        tasks = self.store.statistics().tasks
+        assert {name: tasks[name]["assigned"] for name in names} == dict.fromkeys(names, 1)
+        assert {row.task_id for row in self.store.assignments("w1")} == {f"{name}1" for name in names}
 
     # -- the line
 
@@ -602,6 +645,15 @@ class StoreContract(JobContract):
         assert pages == sorted(ids)
         assert [t.task_id for t in self.store.tasks(queue="none")] == []
         assert len(self.store.tasks(state="ready", queue="default")) == 25
+
+    def test_few_of_many_tasks_are_found(self) -> None:
+        tasks = [NewTask(OP, b"", "many" if n % 900 else "few") for n in range(2500)]
+        self.store.submit(tasks)
+        few = [task.task_id for task in tasks if task.queue == "few"]
+        assert [task.task_id for task in self.store.tasks(queue="few")] == few
+        assert [task.task_id for task in self.store.tasks(queue="few", limit=2)] == few[:2]
+        assert [task.task_id for task in self.store.tasks(queue="few", after=few[1])] == few[2:]
+        assert self.store.tasks(queue="none") == []
 
     def test_counts_agree_with_what_happened(self) -> None:  # A-24
         ids = self.submit(6)

@@ -398,10 +398,11 @@ class JobContract(Words):
 
     def test_a_job_without_a_class_obeys_at_once(self) -> None:  # A-31
         first, second = self.start("", 3), self.start("", 1)
-        assert self.store.signal(first, NewSignal("cancel", "Cancel", by="me")) == "taken"
+        assert self.store.signal(first, NewSignal("cancel", "Cancel", by="me", reason="too dear")) == "taken"
         assert self.store.signal(second, NewSignal("finish", "Finish", by="me")) == "taken"
-        assert (self.job(first).state, self.job(first).by) == (JobState.CANCELLED, "me")
-        assert self.job(second).state == JobState.FINISHED
+        job = self.job(first)
+        assert (job.state, job.by, job.reason) == (JobState.CANCELLED, "me", "too dear")
+        assert (self.job(second).state, self.job(second).reason) == (JobState.FINISHED, "")
         assert self.claim(9) == []
 
     # -- timers
@@ -1040,6 +1041,44 @@ class JobContract(Words):
     def everything(self) -> dict[str, int]:
         """How many rows or keys of each kind there are, but for counters and the journal."""
         return self.store.inventory()  # type: ignore[attr-defined, no-any-return]
+
+    def test_a_job_that_nobody_feeds_any_more_is_terminated(self) -> None:
+        fed = self.start("", 2, feed_ttl=60.0)
+        assert self.job(fed).feed_ttl == 60.0
+        left, turns = self.start("", 2, feed_ttl=0.0), self.start(feed_ttl=0.0)
+        time.sleep(0.01)
+        assert self.store.feed(fed)
+        self.store.purge(60.0, 100, journal=100)
+        for job_id in (left, turns):
+            job = self.job(job_id)
+            assert (job.state, job.reason) == (JobState.TERMINATED, "nobody has fed it for 0 s")
+            assert not self.store.feed(job_id)
+        assert self.job(fed).state == JobState.RUNNING
+        assert len(self.claim(9)) == 2
+        assert self.no_turn()
+
+    def test_only_a_job_that_is_open_has_to_be_fed(self) -> None:
+        plain, closed, ended = self.start(""), self.start("", 1, feed_ttl=0.0), self.start("", feed_ttl=0.0)
+        begun = self.start("", 1, closed=True, feed_ttl=0.0)
+        closing = self.start(tasks=1, feed_ttl=0.0)
+        self.end_turn(self.turn(), close=True)
+        self.store.close_job(closed)
+        self.store.close_job(ended)
+        time.sleep(0.01)
+        for job_id in (plain, closed, ended, begun, closing, "no such job"):
+            assert not self.store.feed(job_id)
+        self.store.purge(60.0, 100, journal=100)
+        assert self.job(ended).state == JobState.FINISHED
+        for job_id in (plain, closed, begun, closing):
+            assert self.job(job_id).state == JobState.RUNNING
+
+    def test_one_who_feeds_again_in_time_is_in_time(self) -> None:
+        job_id = self.start("", feed_ttl=0.2)
+        for _ in range(3):
+            time.sleep(0.08)
+            assert self.store.feed(job_id)
+            self.store.purge(60.0, 100, journal=100)
+        assert self.job(job_id).state == JobState.RUNNING
 
     def test_the_time_to_live_is_the_jobs_or_the_stores(self) -> None:  # D-24
         long, short, default = self.start("", ttl=60.0), self.start("", ttl=0.0), self.start("")

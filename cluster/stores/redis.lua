@@ -1,6 +1,6 @@
--- The transactions of the Redis engine. One script, so that one load serves all: ARGV[1] names the call, ARGV[2] is
--- its argument and the answer its result, both packed by msgpack. KEYS[1] is "tk:{group}:", which starts every key, so
--- that all keys of a group are in one slot. Whatever can refuse a call is looked at before the first write.
+-- The transactions of the Redis engine. `_script.py` makes a script of each call, of what that needs. ARGV[1] names the
+-- call, ARGV[2] is its argument and the answer its result, both packed by msgpack. KEYS[1] is "tk:{group}:", which starts
+-- every key, so that all keys of a group are in one slot. Whatever can refuse a call is looked at before the first write.
 --
 --   t:ID         hash, a task                           l:LANE      zset rank -> id, a line of ready tasks
 --   lanes        zset, the lines that are not empty     due         zset time -> id, scheduled tasks
@@ -19,12 +19,31 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
 local SEP = '\31'
 
 local readied = false -- a task became ready, or has a date: workers should hear of it
+local finally -- to be called when the call was made
 local jobs = {} -- what redis_jobs.lua adds: the tasks tell it, and ask it
 
 local function key(kind, name) return P .. kind .. ':' .. name end
 local function ring(topic) call('PUBLISH', P .. topic, '!') end
 local function draw(name) return call('HINCRBY', P .. 'n', name, 1) end
-local function count(name) call('HINCRBY', P .. 'cnt', name, 1) end
+
+-- What changes with every task is gathered, and written once for all tasks that a call concerns: counts, and which lines
+-- may have become empty. Nothing reads it in the call that changes it.
+local tallies, counts, left_lines = {}, {}, {}
+local function tally(queue, state, by)
+  local name = queue .. SEP .. state
+  tallies[name] = (tallies[name] or 0) + by
+end
+local function count(name) counts[name] = (counts[name] or 0) + 1 end
+local function write_gathered()
+  for name, by in pairs(tallies) do
+    if by ~= 0 then call('HINCRBY', P .. 'tally', name, by) end
+  end
+  for name, by in pairs(counts) do call('HINCRBY', P .. 'cnt', name, by) end
+  for lane in pairs(left_lines) do
+    if call('EXISTS', key('l', lane)) == 0 then call('ZREM', P .. 'lanes', lane) end
+  end
+end
+
 local function note(kind, subject, by, detail)
   call('XADD', P .. 'ev', '*', 'at', now, 'kind', kind, 'subject', subject, 'by', by or '', 'detail', detail or '')
 end
@@ -35,15 +54,18 @@ local function unpacked(hash, field)
   return packed and cmsgpack.unpack(packed)
 end
 
+local LIVING = {scheduled = true, blocked = true, ready = true, held = true, idle = true, assigned = true}
+local function living(id) return LIVING[get(id, 'state') or ''] or false end
+
 -- Move a task to another state: out of the structure it is in, into the one where it is looked for. Returns its job, and
--- what it counts there.
+-- what it counts there; and what its end has to know.
 local function move(id, to)
   local f = call('HMGET', key('t', id), 'queue', 'lane', 'state', 'rank', 'ordering_key', 'coalesce_key', 'op', 'due',
-    'job', 'counted')
-  local queue, lane, from, rank, okey, ckey, op, due, job, counted = unpack(f)
+    'job', 'counted', 'deadline')
+  local queue, lane, from, rank, okey, ckey, op, due, job, counted, deadline = unpack(f)
   if from == 'ready' then
     call('ZREM', key('l', lane), id)
-    if call('EXISTS', key('l', lane)) == 0 then call('ZREM', P .. 'lanes', lane) end
+    left_lines[lane] = true
   elseif from == 'scheduled' then
     call('ZREM', P .. 'due', id)
     if ckey then
@@ -75,10 +97,10 @@ local function move(id, to)
   else call('ZADD', P .. 'ended', now, id)
   end
   if counted then jobs.moved(job, id, from, to, rank) end
-  set(id, 'state', to)
-  if from then call('HINCRBY', P .. 'tally', queue .. SEP .. from, -1) end
-  call('HINCRBY', P .. 'tally', queue .. SEP .. to, 1)
-  return job, counted
+  if LIVING[to] then set(id, 'state', to) else set(id, 'state', to, 'ended', now) end
+  if from then tally(queue, from, -1) end
+  tally(queue, to, 1)
+  return job, counted, from, queue, okey, deadline
 end
 
 -- Ready, at the place of its rank, which is the old one when it was given to somebody and never done.
@@ -126,22 +148,19 @@ end
 
 -- Move a task to a terminal state, and its ordering key on to the next task.
 local function finish_task(id, state, by, error)
-  for _, node in ipairs(call('HKEYS', key('a', id))) do remove_assignment(id, node) end
-  set(id, 'ended', now)
-  call('ZREM', P .. 'deadlines', id)
-  local job = move(id, state)
-  local queue, okey = unpack(call('HMGET', key('t', id), 'queue', 'ordering_key'))
+  local job, _, from, queue, okey, deadline = move(id, state)
+  if from == 'assigned' then
+    for _, node in ipairs(call('HKEYS', key('a', id))) do remove_assignment(id, node) end
+  end
+  if deadline then call('ZREM', P .. 'deadlines', id) end
   if okey and call('GET', key('k', queue .. SEP .. okey)) == id then
     call('DEL', key('k', queue .. SEP .. okey))
     local following = call('LINDEX', key('kb', queue .. SEP .. okey), 0)
     if following then settle(following, tonumber(get(following, 'due'))) end
   end
   ring('ended:' .. id)
-  if job then jobs.account(id, state, by or '', error) end
+  if job then jobs.account(job, id, state, by or '', error) end
 end
-
-local LIVING = {scheduled = true, blocked = true, ready = true, held = true, idle = true, assigned = true}
-local function living(id) return LIVING[get(id, 'state') or ''] or false end
 
 local function ring_holders(id)
   for _, node in ipairs(call('HKEYS', key('a', id))) do ring('node:' .. node) end
@@ -508,21 +527,28 @@ end
 
 function calls.task() return whole(A.task_id) end
 
-function calls.tasks()
+-- Read those of a set of ids, after A.after, that are wanted; also says after which id to go on, if more may come. One
+-- call looks at so many and no more, however few are wanted: nobody else is served meanwhile.
+local LOOKED_AT = 1000
+local function page(source, wanted, read)
   local found, after = {}, A.after
-  local source = A.job_id and key('jt', A.job_id) or P .. (A.state == 'dead' and 'dead' or 'ids')
-  while true do
-    local ids = call('ZRANGEBYLEX', source, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, 500)
-    for _, id in ipairs(ids) do
-      local state, queue = unpack(call('HMGET', key('t', id), 'state', 'queue'))
-      if (not A.state or state == A.state) and (not A.queue or queue == A.queue) then
-        found[#found + 1] = whole(id)
-        if #found == A.limit then return found end
-      end
-      after = id
+  local ids = call('ZRANGEBYLEX', source, after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, LOOKED_AT)
+  for _, id in ipairs(ids) do
+    if wanted(id) then
+      found[#found + 1] = read(id)
+      if #found == A.limit then return {found, false} end
     end
-    if #ids < 500 then return found end
+    after = id
   end
+  return {found, #ids == LOOKED_AT and after}
+end
+
+function calls.tasks()
+  local source = A.job_id and key('jt', A.job_id) or P .. (A.state == 'dead' and 'dead' or 'ids')
+  return page(source, function(id)
+    local state, queue = unpack(call('HMGET', key('t', id), 'state', 'queue'))
+    return (not A.state or state == A.state) and (not A.queue or queue == A.queue)
+  end, whole)
 end
 
 function calls.assignments()
@@ -745,7 +771,7 @@ end
 
 local function remove_task(id)
   local queue, state, job = unpack(call('HMGET', key('t', id), 'queue', 'state', 'job'))
-  call('HINCRBY', P .. 'tally', queue .. SEP .. state, -1)
+  tally(queue, state, -1)
   call('DEL', key('t', id), key('ab', id))
   for _, set_of in ipairs({'ids', 'ended', 'dead'}) do call('ZREM', P .. set_of, id) end
   if job then call('ZREM', key('jt', job), id) end

@@ -1,7 +1,7 @@
 """The Redis engine: many processes on many machines, by a server that people already run.
 
-Every call is one Lua script, joined of redis*.lua, so it happens entirely or not at all, and reads the server's clock.
-Sockets are gevent's, so a tasklet that waits for the server holds up no other; nothing is patched.
+Every call is one Lua script, cut of redis*.lua by `_script`, so it happens entirely or not at all, and reads the
+server's clock. Sockets are gevent's, so a tasklet that waits for the server holds up no other; nothing is patched.
 
 The server has to keep what it is given: `maxmemory-policy noeviction`, and `appendonly yes` to survive its own
 end. With `appendfsync everysec`, Redis's default, a power cut may lose the last second; a killed server none.
@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -50,6 +49,7 @@ from cluster.records import (
     Statistics,
     Survey,
     Task,
+    check_names,
 )
 from cluster.stores import _refusals as refusals
 from cluster.stores._connections import CONNECTIONS
@@ -67,12 +67,9 @@ from cluster.stores._packed import (
     turn_of,
 )
 from cluster.stores._redis_jobs import RedisJobs
+from cluster.stores._script import script_of
 from cluster.stores.base import Listener
 
-_SCRIPT: Final = "".join(
-    (files("cluster.stores") / name).read_text(encoding="utf-8")
-    for name in ("redis.lua", "redis_jobs.lua", "redis_call.lua")
-)
 _GROUPS: Final = "tk:groups"
 _SCHEMA: Final = "tk:schema"
 _GROWING: Final = frozenset({"submit", "put", "configure_queue", "start", "signal"})
@@ -101,8 +98,8 @@ class RedisStore(RedisJobs):
         except ValueError as error:
             raise BadStoreUrl(f"{self.url!r}: {error}; write redis://HOST:PORT/DB") from error
         self._redis = redis.Redis(connection_pool=pool)
-        self._scripts = (_SCRIPT, _SCRIPT)  # for calls that store more, and for those that let work end
-        self._shas: dict[str, str] = {}
+        self._flags = ""  # of the scripts that let work end, and do not store more
+        self._shas: dict[str, str] = {}  # call -> the name of its script in the server
         self._offset = 0.0
         self._declared = False
         try:
@@ -117,7 +114,7 @@ class RedisStore(RedisJobs):
                 )
             if int(str(self._redis.info("server")["redis_version"]).split(".")[0]) >= 7:
                 # A server without memory refuses what would take more, but work that is there can end.
-                self._scripts = (_SCRIPT, f"#!lua flags=allow-oom\n{_SCRIPT}")
+                self._flags = "#!lua flags=allow-oom\n"
             self.now_exactly()
         except BaseException:
             self.close()
@@ -167,11 +164,20 @@ class RedisStore(RedisJobs):
             raise self._refusal(*answer[1:])
         return answer
 
+    def _page(self, call: str, limit: int, after: str, /, **wanted: Any) -> list[Any]:
+        """Read rows by a call that looks at so many and then says where to go on."""
+        found: list[Any] = []
+        more: Any = after
+        while more is not False and len(found) < limit:
+            rows, more = self._call(call, limit=limit - len(found), after=more, **wanted)
+            found += rows or ()
+        return found
+
     def _evaluate(self, name: str, argument: bytes) -> bytes:
-        script = self._scripts[name not in _GROWING]
-        sha = self._shas.get(script)
+        script = script_of(name) if name in _GROWING else self._flags + script_of(name)
+        sha = self._shas.get(name)
         if sha is None:
-            sha = self._shas[script] = self._command("SCRIPT LOAD", script)
+            sha = self._shas[name] = self._command("SCRIPT LOAD", script)
         try:
             return self._command("EVALSHA", sha, 1, self._prefix, name, argument)  # type: ignore[no-any-return]
         except redis.exceptions.NoScriptError:  # the server was restarted, or its scripts flushed
@@ -343,8 +349,8 @@ class RedisStore(RedisJobs):
         limit: int = 100,
         after: str = "",
     ) -> list[Task]:
-        rows = self._call("tasks", state=state, queue=queue, job_id=job_id or None, limit=limit, after=after)
-        return [task_of(row) for row in rows or ()]
+        rows = self._page("tasks", limit, after, state=state, queue=queue, job_id=job_id or None)
+        return [task_of(row) for row in rows]
 
     def assignments(self, node: str | None = None) -> list[Assignment]:
         return [assignment_of(row) for row in self._call("assignments", node=node) or ()]
@@ -365,6 +371,7 @@ class RedisStore(RedisJobs):
     def configure_queue(
         self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
     ) -> None:
+        check_names(queue=queue)
         self.declare_group()
         self._call("configure_queue", queue=queue, max_waiting=max_waiting, paused=paused)
 

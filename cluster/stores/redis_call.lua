@@ -5,8 +5,9 @@ if refusal then
   answer = refusal
 else
   answer = calls[ARGV[1]]()
-  jobs.settle()
+  if finally then finally() end
 end
+write_gathered()
 jobs.ring()
 if readied then ring('ready') end
 return cmsgpack.pack(answer or false)

@@ -1,6 +1,6 @@
--- The jobs of the Redis engine; joined to redis.lua when it is loaded.
+-- The jobs of the Redis engine; joined to redis.lua.
 --
---   j:ID         hash, a job                            jobs         zset of ids
+--   j:ID         hash, a job                            jobs, jobs:STATE   zsets of ids
 --   jn:NAME      zset time -> id, who had the name      names        hash, the living ones
 --   in:ID        zset seq -> seq, rows to be consumed   ib:ID        hash seq -> row
 --   is:ID        hash signal -> seq                     iy:ID        hash signal -> reply
@@ -11,6 +11,7 @@
 --   ri:ID        zset index -> seq                      jt:ID        zset of ids, its tasks
 --   js:STATE:ID  zset rank -> id, its tasks that have not ended and count, by state
 --   leftover     set of ids, those whose last change of state has not reached all their tasks yet
+--   fed          zset time -> id, until when somebody has to feed it again
 --   jobs-ended   zset time -> id, without a ttl         jobs-forget  zset time -> id, when to forget
 --
 -- A change of state that concerns many tasks reaches the first of them at once, and those that run all at once. Every
@@ -33,6 +34,14 @@ local function standing(id)
     ended = JOB_ENDED[state] or false}
 end
 
+local function put_state(id, old, new)
+  if old then call('ZREM', key('jobs', old), id) end
+  if new then
+    call('ZADD', key('jobs', new), 0, id)
+    job_set(id, 'state', new)
+  end
+end
+
 local function changed(id)
   call('HINCRBY', key('j', id), 'version', 1)
   job_set(id, 'updated', now)
@@ -49,6 +58,7 @@ local function gather(id, by, counts)
     if number ~= 0 then call('HINCRBY', key('j', id), name, number) end
   end
   if counts and counts.total then job_set(id, 'told', 0) end
+  finally = jobs.settle
   touched[id] = by and by ~= '' and by or touched[id] or ''
 end
 
@@ -281,16 +291,23 @@ function jobs.resuming()
 end
 
 local function set_state(id, old, new, by, reason)
-  job_set(id, 'state', new, 'by', by, 'reason', reason)
+  put_state(id, old, new)
+  job_set(id, 'by', by, 'reason', reason)
   note('job-state', id, by, old .. ' ' .. new .. ' ' .. reason)
   changed(id)
   carry_on(id, new, STEP)
 end
 
+local function close(id)
+  job_set(id, 'closed', 1)
+  call('ZREM', P .. 'fed', id)
+end
+
 -- End a living job, and its tasks; its turn, if it has not ended, gets this state.
 local function end_job(id, state, by, reason, error, turn)
   local old, cls, folded, ttl = unpack(call('HMGET', key('j', id), 'state', 'cls', 'folded', 'ttl'))
-  job_set(id, 'state', state, 'ended', now, 'by', by, 'reason', reason)
+  put_state(id, old, state)
+  job_set(id, 'ended', now, 'by', by, 'reason', reason)
   if error then job_set(id, 'error', error) end
   if folded ~= '' then call('HDEL', P .. 'names', folded) end
   if ttl then
@@ -299,6 +316,7 @@ local function end_job(id, state, by, reason, error, turn)
     call('ZADD', P .. 'jobs-ended', now, id)
   end
   call('DEL', key('tm', id), key('tb', id))
+  call('ZREM', P .. 'fed', id)
   count('jobs_' .. state)
   note('job-state', id, by, old .. ' ' .. state .. ' ' .. reason)
   changed(id)
@@ -323,7 +341,7 @@ function jobs.end_turn(id, e, fence, node)
   set_timers(id, e.timers or {})
   call('HINCRBY', key('j', id), 'turns', 1)
   job_set(id, 'data', e.data)
-  if e.close then job_set(id, 'closed', 1) end
+  if e.close then close(id) end
   if e.result then job_set(id, 'result', e.result) end
   if e.error then job_set(id, 'error', e.error) end
   gather(id, node)
@@ -374,11 +392,11 @@ function jobs.admit(task_id)
 end
 
 -- Tell a job that one of its tasks has ended.
-function jobs.account(task_id, state, by, error)
-  local id, counted, recorded, unwell, op, index, weight, meta, result_of, error_of = unpack(call('HMGET',
-    key('t', task_id), 'job', 'counted', 'recorded', 'unwell', 'op', 'index', 'weight', 'meta', 'result', 'error'))
+function jobs.account(id, task_id, state, by, error)
   local job = standing(id)
   if not job or job.ended then return end
+  local counted, recorded, unwell, op, index, weight, meta, result_of, error_of = unpack(call('HMGET',
+    key('t', task_id), 'counted', 'recorded', 'unwell', 'op', 'index', 'weight', 'meta', 'result', 'error'))
   if job.cls ~= '' and task_id == id then -- a turn that ended in another way than by the job's end
     end_job(id, state == 'cancelled' and 'terminated' or 'failed', by, 'its turn is ' .. state, error)
     return
@@ -486,6 +504,7 @@ local function forget(id, limit)
     if cursor == '0' then break end
   end
   if done < limit then
+    put_state(id, job_get(id, 'state'))
     call('ZREM', key('jn', job_get(id, 'folded')), id)
     call('DEL', key('j', id), key('iy', id))
     for _, set_of in ipairs({'jobs', 'jobs-ended', 'jobs-forget'}) do call('ZREM', P .. set_of, id) end
@@ -497,6 +516,10 @@ end
 
 function jobs.purge(before, limit)
   local done = jobs.carry_on_all(limit)
+  for _, id in ipairs(call('ZRANGEBYSCORE', P .. 'fed', '-inf', now, 'LIMIT', 0, math.max(0, limit - done))) do
+    end_job(id, 'terminated', '', string.format('nobody has fed it for %g s', tonumber(job_get(id, 'feed_ttl'))))
+    done = done + 1
+  end
   for set_of, time in pairs({['jobs-forget'] = now, ['jobs-ended'] = before}) do
     for _, id in ipairs(call('ZRANGEBYSCORE', P .. set_of, '-inf', time, 'LIMIT', 0, limit)) do
       if done < limit then done = done + forget(id, limit - done) end
@@ -538,12 +561,17 @@ function calls.start()
   end
   local refusal = no_room()
   if refusal then return refusal end
-  job_set(id, 'cls', new.cls, 'state', new.cls == '' and 'running' or 'created', 'name', new.name, 'folded', new.folded,
+  put_state(id, nil, new.cls == '' and 'running' or 'created')
+  job_set(id, 'cls', new.cls, 'name', new.name, 'folded', new.folded,
     'queue', new.queue, 'description', new.description, 'created', now, 'updated', now, 'by', new.by, 'reason', '',
     'params', new.params, 'meta', new.meta, 'closed', new.closed and 1 or 0, 'notify', new.notify,
     'fail_fast', new.fail_fast and 1 or 0, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'turns', 0,
     'version', 0)
   if new.ttl then job_set(id, 'ttl', new.ttl) end
+  if new.feed_ttl then
+    job_set(id, 'feed_ttl', new.feed_ttl)
+    if not new.closed then call('ZADD', P .. 'fed', now + new.feed_ttl, id) end
+  end
   call('ZADD', P .. 'jobs', 0, id)
   if new.folded ~= '' then
     call('HSET', P .. 'names', new.folded, id)
@@ -564,8 +592,14 @@ end
 function calls.close_job()
   local job = standing(A.job_id)
   if not job or job.ended then return false end
-  job_set(A.job_id, 'closed', 1)
+  close(A.job_id)
   gather(A.job_id)
+  return true
+end
+
+function calls.feed()
+  if not call('ZSCORE', P .. 'fed', A.job_id) then return false end
+  call('ZADD', P .. 'fed', now + tonumber(job_get(A.job_id, 'feed_ttl')), A.job_id)
   return true
 end
 
@@ -580,7 +614,7 @@ function calls.signal()
   if job.cls == '' and (signal.kind == 'cancel' or signal.kind == 'finish') then
     call('HSET', key('is', id), signal.signal_id, 0)
     consumed_once(id, signal.signal_id)
-    end_job(id, signal.kind == 'cancel' and 'cancelled' or 'finished', signal.by, signal.name)
+    end_job(id, signal.kind == 'cancel' and 'cancelled' or 'finished', signal.by, signal.reason)
   else
     put(id, {kind = signal.kind, row_id = signal.signal_id, name = signal.name, body = signal.body, by = signal.by,
       once = signal.signal_id})
@@ -645,21 +679,12 @@ function calls.job_named()
 end
 
 function calls.jobs()
-  local found, after = {}, A.after
-  while true do
-    local ids = call('ZRANGEBYLEX', P .. 'jobs', after == '' and '-' or '(' .. after, '+', 'LIMIT', 0, 500)
-    for _, id in ipairs(ids) do
-      local state, folded, created, hidden =
-        unpack(call('HMGET', key('j', id), 'state', 'folded', 'created', 'hidden'))
-      if not hidden and (not A.state or state == A.state) and (not A.folded or folded == A.folded)
-        and (not A.since or tonumber(created) >= A.since) then
-        found[#found + 1] = whole_job(id)
-        if #found == A.limit then return found end
-      end
-      after = id
-    end
-    if #ids < 500 then return found end
-  end
+  return page(A.state and key('jobs', A.state) or P .. 'jobs', function(id)
+    local state, folded, created, hidden =
+      unpack(call('HMGET', key('j', id), 'state', 'folded', 'created', 'hidden'))
+    return not hidden and (not A.state or state == A.state) and (not A.folded or folded == A.folded)
+      and (not A.since or tonumber(created) >= A.since)
+  end, whole_job)
 end
 
 -- A page of results: what there is room for, and one always. The function says true when it is full.

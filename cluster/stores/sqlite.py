@@ -35,6 +35,7 @@ from cluster.records import (
     Survey,
     Task,
     TaskState,
+    check_names,
 )
 from cluster.stores._bells import Bells
 from cluster.stores._file import clock_offset, prepare, transact, translated
@@ -347,6 +348,8 @@ class SqliteStore(SqliteJobs, SqliteMembers):
     def configure_queue(
         self, queue: str, *, max_waiting: int | None = None, paused: bool | None = None
     ) -> None:
+        check_names(queue=queue)
+
         def configure(t: Transaction) -> None:
             t.declare()
             t.db.execute("INSERT OR IGNORE INTO queue (grp, name) VALUES (?, ?)", (t.grp, queue))

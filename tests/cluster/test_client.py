@@ -52,7 +52,7 @@ def idle() -> Iterator[Client]:
 
 
 def test_a_whole_program_runs_in_one_process(inline: Client, tmp_path: Path) -> None:  # P-31
-    handles = inline.with_options().map(ops.MultiplyBy(2), range(100))
+    handles = inline.map(ops.MultiplyBy(2), range(100))
     assert [h.result(10) for h in handles] == [2 * n for n in range(100)]
     assert inline.submit(ops.flaky, str(tmp_path / "seen"), 2).result(10) == 3
     assert inline.submit(ops.steps).result(10) == "6 steps"
@@ -87,6 +87,11 @@ def test_bad_arguments_never_reach_the_store(idle: Client) -> None:  # A-05
         (lambda: idle.submit(ops.add, 1), "missing a required argument"),
         (lambda: idle.submit(ops.add, 1, object()), "cannot travel"),
         (lambda: idle.submit(ops.nap, 1, "x" * (1 << 20)), "bytes are allowed|are\\s+allowed"),
+        (lambda: idle.with_options(id="a\x1fb").submit(ops.add, 1, 2), "task_id is 'a.x1fb'"),
+        (
+            lambda: idle.with_options(ordering_key=7).submit(ops.add, 1, 2),
+            "ordering_key is 7, and has to be a text",
+        ),
     ]:
         with pytest.raises(InvalidArguments, match=message):
             call()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 import signal
 import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -132,22 +134,29 @@ def test_two_releases_work_together_and_say_which_they_are(
     url: str, client: Client, tmp_path: Path
 ) -> None:  # G-32; that a store of another schema refuses them is tested in test_client.py
     newer = tmp_path / "newer"
-    newer.mkdir()
-    (newer / "sitecustomize.py").write_text(
-        "import importlib.metadata as metadata\n"
-        "told = metadata.version\n"
-        "metadata.version = lambda name: '99.0' if name == 'tasklets' else told(name)\n"
-    )
+    copy_of_a_later_release(newer)
+    patient = replace(FAST, idle_retire=60.0)  # one worker more than there are to be
     with (
-        Nodes(url, imports=["tests.cluster.ops"]) as old,
-        Nodes(url, imports=["tests.cluster.ops"], folder=str(newer)) as new,
+        Nodes(url, imports=["tests.cluster.ops"], settings=patient) as old,
+        Nodes(url, imports=["tests.cluster.ops"], settings=patient, folder=str(newer)) as new,
     ):
         coordinator, _ = old.coordinator("--name", "c-old"), old.worker("--name", "w-old")
+        wait_for(lambda: leader(client) == "c-old" and len(client.members()) == 2)
+        begun = client.store.now()
+        for name, record in (
+            ("bounds", Bounds(1, 1)),
+            ("template:worker", NodeTemplate("worker", url, "default")),
+        ):
+            client.store.put(name, json.dumps({**asdict(record), "later": "what only the newer one knows"}))
+        assert NodeTemplate.loads(client.store.get("template:worker")).role == "worker"
         new.coordinator("--name", "c-new")
         leaving = new.worker("--name", "w-new")
         wait_for(lambda: len(client.members()) == 4)
+        wait_for(lambda: (lock := client.store.lock("coordinator")) and lock.lease_until > begun + 2.0)
+        assert leader(client) == "c-old"  # whatever it has read, for its lease would be over
         versions = {member.node: member.version for member in client.members()}
         assert versions["w-new"] == versions["c-new"] == "99.0" != versions["w-old"] == versions["c-old"]
+        error = client.submit(ops.fail, "value")
         # Only now that both are there: else the older one is done with all of it before the newer one has started.
         ids = [h.task_id for h in client.with_options(max_losses=100).map(ops.nap, [0.02] * 100)]
         wait_for(lambda: len(recorders(client, ids)) == 2)
@@ -157,6 +166,24 @@ def test_two_releases_work_together_and_say_which_they_are(
         wait_for(lambda: client.stats().count("done") == len(ids), 30)
         check_journal(all_events(client.store), task_ids=ids)
         assert recorders(client, ids) == {"w-old", "w-new"}
+        with pytest.raises(OperationError, match="no such value"):
+            error.result(5)
+
+
+def copy_of_a_later_release(folder: Path) -> None:
+    """Make a copy of the package that says and writes more than this one; it understands the same stores."""
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "cluster", folder / "cluster", ignore=shutil.ignore_patterns("__pycache__"))
+    for module, old, new in (
+        ("_identity.py", 'return version("tasklets")', 'return "99.0"'),
+        ("_decide.py", "    least: int = 1\n", "    least: int = 1\n    later: str = 'new'\n"),
+        ("_decide.py", '"attempts": task.attempts + 1,', '"attempts": task.attempts + 1, "later": 1,'),
+        ("provision.py", '    python: str = ""\n', '    python: str = ""\n    later: str = "new"\n'),
+    ):
+        source = folder / "cluster" / module
+        text = source.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{module} has changed; change this test too"
+        source.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_a_worker_serves_two_groups(url: str, client: Client, nodes: Nodes) -> None:  # G-01, A-35
@@ -528,6 +555,49 @@ def test_the_group_heals_in_both_directions(healing: Client, journal: Path) -> N
     spawned = [e.subject for e in all_events(client.store) if e.kind == "spawn" and e.detail == "coordinator"]
     assert len(spawned) == 2
     assert most == [3, 1]
+
+
+def test_a_client_brings_back_a_group_of_which_everybody_was_just_killed(
+    healing: Client, url: str
+) -> None:  # G-27: their leases still run, so that nobody knows yet
+    write_bounds(healing.store, Bounds(1, 1))
+    assert healing.revive()
+    wait_for(lambda: counts(healing) == (1, 1), 10)
+    began = time.monotonic()
+    assert not healing.revive()
+    assert time.monotonic() - began < here(FAST.heartbeat)  # one that lives says so when it is asked
+    dead = healing.members()
+    for member in dead:
+        with_pid(member.pid, signal.SIGKILL)
+    handle = healing.submit(ops.add, 1, 2)
+    began = time.monotonic()
+    with Client(url, ensure=True, settings=FAST) as client:
+        assert time.monotonic() - began < FAST.member_ttl + here(5.0)  # a process starts
+        (coordinator,) = [m for m in client.members() if m.role == "coordinator"]
+        assert coordinator.state == "up"
+        assert coordinator.pid not in [m.pid for m in dead]
+    assert handle.result(15) == 3
+
+
+def test_a_coordinator_hears_at_once_that_it_is_asked_and_drained(url: str, client: Client) -> None:  # G-27
+    slow = replace(FAST, heartbeat=60.0, member_ttl=200.0)
+    coordinator = Coordinator(url, name="c", settings=slow)
+    running = gevent.spawn(coordinator.run)
+    wait_for(client.members, sleep=gevent.sleep)
+    began = time.monotonic()
+    assert not client.revive()
+    assert client.store.drain("c")
+    running.get(timeout=here(2.0))
+    assert time.monotonic() - began < here(2.0)
+    assert client.members() == []
+    coordinator.store.close()
+
+
+def test_reviving_what_nobody_has_started_says_what_to_do(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:  # G-27
+    assert not client.revive()
+    assert "tasklets cluster up" in caplog.text
 
 
 class _Counting:

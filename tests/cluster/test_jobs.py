@@ -34,6 +34,7 @@ from cluster import (
     job,
     operation,
 )
+from cluster._job_handle import Progress
 from cluster._turns import forced_cancel, take_turn
 from cluster.jobs import new_job, split_data
 from cluster.records import Inbox, Job as JobRecord, JobState, Turn
@@ -174,7 +175,7 @@ def test_a_job_folds_what_its_tasks_find(inline: Client) -> None:  # A-25
     record = inline.attach_job(handle.job_id).record()
     assert (record.state, record.done, record.failed, record.total) == ("finished", 20, 0, 20)
     assert handle.data == {"sum": sum(range(200)), "checked": 20}
-    assert handle.progress() == (20, 0, 20)
+    assert handle.progress() == Progress(done=20, failed=0, total=20)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])

@@ -158,7 +158,8 @@ def test_what_is_no_signal_is_refused(inline: Client) -> None:
 
 
 def test_a_job_without_a_class_obeys_and_answers_nothing(inline: Client) -> None:
-    for signal, state in [(Cancel("x"), "cancelled"), (Finish(), "finished")]:
+    for signal, state, reason in [(Cancel("too dear"), "cancelled", "too dear"), (Finish(), "finished", "")]:
         handle = inline.start_job(NewJob())
         assert handle.signal(works.AddFunds(5)).status == "unknown"
         assert (handle.signal(signal).status, handle.state) == ("ok", state)
+        assert handle.record().reason == reason

@@ -5,6 +5,8 @@ What ends or counts workers is in test_worker_life.py.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,6 +248,34 @@ def test_a_task_past_its_limit_is_ended(
     assert caught.value.kind == "TimeLimit"
     assert time.monotonic() - began < here(5)
     assert client.submit(ops.add, 1, 2).result(5) == 3
+
+
+def test_an_alarm_that_nobody_heard_comes_again() -> None:  # A-18
+    program = """
+import signal, sys, time
+from cluster import executor
+
+came = []
+
+def lose_the_first(number, frame):
+    came.append(number)
+    if len(came) > 1:
+        executor._alarm(number, frame)
+
+signal.signal(signal.SIGALRM, lose_the_first)
+try:
+    with executor._time_limit(0.05):
+        try:
+            while True:
+                pass
+        except executor.TimeLimit:
+            time.sleep(3 * executor.REPEAT)  # what cleans up is not disturbed
+            raise
+except executor.TimeLimit:
+    print(len(came), signal.getitimer(signal.ITIMER_REAL))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=here(20))
+    assert (done.stdout, done.stderr) == ("2 (0.0, 0.0)\n", "")
 
 
 @pytest.mark.parametrize("op", [ops.obeys, ops.ignores])

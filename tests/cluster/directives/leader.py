@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import gevent
 
 from cluster import Client
 from cluster.directives import IndexedStream
@@ -33,6 +37,23 @@ def run(client: Client, map_id: str, how: str) -> None:
             raise RuntimeError("the program is wrong")
 
 
+def lazy(client: Client, feed_lease: str, session_id: str, *run_ids: str) -> None:
+    """Run maps that wait for their next input, beside two sessions, and wait to be killed."""
+    client.settings = replace(client.settings, feed_lease=float(feed_lease))
+    sessions = client.session(), client.session(id=session_id)
+
+    def inputs() -> Iterator[int]:
+        yield 1
+        gevent.sleep(60)
+
+    def take(run_id: str) -> None:
+        for taken, _ in enumerate(IndexedStream(inputs()).map(ops.double).run(client, id=run_id), 1):
+            print(taken, flush=True)
+
+    gevent.joinall([gevent.spawn(take, run_id) for run_id in run_ids])
+    print(sessions)
+
+
 def session(client: Client, session_id: str) -> None:
     """Send to a session, receive some results, and wait to be killed."""
     opened = client.session(id=session_id)
@@ -45,7 +66,7 @@ def session(client: Client, session_id: str) -> None:
 
 def main(what: str, url: str, *arguments: str) -> None:
     with Client(url, settings=FAST) as client:
-        {"start": start, "run": run, "session": session}[what](client, *arguments)
+        {"start": start, "run": run, "lazy": lazy, "session": session}[what](client, *arguments)
 
 
 if __name__ == "__main__":

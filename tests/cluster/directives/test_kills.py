@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from cluster import Client, OperationError
 from cluster.directives import IndexedStream, Skipped
 from cluster.records import make_id
-from cluster.testing import NodeProcess, Nodes, all_events, check_journal, lock_history, wait_for
+from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, lock_history, wait_for
 from tests.cluster.conftest import lines
 from tests.cluster.directives import ops
 
@@ -158,6 +159,33 @@ def test_running_ends_with_its_program(url: str, nodes: Nodes, client: Client, j
         assert expected in errors
         assert client.job(job_id).state == "terminated", how
         assert len(executed(journal, "noted")) < 2000
+
+
+def test_what_was_run_with_inputs_of_no_known_number_ends_after_its_program(
+    url: str, client: Client, journal: Path
+) -> None:  # P3.9: nobody is left to say that no more come
+    brisk = replace(FAST, scan=0.05)  # it purges every 20 scans
+    with Nodes(url, imports=["tests.cluster.directives.ops"], settings=brisk) as nodes:
+        nodes.worker()
+        nodes.coordinator()
+        session, lost, taken_up = make_id(), make_id(), make_id()
+        program = start_client("lazy", url, "0.6", session, lost, taken_up)
+        try:
+            for _ in (lost, taken_up):
+                read_until(program, 1)
+            nothing_since = client.store.now()
+            wait_for(lambda: client.store.now() > nothing_since + 0.9)
+            assert client.job(lost).state == "running"  # it takes nothing, and is there
+        finally:
+            program.kill()
+            program.communicate()
+        # In time, somebody may go on.
+        assert client.attach(taken_up, inputs=[1, 2, 3]).result(10)[-2:] == [4, 6]
+        job = client.attach_job(lost).wait(10)
+        assert (job.state, job.reason) == ("terminated", "nobody has fed it for 0.6 s")
+        (nameless,) = [j for j in client.jobs() if j.description == "session" and j.job_id != session]
+        assert client.attach_job(nameless.job_id).wait(10).state == "terminated"
+        assert client.job(session).state == "running"  # with an id, it is kept
 
 
 def test_a_result_that_was_not_acknowledged_is_delivered_again(

@@ -64,7 +64,7 @@ def test_a_job_is_taken_with_where_to_look(local: Local) -> None:
     [
         ("{", "no JSON", ""),
         ("[]", "Expected `object`, got `array`", ""),
-        ('{"operation": "a:b", "inputs": [1], "colour": 3}', "unknown field `colour`", ""),
+        ('{"operation": "a:b", "inputs": [1], "colour": 3}', "unknown field `colour`; the fields are: operation,", ""),
         ('{"operation": 3, "inputs": []}', "$.operation", "$.operation"),
         ('{"operation": "a:b", "inputs": {}}', "$.inputs", "$.inputs"),
         ('{"operation": "a:b", "inputs": [], "priority": 10000}', "$.priority", "$.priority"),

@@ -66,8 +66,8 @@ class Pair:
     def step(self) -> None:
         weights = {
             self.start: 2, self.submit: 4, self.claim: 6, self.finish: 8, self.cancel: 1, self.change: 2,
-            self.signal: 3, self.close: 1, self.delete: 0.3, self.replay: 1, self.purge: 0.5, self.acknowledge: 1,
-            self.checkpoint: 2,
+            self.signal: 3, self.close: 1, self.feed: 0.5, self.delete: 0.3, self.replay: 1, self.purge: 0.5,
+            self.acknowledge: 1, self.checkpoint: 2,
         }  # fmt: skip
         self.rng.choices(list(weights), list(weights.values()))[0]()
 
@@ -104,6 +104,7 @@ class Pair:
             fail_fast=rng.random() < 0.3,
             closed=rng.random() < 0.3,
             ttl=rng.choice([None, 0.0]),
+            feed_ttl=rng.choice([None, None, None, 0.0, 60.0]),
             max_losses=2,
         )
         self.jobs.append(job_id)
@@ -216,6 +217,9 @@ class Pair:
     def close(self) -> None:
         self.same("close_job", self.some_job())
 
+    def feed(self) -> None:
+        self.same("feed", self.some_job())
+
     def delete(self) -> None:
         self.same("delete_job", self.some_job())
 
@@ -259,6 +263,7 @@ class Pair:
         results = {job_id: store.results(job_id) for job_id in self.jobs}
         return {
             "jobs": [self.of_job(job) for job in store.jobs(limit=1000)],
+            "by state": [[job.job_id for job in store.jobs(state=state, limit=1000)] for state in JobState],
             "tasks": [replace(self.of_task(t), more=()) for t in store.tasks(limit=10_000)],
             "results": {job_id: [replace(r, seq=0) for r in rows] for job_id, rows in results.items()},
             "by index": {j: [replace(r, seq=0) for r in store.results_at(j, 3, 10**9)] for j in self.jobs},
