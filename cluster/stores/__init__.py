@@ -21,7 +21,7 @@ def open_store(url: str, group: str = "default", *, patience: float = 10.0) -> S
     """Open one group's part of a store. Blocks.
 
     A call waits up to `patience` seconds for a store that is busy or away. All handles on "memory:NAME" in a
-    process share one store; "memory:" alone is a fresh one.
+    process share one store, which is gone when the last one is closed; "memory:" alone is a fresh one.
 
     Raises BadStoreUrl, SchemaMismatch, StoreUnavailable.
     """

@@ -13,11 +13,13 @@ from cluster.stores._schema import TABLES
 
 
 class Memory:
-    """An in-memory database and its listeners, shared by the handles of one name."""
+    """An in-memory database and its listeners, shared by the handles of one name as long as one of them is open."""
 
     _by_name: dict[str, Memory] = {}  # noqa: RUF012  a registry
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._handles = 1
         self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         for statement in statements(TABLES):
             self.db.execute(statement)
@@ -25,11 +27,24 @@ class Memory:
         self.listeners: set[MemoryListener] = set()
 
     @classmethod
-    def named(cls, name: str) -> Memory:
-        if not name:
-            return cls()
-        found = cls._by_name.get(name)
-        return found if found is not None else cls._by_name.setdefault(name, cls())
+    def open(cls, name: str) -> Memory:
+        """The one of a name, or a fresh one. To be released."""
+        known = cls._by_name.get(name)
+        if known is not None:
+            known._handles += 1
+            return known
+        made = cls(name)
+        if name:
+            cls._by_name[name] = made
+        return made
+
+    def release(self) -> None:
+        """A handle was closed; with the last one everything is gone."""
+        self._handles -= 1
+        if not self._handles:
+            self._by_name.pop(self._name, None)
+            with self.turn:
+                self.db.close()
 
     def ring(self, topic: str) -> None:
         for listener in list(self.listeners):

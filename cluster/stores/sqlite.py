@@ -71,7 +71,7 @@ class SqliteStore(SqliteJobs, SqliteMembers):
         self._db: sqlite3.Connection | None = None
         self._offset = 0.0
         if memory is not None:
-            self._memory = Memory.named(memory)
+            self._memory = Memory.open(memory)
         else:
             if not Path(path).absolute().parent.is_dir():
                 raise BadStoreUrl(
@@ -143,6 +143,9 @@ class SqliteStore(SqliteJobs, SqliteMembers):
             return error
 
     def close(self) -> None:
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            memory.release()
         pool, self._pool = self._pool, None
         if pool is not None:
             if self._db is not None:

@@ -21,6 +21,7 @@ from cluster import (
     ResultTimeout,
     SchemaMismatch,
     Settings,
+    StoreError,
     TaskCancelled,
     TaskNotFound,
     UnknownGroup,
@@ -244,6 +245,19 @@ def test_the_worker_of_twenty_lines_works(tmp_path: Path, monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------------------ one's own clock
 
 
+def test_a_store_in_memory_is_gone_with_its_last_handle() -> None:
+    url = "memory:gone with its last handle"
+    with Client(url) as first:
+        task_id = first.submit(ops.add, 1, 2).task_id
+        with Client(url) as second:
+            assert second.task(task_id).state == "ready"
+        assert first.task(task_id).state == "ready"
+    with Client(url) as third, pytest.raises(TaskNotFound):
+        third.task(task_id)
+    with pytest.raises(StoreError, match="was closed"):
+        first.task(task_id)
+
+
 def test_a_leader_with_little_time_left_scans_no_more(monkeypatch: pytest.MonkeyPatch) -> None:  # G-08
     coordinator = Coordinator("memory:", settings=FAST)
     scans: list[float] = []
@@ -261,6 +275,7 @@ def test_a_leader_with_little_time_left_scans_no_more(monkeypatch: pytest.Monkey
     gevent.sleep(0.4 * FAST.coordinator_lease)
     coordinator._lead_or_wait()
     assert len(scans) == 1
+    coordinator.store.close()
 
 
 def test_a_worker_whose_lease_is_over_by_its_own_clock_claims_nothing() -> None:  # G-31
