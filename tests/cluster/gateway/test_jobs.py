@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,24 @@ def test_two_inputs_run_at_a_time_on_a_worker_with_two_slots(shared: Shared, tmp
     gateway.ended(job_id)
 
     assert len({one["stdout"] for one in outcomes(gateway.results(job_id))}) == 2
+
+
+@pytest.mark.parametrize(
+    "cost", [lambda n: n, lambda n: n * n / 50, lambda n: 50 - n], ids=["line", "square", "falling"]
+)
+def test_no_slot_is_busy_for_much_longer_than_the_others(
+    shared: Shared, cost: Callable[[int], float]
+) -> None:
+    """D-20: shards alike in number, and not in work, are pulled by whoever is free: at most 1.5 times the mean."""
+    gateway = shared.gateway
+    job_id = gateway.submit(operation=OPS + "measured_nap", inputs=[0.0005 * cost(n) for n in range(50)])
+    gateway.ended(job_id)
+    busy: dict[int, float] = {}
+    for process, seconds in outcomes(gateway.results(job_id)):
+        busy[process] = busy.get(process, 0.0) + seconds
+
+    assert len(busy) == 2
+    assert max(busy.values()) <= 1.5 * sum(busy.values()) / 2
 
 
 # -- groups of their own
