@@ -419,16 +419,22 @@ def test_a_shard_goes_on_behind_its_last_result(
     """D-21: its worker is killed in the middle; no input is recorded twice, and few are run twice."""
     nodes.coordinator()
     worker = nodes.worker(slots=1)
-    job_id = gateway.submit(operation=OPS + "nap", inputs=[0.2] * 15, shards=1)
-    wait_for(lambda: gateway.job(job_id)["done"] >= 4, 30)
-    known = gateway.job(job_id)["done"]
+    job_id = gateway.submit(operation=OPS + "nap", inputs=[0.1] * 15, shards=1)
+
+    def recorded() -> int:
+        (task,) = gateway.get(f"/tasks?job={job_id}").json()["tasks"]
+        return int(task["recorded"])
+
+    wait_for(lambda: recorded() >= 4, 30)
     worker.kill()
+    known = recorded()
     nodes.worker(slots=1)
     job = gateway.ended(job_id)
 
     assert (job["state"], job["done"], job["failed"]) == ("finished", 15, 0)
     assert sorted(one["index"] for one in gateway.results(job_id)) == list(range(15))
     runs = len(lines(journal, "start"))
+    assert known < 15, "it was killed too late to prove anything"
     assert 15 <= runs <= 15 + 8, f"{known} had been recorded"
     check_journal(all_events(client.store))
 
