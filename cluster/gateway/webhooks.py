@@ -36,6 +36,7 @@ KEY: Final = (
 ATTEMPTS: Final = 13  # with pauses of 1, 2, 4, ... seconds: a bit more than an hour
 AT_ONCE: Final = 8
 PAGE, PAGES = 1000, 10  # of the journal, in one round: no more than the lease has time for
+MOST_OPEN: Final = 10_000  # that are not told yet; the journal keeps the rest
 _ENDS: Final = frozenset(state.value for state in JOB_ENDED)
 
 
@@ -51,14 +52,18 @@ class Webhooks:
     def run(self) -> None:
         """Tell, for ever. Blocks."""
         while True:
+            more = False
             try:
-                self.round()
+                more = self.round()
             except StoreError as error:
                 log.info("looking for jobs that have ended: %s", error)
-            gevent.sleep(self._service.options.poll)
+            gevent.sleep(0 if more else self._service.options.poll)
 
     def round(self) -> bool:
-        """Tell what has ended; False when another gateway does. Blocks. Raises StoreError."""
+        """Tell of some jobs that have ended, unless another gateway does; True: there may be more of them. Blocks.
+
+        Raises StoreError: then they are told again.
+        """
         store, lease = self._service.store, self._service.options.webhook_lease
         lock = store.acquire(KEY, self._holder, lease)
         if lock.holder != self._holder:
@@ -78,7 +83,7 @@ class Webhooks:
         after = json.dumps(state)
         if after != before and store.renew_lock(KEY, lock.fence, lease):
             store.put(KEY, after)
-        return True
+        return len(due) == AT_ONCE
 
     def close(self) -> None:
         """Let another gateway go on at once."""
@@ -90,7 +95,8 @@ class Webhooks:
 
     def _read(self, store: Store, state: dict[str, Any]) -> None:
         for _ in range(PAGES):
-            if not (events := store.events(after=state["after"], limit=PAGE)):
+            events = store.events(after=state["after"], limit=PAGE) if len(state["open"]) < MOST_OPEN else []
+            if not events:
                 return
             state["after"] = events[-1].seq
             for event in events:
@@ -105,6 +111,9 @@ class Webhooks:
         if job is None:
             return True
         url = str(submitting.of_meta(job.meta)["webhook"])
+        if submitting.origin_of(url) not in self._service.options.webhooks:  # it was, when the job came
+            log.warning("job %s: its end is not told at %s, which is not allowed any more", job_id, url)
+            return True
         said = Accepted(id=job_id, state=job.state.value, url=f"/jobs/{job_id}")
         try:
             self._threads.apply(_post, (url, messages.encoded(said), self._service.options.webhook_lease / 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from cluster import Client
 from cluster.gateway.options import Options
 from cluster.gateway.server import CannotServe, Server
+from cluster.gateway.webhooks import Webhooks
 from cluster.testing import Nodes, wait_for
 from tests.cluster.gateway.conftest import NDJSON, Local, ask, start_gateway
 
@@ -123,3 +125,20 @@ def test_nobody_is_told_unless_the_gateway_was_started_so(local: Local) -> None:
 def test_an_origin_that_is_none_is_one_line() -> None:
     with pytest.raises(CannotServe, match=r"'ci\.example\.com' is no address"):
         Server("memory:", port=0, options=Options(webhooks=("ci.example.com",)))
+
+
+def test_many_ends_are_told_by_one_and_none_of_an_origin_that_is_not_allowed_any_more(
+    make_local: Callable[..., Local], receiver: Receiver
+) -> None:
+    local = make_local(webhooks=(receiver.url, "http://127.0.0.1:9"))
+    for number in range(20):
+        origin = receiver.url if number else "http://127.0.0.1:9"
+        local.post("/jobs", {"operation": "a:b", "inputs": [], "webhook": f"{origin}/{number}"})
+    local.service.options = replace(local.service.options, webhooks=(receiver.url,))
+    one, other = Webhooks(local.service), Webhooks(local.service)
+
+    assert [one.round(), other.round(), one.round(), one.round()] == [True, False, True, False]
+    assert sorted(int(path[1:]) for _, path, _ in receiver.heard) == list(range(1, 20))
+    one.close()
+    other.round()
+    assert len(receiver.heard) == 19
