@@ -22,7 +22,7 @@ from tests.cluster.conftest import lines
 from tests.cluster.directives import ops
 from tests.cluster.gateway.conftest import NDJSON, Gateway, ask, start_gateway
 
-COUNT = 1000
+MAPPED, FOLDED = range(1000), range(2000)  # the fold gets more of the workers, and is to last as long
 
 
 def follow_and_kill(gateway: Gateway, job_id: str, after: int) -> list[Any]:
@@ -56,22 +56,23 @@ def test_a_killed_gateway_costs_a_connection(
     wait_for(lambda: gateway.get("/members").json()["slots"] == 4, 20)
     map_id, fold_id = make_id(), make_id()
     head = {"operation": ops.map_noted.name, "id": map_id, "shards": 40}
-    upload = b"\n".join(json.dumps(line).encode() for line in (head, *range(COUNT)))
-    gateway.submit(**{"class": f"{ops.__name__}:Joined", "params": COUNT, "id": fold_id})
+    upload = b"\n".join(json.dumps(line).encode() for line in (head, *MAPPED))
     assert ask(f"{gateway.url}/jobs", upload, headers=NDJSON).status == 202
+    gateway.submit(**{"class": f"{ops.__name__}:Joined", "params": len(FOLDED), "id": fold_id})
 
-    seen = follow_and_kill(gateway, map_id, 100 + 25 * repetition)
-    assert len(seen) < COUNT, "it was killed too late to prove anything"
+    seen = follow_and_kill(gateway, map_id, 100 + 15 * repetition)
+    assert len(seen) < len(MAPPED), "it was killed too late to prove anything"
+    assert 0 < len(lines(journal, "folded")) < len(FOLDED), "so it was for the fold"
     gateway = other or start_gateway(nodes, "--port", gateway.url.rpartition(":")[2])
     again = ask(f"{gateway.url}/jobs", upload, headers=NDJSON)  # by a client that is not sure
     mapped, folded = gateway.ended(map_id, 60), gateway.ended(fold_id, 60)
 
     assert again.status == 200
-    assert (mapped["state"], mapped["total"], mapped["done"]) == ("finished", COUNT, COUNT)
+    assert (mapped["state"], mapped["total"], mapped["done"]) == ("finished", 1000, 1000)
     results = gateway.results(map_id)
-    assert results == [{"index": x, "value": 2 * x} for x in range(COUNT)]
+    assert results == [{"index": x, "value": 2 * x} for x in MAPPED]
     assert all(result in results for result in seen)
-    assert folded["result"] == "".join(map(str, range(COUNT)))
-    for word in ("mapped", "folded"):
-        assert sorted(int(row[3]) for row in lines(journal, word)) == list(range(COUNT)), "computed again"
+    assert folded["result"] == "".join(map(str, FOLDED))
+    for word, inputs in (("mapped", MAPPED), ("folded", FOLDED)):
+        assert sorted(int(row[3]) for row in lines(journal, word)) == list(inputs), "computed again"
     check_journal(all_events(client.store))
