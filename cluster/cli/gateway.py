@@ -125,5 +125,7 @@ def gateway(
     )
     server.start()
     called = f"gateway {name or os.getpid()} of group {group!r}"
+    if store.startswith("sqlite:///"):  # of another folder it would be another store, with nobody in it
+        called += f" in {os.path.abspath(store.removeprefix('sqlite:///'))}"
     click.echo(f"{called} listens at {server.url}{' (templates are allowed)' if allow_shell else ''}")
     server.run(signals=True)
