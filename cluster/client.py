@@ -79,7 +79,9 @@ class TaskHandle:
         listener = self._client.store.listen(f"ended:{self.task_id}")
         pause = 0.02
         try:
-            while True:
+            while (
+                task := self._ended()
+            ) is None:  # looked at once more: it may have ended before we listened
                 left = pause if deadline is None else min(pause, deadline - monotonic())
                 if left <= 0:
                     task = self.record()
@@ -89,9 +91,7 @@ class TaskHandle:
                     )
                 if not listener.wait(left):
                     pause = min(1.0, pause * 1.5)
-                task = self._ended()
-                if task is not None:
-                    return task
+            return task
         finally:
             listener.close()
 

@@ -69,6 +69,11 @@ For other machines it needs a token, and should have TLS, its own or that of a p
     "--rate", type=click.FloatRange(0), default=200.0, show_default=True,
     help="Requests per second of one address; 0 is any.",
 )  # fmt: skip
+@click.option(
+    "--webhook", "webhooks", multiple=True, metavar="ORIGIN",
+    help="Tell addresses of https://HOST:PORT that a job has ended, if the job names one; several may be. Let all "
+    "gateways of a group have the same.",
+)  # fmt: skip
 @click.option("--name", help="How it is called in the log.")
 def gateway(
     store: str,
@@ -82,6 +87,7 @@ def gateway(
     max_body: int,
     max_upload: int,
     rate: float,
+    webhooks: tuple[str, ...],
     name: str | None,
 ) -> None:
     try:
@@ -105,6 +111,8 @@ def gateway(
         rate=rate,
         grace=settings.grace,
         patience=min(2.0, settings.store_patience),
+        webhooks=webhooks,
+        webhook_lease=settings.coordinator_lease,
         upload_ttl=30 * settings.heartbeat,
     )
     server = Server(
@@ -117,5 +125,7 @@ def gateway(
     )
     server.start()
     called = f"gateway {name or os.getpid()} of group {group!r}"
+    if store.startswith("sqlite:///"):  # of another folder it would be another store, with nobody in it
+        called += f" in {os.path.abspath(store.removeprefix('sqlite:///'))}"
     click.echo(f"{called} listens at {server.url}{' (templates are allowed)' if allow_shell else ''}")
     server.run(signals=True)

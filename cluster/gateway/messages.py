@@ -60,6 +60,17 @@ class NewJobBody(Struct, forbid_unknown_fields=True, kw_only=True, rename={"clas
     shards: Annotated[int, Meta(ge=1, le=100_000, description="Four for each slot, if not said.")] | None = (
         None
     )
+    webhook: (
+        Annotated[
+            str,
+            Meta(
+                max_length=2000,
+                pattern=r"^https?://[!-\[\]-~]+$",
+                description="Told by POST that the job has ended: its id, state and url. The gateway has to allow it.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Accepted(Struct, kw_only=True):

@@ -36,6 +36,8 @@ class Options:
     retry_after: int = 2  # what is said with 503
     grace: float = 10.0  # for requests that run when the gateway is to end
     poll: float = 0.5  # of the journal, for event streams, when no hint comes
+    webhooks: tuple[str, ...] = ()  # origins at which jobs may have their ends told
+    webhook_lease: float = 10.0  # a gateway that tells them, and was not heard of for so long, is gone
     upload_ttl: float = 60.0  # an upload that did not go on for so long has broken off
 
 

@@ -23,7 +23,9 @@ from cluster.errors import ClusterError, StoreUnavailable
 from cluster.gateway.app import make_app
 from cluster.gateway.options import PORT, Options
 from cluster.gateway.service import Service
+from cluster.gateway.submitting import origin_of
 from cluster.gateway.uploads import Uploads
+from cluster.gateway.webhooks import Webhooks
 from net.addresses import TcpAddress, parse_address
 
 log = logging.getLogger("cluster.gateway")
@@ -57,14 +59,21 @@ class Server:
                 f"{host} can be reached from other machines, and whoever reaches the gateway can run work; give it a "
                 "token that clients have to know: --token-file FILE"
             )
-        options = replace(options, local=where.is_loopback)
+        try:
+            webhooks = tuple(map(origin_of, options.webhooks))
+        except ValueError as error:
+            raise CannotServe(
+                f"{error}; an origin is its beginning, such as https://ci.example.com"
+            ) from None
+        options = replace(options, local=where.is_loopback, webhooks=webhooks)
         self._host = host
         self.service = Service(store, group, options)
         self._uploads = Uploads(self.service)
         self._running = 0
         self._idle = Flag()
         self._stop = Flag()
-        self._sweeper: gevent.Greenlet[..., None] | None = None
+        self._webhooks = Webhooks(self.service) if options.webhooks else None
+        self._running_on: list[gevent.Greenlet[..., None]] = []  # beside requests
         self._where = (host, port)
         self._tls = _encrypted(tls)
         self._server: _Server | None = None
@@ -108,7 +117,9 @@ class Server:
         except ClusterError:  # it will never be there, or is none for us
             self.close()
             raise
-        self._sweeper = gevent.spawn(self._uploads.sweep_for_ever)
+        self._running_on.append(gevent.spawn(self._uploads.sweep_for_ever))
+        if self._webhooks is not None:
+            self._running_on.append(gevent.spawn(self._webhooks.run))
 
     def run(self, *, signals: bool = False) -> None:
         """Serve until `stop`. Blocks. With `signals`, SIGTERM and SIGINT stop it, and a second one at once."""
@@ -145,9 +156,10 @@ class Server:
         if self._running:
             log.warning("%d requests did not end within %g s", self._running, self.service.options.grace)
         server.stop(timeout=0)
-        if self._sweeper is not None:
-            self._sweeper.kill()
-            self._sweeper = None
+        gevent.killall(self._running_on)
+        self._running_on.clear()
+        if self._webhooks is not None:
+            self._webhooks.close()
         self.service.close()
 
     def __enter__(self) -> Server:

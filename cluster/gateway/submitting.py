@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 import gevent
 import msgspec
@@ -99,6 +100,10 @@ def wanted(body: NewJobBody, options: Options, key: str | None, group: str) -> W
         raise Problem(400, "invalid", "args are for one call of an operation, and stand instead of inputs")
     if body.params is not None and body.class_ is None:
         raise Problem(400, "invalid", "params are for a job class")
+    check_webhook(body.webhook, options)
+    meta = {"what": _what(body), "fingerprint": _fingerprint(body)}
+    if body.webhook is not None:
+        meta["webhook"] = body.webhook
     job = NewJob(
         job_id=body.id or (derived_id("job", group, key) if key else make_id()),
         name=body.name or "",
@@ -109,7 +114,7 @@ def wanted(body: NewJobBody, options: Options, key: str | None, group: str) -> W
         fail_fast=body.fail_fast,
         ttl=body.ttl,
         closed=True,
-        meta=json.dumps({"what": _what(body), "fingerprint": _fingerprint(body)}).encode(),
+        meta=json.dumps(meta).encode(),
     )
     return Wanted(body, job, shell.OPERATION if program else body.operation or "", program)
 
@@ -120,6 +125,30 @@ def check_name(operation: str) -> None:
         raise Problem(
             403, "reserved", f"{operation} is not called by its name; submit a job with inputs, or a template"
         )
+
+
+def check_webhook(url: str | None, options: Options) -> None:
+    """Refuse an address that nobody has allowed. Raises Problem."""
+    if url is None:
+        return
+    try:
+        origin = origin_of(url)
+    except ValueError as error:
+        raise Problem(400, "invalid", str(error), path="$.webhook") from None
+    if origin not in options.webhooks:
+        raise Problem(
+            403,
+            "no_webhook",
+            f"nobody at {origin} is told of ends here; start the gateways with --webhook {origin}",
+        )
+
+
+def origin_of(url: str) -> str:
+    """The scheme, host and port of an address. Raises ValueError for what is none, or has a name or password in it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError(f"{url!r} is no address such as https://ci.example.com/hook")
+    return f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _what(body: NewJobBody) -> str:

@@ -2,6 +2,9 @@
 
 SQLite has no notification. A listener binds a socket named after its topic; ringing sends one byte to every
 socket of that topic. A socket whose owner was killed refuses, and is removed by whoever notices.
+
+Most topics have one listener, which has come a moment ago: who waits for the end of a task. So the first one has the
+plain name, to which a ring goes without a look; the others are found in a list, which may be a little old.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import socket as plain_socket
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 
 from gevent import Timeout, socket
 
 _ROOT = "tasklets-bells"
-_RELOOK = 0.05  # how long the list of listeners is trusted
+_RELOOK = 0.05  # how long the list of the other listeners is trusted
 
 
 class Bells:
@@ -42,6 +46,9 @@ class Bells:
                 self._listeners = os.listdir(self.folder)
             except FileNotFoundError:
                 self._listeners = []
+        plain = os.path.join(self.folder, _token(topic))
+        if os.path.exists(plain):  # else a store that nobody listens to needs no socket
+            self._send(plain)
         wanted = f"{_token(topic)}."
         for name in self._listeners:
             if name.startswith(wanted):
@@ -71,16 +78,26 @@ def _token(topic: str) -> str:
     return f"{zlib.crc32(topic.encode()):08x}"
 
 
+def _named(name: Callable[[str], object], plain: str, unique: str) -> str:
+    """Give a socket the plain name, or another one if somebody has that."""
+    try:
+        name(plain)
+    except OSError:
+        name(f"{plain}.{unique}")
+        return f"{plain}.{unique}"
+    return plain
+
+
 class BellListener:
     """One waiter: a socket per topic would be several descriptors, so one socket has several names."""
 
     def __init__(self, folder: str, topics: tuple[str, ...]) -> None:
         unique = f"{os.getpid()}-{os.urandom(4).hex()}"
-        self._paths = [os.path.join(folder, f"{_token(topic)}.{unique}") for topic in topics]
+        first, *others = (os.path.join(folder, _token(topic)) for topic in topics)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(self._paths[0])
-        for other in self._paths[1:]:
-            os.link(self._paths[0], other)
+        self._paths = [_named(self._socket.bind, first, unique)]
+        for other in others:
+            self._paths.append(_named(lambda path: os.link(self._paths[0], path), other, unique))
 
     def wait(self, timeout: float) -> bool:
         rung = self._drain()
@@ -106,7 +123,7 @@ class BellListener:
             self._socket.setblocking(True)
 
     def close(self) -> None:
-        self._socket.close()
-        for path in self._paths:
+        for path in self._paths:  # while they are ours: later, somebody else may have the plain one
             with contextlib.suppress(OSError):
                 os.unlink(path)
+        self._socket.close()

@@ -103,3 +103,14 @@ def test_directives_are_measured_beside_a_pool(tmp_path: Path) -> None:
     assert set(record["systems"]) == {"sqlite", "pool"}
     for measured in record["systems"].values():
         assert all(program["seconds"]["median"] > 0 for program in measured.values())
+
+
+def test_a_gateway_is_measured_beside_the_client(tmp_path: Path) -> None:
+    table, record = run_benchmark(
+        "bench_gateway.py", tmp_path / "figures.json", "--tasks", "10", "--only", "sqlite"
+    )
+
+    assert "sqlite http: ms of a look" in table
+    assert set(record["forms"]) == {"sqlite python", "sqlite http"}
+    for form in record["forms"].values():
+        assert all(column["median"] > 0 for column in form.values())

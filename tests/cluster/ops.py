@@ -48,6 +48,14 @@ def nap(seconds: float, mark: str = "") -> str:
 
 
 @operation
+def measured_nap(seconds: float) -> tuple[int, float]:
+    """Which process slept, and for how long."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return os.getpid(), time.monotonic() - began
+
+
+@operation
 def spin(seconds: float) -> int:
     """Compute without a pause."""
     end = time.monotonic() + seconds

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 
 import gevent
 import pytest
@@ -70,6 +72,19 @@ def test_cancelling_in_one_process(inline: Client) -> None:
     with pytest.raises(TaskCancelled):
         started.result(5)
     assert inline.submit(ops.add, 1, 2).result(5) == 3
+
+
+def test_what_ends_before_somebody_listens_is_not_waited_for(
+    idle: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = idle.submit(ops.add, 1, 2)
+
+    def listen(*topics: str) -> Any:
+        handle.cancel()
+        return SimpleNamespace(wait=pytest.fail, close=lambda: None)
+
+    monkeypatch.setattr(idle.store, "listen", listen)
+    assert handle.wait(30).state == "cancelled"
 
 
 def test_a_caller_may_wait_for_less_than_it_takes(idle: Client) -> None:

@@ -16,11 +16,12 @@ from tests.cluster.directives import ops
 
 
 def start(client: Client, map_id: str, fold_id: str, count: str, lazy: str = "") -> None:
-    """Start a map and a fold, read results of the map, and wait for the end of it all."""
+    """Start a map and a fold, which workers do by turns, read results of the map, and wait for the end of it all."""
     numbers = range(int(count))
     inputs = iter(numbers) if lazy else numbers
+    folded = IndexedStream(numbers).map(ops.fold_noted).map(ops.text).fold(ops.Concat())
+    folded.start(client, id=fold_id, queue="folds")
     handle = IndexedStream(inputs).map(ops.map_noted).start(client, id=map_id, max_in_flight=100)
-    IndexedStream(numbers).map(ops.fold_noted).map(ops.text).fold(ops.Concat()).start(client, id=fold_id)
     for taken, _ in enumerate(handle.stream(), 1):
         print(taken, flush=True)
     time.sleep(60)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from cluster import Fatal, Retry, Transient, operation
+from cluster import Fatal, Job, Retry, TaskEnded, Transient, operation
 from cluster.directives import monoid
 from examples.primes.arithmetic import primes_in
 from tests.cluster.ops import write
@@ -259,3 +259,22 @@ def fold_noted(x: int) -> int:
     time.sleep(0.001)
     write("folded", x)
     return x
+
+
+@operation(queue="folds")
+def join_noted(low: int, high: int) -> str:
+    return "".join(str(fold_noted(x)) for x in range(low, high))
+
+
+class Joined(Job):
+    """The fold of those who ask by HTTP: a job whose tasks are its parts. Its inputs are the numbers below `params`."""
+
+    def start(self, params: int) -> None:
+        for low in range(0, params, 25):
+            self.spawn(join_noted, low, min(low + 25, params), meta=b"%06d" % low)
+
+    def on_task_done(self, task: TaskEnded, result: str) -> None:
+        self.data[task.meta.decode()] = result
+
+    def on_all_done(self) -> None:
+        self.finish("".join(part for _, part in sorted(self.data.items())))

@@ -26,6 +26,7 @@ from tests.cluster.directives import ops
 COUNT = 1000
 MAPPED = [2 * x for x in range(COUNT)]
 FOLDED = "".join(map(str, range(COUNT)))
+BOTH = ("--queue", "default", "--queue", "folds")  # the map, and the fold
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def kill_leading(nodes: Nodes, client: Client) -> NodeProcess:
 @pytest.mark.timeout(85)
 @pytest.mark.parametrize("repetition", range(20 if os.environ.get("TASKLETS_FULL") == "1" else 2))
 def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, repetition: int) -> None:
-    workers = [nodes.worker(), nodes.worker()]
+    workers = [nodes.worker(*BOTH), nodes.worker(*BOTH)]
     nodes.coordinator()
     nodes.coordinator()
     for victim in ("client", "worker", "coordinator"):
@@ -93,7 +94,8 @@ def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, repe
         ids = make_id(), make_id()
         leader = start_leader(url, ids)
         try:
-            read_until(leader, 100 + 30 * repetition)
+            read_until(leader, 100 + 25 * repetition)
+            wait_for(lambda: finished_inputs(client, ids)[1], 20.0, "a part of the fold")  # noqa: B023
             if victim == "client":
                 leader.kill()
             elif victim == "worker":
@@ -111,7 +113,7 @@ def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, repe
         assert not mapped & set(executed(journal, "mapped", seen_at)), f"{victim}: computed again"
         assert not folded & set(executed(journal, "folded", seen_at)), f"{victim}: computed again"
         if victim == "worker":
-            workers.append(nodes.worker())
+            workers.append(nodes.worker(*BOTH))
             continue
         # No worker died, so nothing at all was computed twice.
         assert sorted(executed(journal, "mapped")) == list(range(COUNT))
@@ -123,7 +125,7 @@ def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, repe
 
 def test_an_attached_client_goes_on_feeding(url: str, nodes: Nodes, client: Client, journal: Path) -> None:
     """P-37, P3.11, where the number of inputs is not known: what was stored is what counts, and not asked for again."""
-    nodes.worker()
+    nodes.worker(*BOTH)
     nodes.coordinator()
     ids = make_id(), make_id()
     leader = start_leader(url, ids, "lazy")

@@ -42,27 +42,180 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         yield request.getfixturevalue("children")
 
 
+def stream_of(count: int) -> IndexedStream:
+    return IndexedStream(range(count))
+
+
+class Table(Directive):
+    """Rows of values: a functor and a foldable of a user's own."""
+
+    def __init__(self, rows: list[list[int]], stream: Directive | None = None) -> None:
+        self.widths = [len(row) for row in rows]
+        self.stream = stream or IndexedStream(list(itertools.chain.from_iterable(rows)))
+
+    def _map(self, step: Any, chunk: int | None) -> Table:
+        made = Table([])
+        made.widths, made.stream = self.widths, self.stream._map(step, chunk)
+        return made
+
+    def _fold(self, step: Any, empty: Any, fan_in: int) -> Directive:
+        return self.stream._fold(step, empty, fan_in)
+
+    def _plan(self) -> Any:
+        return self.stream._plan()
+
+    def _result(self, evaluation: Any) -> list[list[int]]:
+        values = iter(evaluation.results().values_sorted())
+        return [list(itertools.islice(values, width)) for width in self.widths]
+
+
+class Laws:
+    """What is the same wherever a directive runs, at `where`: also on a store (test_durable.py)."""
+
+    def test_map_keeps_the_order_through_its_indices(self, where: Any) -> None:
+        """P-11, P-12: map of map, too."""
+        stream = IndexedStream(iter(range(1, 200))).map(ops.double).map(ops.MultiplyBy(3))
+        assert stream.run(where).values_sorted() == [6 * x for x in range(1, 200)]
+        assert dict(stream_of(10).map(ops.double).run(where)) == {x: 2 * x for x in range(10)}
+
+    def test_fold_of_a_map(self, where: Any) -> None:
+        """P-14: with a known number of inputs, and without."""
+        for inputs in (range(1, 11), iter(range(1, 11))):
+            assert IndexedStream(inputs).map(ops.fib).fold(ops.Sum()).run(where) == 143
+
+    def test_filter_and_flat_map_leave_gaps_and_share_indices(self, where: Any) -> None:
+        """P2, P3.2."""
+        evens = stream_of(10).filter(ops.is_even).map(ops.double)
+        assert sorted(evens.run(where)) == [(x, 2 * x) for x in range(0, 10, 2)]
+        assert evens.fold(ops.Sum()).run(where) == 40
+        words = IndexedStream(["ab", "", "c"]).flat_map(ops.letters)
+        assert words.run(where).values_sorted() == ["a", "b", "c"]
+        assert sorted(words.run(where)) == [(0, "a"), (0, "b"), (2, "c")]
+        assert IndexedStream(["x"] * 20).filter(ops.letters).fold(ops.Concat()).run(where) == "x" * 20
+
+    def test_batches_of_inputs(self, where: Any) -> None:
+        """P2."""
+        batches = stream_of(10).batch(4)
+        assert len(list(batches._plan().inputs)) == batches._plan().total == 3
+        assert batches.fold(ops.Join()).run(where) == tuple(range(10))
+        lazy = IndexedStream(itertools.islice(itertools.count(), 5)).batch(2)
+        assert lazy.fold(ops.Join()).run(where) == tuple(range(5))
+        with pytest.raises(ClusterError, match="before they are mapped"):
+            batches.map(ops.double).batch(2)  # type: ignore[attr-defined]
+
+    def test_literal(self, where: Any) -> None:
+        """P-16."""
+        assert Literal(5).map(ops.MultiplyBy(2)).run(where) == 10
+        assert Literal("ab").flat_map(ops.letters).run(where) == ("a", "b")
+        assert Literal(7).map(ops.double).fold(ops.Sum()).run(where) == 14
+
+    def test_a_functor_and_foldable_of_a_users_own(self, where: Any) -> None:
+        """P-16."""
+        table = Table([[1, 2], [], [3]])
+        assert table.map(ops.double).map(ops.MultiplyBy(10)).run(where) == [[20, 40], [], [60]]
+        assert table.map(ops.double).fold(ops.Sum()).run(where) == 12
+
+    def test_directive_form_of_the_prime_search(self, where: Any) -> None:
+        """PRI-03."""
+        from examples.primes.arithmetic import partition, primes_in
+
+        chunks = list(partition(0, 20_000, 333))
+        assert IndexedStream(chunks).map(ops.primes).fold(ops.Join()).run(where) == primes_in(0, 20_000)
+
+    def test_an_endless_input_is_taken_only_as_far_as_it_may(self, where: Any) -> None:
+        """P-15, P-12: the first result is there while later inputs are not even made."""
+        taken = 0
+
+        def counter() -> Iterator[int]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield taken
+
+        with IndexedStream(counter()).map(ops.double).run(where, max_in_flight=20) as results:
+            first = next(results)
+            assert first[1] == 2 * (first[0] + 1)
+            assert taken <= 21
+            seen = [first, *itertools.islice(results, 99)]
+            sleep(0.1)
+            assert taken <= 120
+        assert len(dict(seen)) == 100
+
+    def test_a_slow_consumer_stops_the_generator(self, where: Any) -> None:
+        """P3.8: generator, tasks and results, none of them runs ahead."""
+        taken = 0
+
+        def counter() -> Iterator[int]:
+            nonlocal taken
+            while True:
+                taken += 1
+                yield taken
+
+        with IndexedStream(counter()).map(ops.double).run(where, max_in_flight=10) as results:
+            next(results)
+            sleep(0.2)
+            assert taken <= 11
+
+    def test_what_a_generator_raises_reaches_the_consumer(self, where: Any) -> None:
+        def broken() -> Iterator[int]:
+            yield from range(5)
+            raise LookupError("no more of these")
+
+        with pytest.raises(LookupError, match="no more"):
+            IndexedStream(broken()).map(ops.double).run(where).values_sorted()
+        with pytest.raises(LookupError, match="no more"):
+            IndexedStream(broken()).map(ops.double).fold(ops.Sum()).run(where)
+        assert stream_of(3).map(ops.double).run(where).values_sorted() == [0, 2, 4]  # nothing is left of it
+
+    @pytest.mark.parametrize("chunk", [None, 1, 7])
+    def test_failures_may_be_skipped(self, where: Any, chunk: int | None) -> None:
+        """P-23, P3.2: nothing hangs, the index is reported, a fold goes on without it."""
+        stream = stream_of(30).map(ops.picky, chunk=chunk)
+        kept = [x for x in range(30) if x % 10 != 3]
+        pairs = dict(stream.run(where, on_error="skip"))
+        skipped = {index: value for index, value in pairs.items() if isinstance(value, Skipped)}
+        assert {index: value.error.message for index, value in skipped.items()} == {
+            x: f"not {x}" for x in (3, 13, 23)
+        }
+        assert sorted(pairs) == list(range(30))
+        assert stream.run(where, on_error="skip").values_sorted() == kept
+        assert stream.run(where, on_error="default", default=-1).values_sorted() == [
+            x if x % 10 != 3 else -1 for x in range(30)
+        ]
+        assert stream.fold(ops.Sum()).run(where, on_error="skip") == sum(kept)
+        assert stream.fold(ops.Sum()).run(where, on_error="default", default=1000) == sum(kept) + 3000
+        for failing in (lambda: stream.fold(ops.Sum()).run(where), stream.run(where).values_sorted):
+            with pytest.raises(ValueError, match=r"not \d*3"):
+                failing()
+
+    def test_a_combination_that_fails_is_never_left_out(self, where: Any) -> None:
+        with pytest.raises(ValueError, match="do not go together"):
+            stream_of(9).fold(ops.Brittle()).run(where, on_error="skip")
+
+    def test_a_result_that_cannot_travel_is_its_inputs_failure(self, where: Any) -> None:
+        results = dict(stream_of(3).map(ops.unsendable, chunk=3).run(where, on_error="skip"))
+        assert (results[0], results[2]) == (0, 2)
+        assert results[1].error.kind == "NotSendable"
+        with pytest.raises(InvalidArguments, match="cannot travel"):
+            IndexedStream([object()]).map(ops.double).run(where).values_sorted()
+
+    def test_top_of_many(self, where: Any) -> None:
+        numbers = [(number * 7919 % 1009,) for number in range(1000)]
+        expected = tuple(sorted((n for (n,) in numbers), reverse=True)[:5])
+        assert IndexedStream(numbers).fold(ops.Top(5)).run(where) == expected
+
+
+class TestInPlaces(Laws):
+    @pytest.fixture
+    def where(self, place: Place) -> Place:
+        return place
+
+
 def test_nothing_happens_before_it_is_run(journal: Path) -> None:
     """P-05."""
     stream = IndexedStream(itertools.count()).map(ops.noted).fold(ops.Sum())
     assert repr(stream) == f"<IndexedStream of ? .map({ops.noted.name}).fold({ops.__name__}:Sum)>"
     assert lines(journal, "noted") == []
-
-
-def test_map_keeps_the_order_through_its_indices(place: Place) -> None:
-    """P-11, P-12: map of map, too."""
-    stream = IndexedStream(iter(range(1, 200))).map(ops.double).map(ops.MultiplyBy(3))
-    assert stream.run(place).values_sorted() == [6 * x for x in range(1, 200)]
-    assert dict(stream_of(10).map(ops.double).run(place)) == {x: 2 * x for x in range(10)}
-
-
-def stream_of(count: int) -> IndexedStream:
-    return IndexedStream(range(count))
-
-
-def test_fold_of_a_map(place: Place) -> None:
-    """P-14."""
-    assert IndexedStream(range(1, 11)).map(ops.fib).fold(ops.Sum()).run(place) == 143
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 17, 1000])
@@ -90,128 +243,6 @@ def test_combines_run_in_several_processes(tmp_path: Path, monkeypatch: pytest.M
     assert len({row[1] for row in lines(journal, "combine")}) == 2
 
 
-def test_filter_and_flat_map_leave_gaps_and_share_indices(place: Place) -> None:
-    """P2, P3.2."""
-    evens = stream_of(10).filter(ops.is_even).map(ops.double)
-    assert sorted(evens.run(place)) == [(x, 2 * x) for x in range(0, 10, 2)]
-    assert evens.fold(ops.Sum()).run(place) == 40
-    words = IndexedStream(["ab", "", "c"]).flat_map(ops.letters)
-    assert words.run(place).values_sorted() == ["a", "b", "c"]
-    assert sorted(words.run(place)) == [(0, "a"), (0, "b"), (2, "c")]
-    assert IndexedStream(["x"] * 20).filter(ops.letters).fold(ops.Concat()).run(place) == "x" * 20
-
-
-def test_batches_of_inputs(place: Place) -> None:
-    """P2."""
-    batches = stream_of(10).batch(4)
-    assert len(list(batches._plan().inputs)) == batches._plan().total == 3
-    assert batches.fold(ops.Join()).run(place) == tuple(range(10))
-    assert IndexedStream(itertools.islice(itertools.count(), 5)).batch(2).fold(ops.Join()).run(place) == (
-        0,
-        1,
-        2,
-        3,
-        4,
-    )
-    with pytest.raises(ClusterError, match="before they are mapped"):
-        batches.map(ops.double).batch(2)  # type: ignore[attr-defined]
-
-
-def test_literal(place: Place) -> None:
-    """P-16."""
-    assert Literal(5).map(ops.MultiplyBy(2)).run(place) == 10
-    assert Literal("ab").flat_map(ops.letters).run(place) == ("a", "b")
-    assert Literal(7).map(ops.double).fold(ops.Sum()).run(place) == 14
-
-
-class Table(Directive):
-    """Rows of values: a functor and a foldable of a user's own."""
-
-    def __init__(self, rows: list[list[int]], stream: Directive | None = None) -> None:
-        self.widths = [len(row) for row in rows]
-        self.stream = stream or IndexedStream(list(itertools.chain.from_iterable(rows)))
-
-    def _map(self, step: Any, chunk: int | None) -> Table:
-        made = Table([])
-        made.widths, made.stream = self.widths, self.stream._map(step, chunk)
-        return made
-
-    def _fold(self, step: Any, empty: Any, fan_in: int) -> Directive:
-        return self.stream._fold(step, empty, fan_in)
-
-    def _plan(self) -> Any:
-        return self.stream._plan()
-
-    def _result(self, evaluation: Any) -> list[list[int]]:
-        values = iter(evaluation.results().values_sorted())
-        return [list(itertools.islice(values, width)) for width in self.widths]
-
-
-def test_a_functor_and_foldable_of_a_users_own(place: Place) -> None:
-    """P-16."""
-    table = Table([[1, 2], [], [3]])
-    assert table.map(ops.double).map(ops.MultiplyBy(10)).run(place) == [[20, 40], [], [60]]
-    assert table.map(ops.double).fold(ops.Sum()).run(place) == 12
-
-
-def test_directive_form_of_the_prime_search(place: Place) -> None:
-    """PRI-03."""
-    from examples.primes.arithmetic import partition, primes_in
-
-    chunks = list(partition(0, 20_000, 333))
-    assert IndexedStream(chunks).map(ops.primes).fold(ops.Join()).run(place) == primes_in(0, 20_000)
-
-
-# ------------------------------------------------------------------------------------------------ bounds
-
-
-def test_an_endless_input_is_taken_only_as_far_as_it_may(place: Place) -> None:
-    """P-15, P-12: the first result is there while later inputs are not even made."""
-    taken = 0
-
-    def counter() -> Iterator[int]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield taken
-
-    with IndexedStream(counter()).map(ops.double).run(place, max_in_flight=20) as results:
-        first = next(results)
-        assert first[1] == 2 * (first[0] + 1)
-        assert taken <= 21
-        seen = [first, *itertools.islice(results, 99)]
-    assert taken <= 120
-    assert len(dict(seen)) == 100
-
-
-def test_a_slow_consumer_stops_the_generator(place: Place) -> None:
-    """P3.8."""
-    taken = 0
-
-    def counter() -> Iterator[int]:
-        nonlocal taken
-        while True:
-            taken += 1
-            yield taken
-
-    with IndexedStream(counter()).map(ops.double).run(place) as results:
-        next(results)
-        sleep(0.05)
-        before = taken
-        sleep(0.2)
-        assert taken == before
-
-
-def test_what_a_generator_raises_reaches_the_consumer(place: Place) -> None:
-    def broken() -> Iterator[int]:
-        yield 1
-        raise LookupError("no more of these")
-
-    with pytest.raises(LookupError, match="no more"):
-        IndexedStream(broken()).map(ops.double).run(place).values_sorted()
-    assert stream_of(3).map(ops.double).run(place).values_sorted() == [0, 2, 4]  # the place is as it was
-
-
 # ------------------------------------------------------------------------------------------------ failures
 
 
@@ -228,43 +259,9 @@ def test_a_failure_ends_everything_with_its_own_error(place: Place) -> None:
     assert "chunks.py" not in raised.value.traceback_text
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-def test_failures_may_be_skipped(place: Place, chunk: int | None) -> None:
-    """P-23, P3.2: nothing hangs, the index is reported, a fold goes on without it."""
-    stream = stream_of(30).map(ops.picky, chunk=chunk)
-    kept = [x for x in range(30) if x % 10 != 3]
-    pairs = dict(stream.run(place, on_error="skip"))
-    skipped = {index: value for index, value in pairs.items() if isinstance(value, Skipped)}
-    assert {index: str(value.error.message) for index, value in skipped.items()} == {  # type: ignore[attr-defined]
-        x: f"not {x}" for x in (3, 13, 23)
-    }
-    assert sorted(pairs) == list(range(30))
-    assert stream.run(place, on_error="skip").values_sorted() == kept
-    assert stream.run(place, on_error="default", default=-1).values_sorted() == [
-        x if x % 10 != 3 else -1 for x in range(30)
-    ]
-    assert stream.fold(ops.Sum()).run(place, on_error="skip") == sum(kept)
-    assert stream.fold(ops.Sum()).run(place, on_error="default", default=1000) == sum(kept) + 3000
-    with pytest.raises(ValueError, match=r"not \d*3"):
-        stream.fold(ops.Sum()).run(place)
-
-
 def test_an_operation_is_tried_again_as_its_policy_says(place: Place, journal: Path) -> None:
     """P-19: at most max + 1 executions, with the attempt's number."""
     assert stream_of(4).map(ops.flaky).run(place).values_sorted() == [0, 1, 2, 3]
-
-
-def test_a_combination_that_fails_is_never_left_out(place: Place) -> None:
-    with pytest.raises(ValueError, match="do not go together"):
-        stream_of(9).fold(ops.Brittle()).run(place, on_error="skip")
-
-
-def test_a_result_that_cannot_travel_is_its_inputs_failure(place: Place) -> None:
-    results = dict(stream_of(3).map(ops.unsendable, chunk=3).run(place, on_error="skip"))
-    assert (results[0], results[2]) == (0, 2)
-    assert results[1].error.kind == "NotSendable"
-    with pytest.raises(InvalidArguments, match="cannot travel"):
-        IndexedStream([object()]).map(ops.double).run(place).values_sorted()
 
 
 def test_large_values_travel_in_few(place: Place) -> None:
@@ -415,12 +412,6 @@ def test_monoid_laws() -> None:
         check_monoid(ops.Difference(), [1])
     with pytest.raises(AssertionError, match="has to change nothing"):
         check_monoid(ops.Difference(), [2, 3])
-
-
-def test_top_of_many(place: Place) -> None:
-    numbers = [(number * 7919 % 1009,) for number in range(1000)]
-    expected = tuple(sorted((n for (n,) in numbers), reverse=True)[:5])
-    assert IndexedStream(numbers).fold(ops.Top(5)).run(place) == expected
 
 
 def test_a_class_without_the_methods_is_no_monoid() -> None:

@@ -22,7 +22,7 @@ from gevent import socket as cooperative
 
 from cluster import Client, SubmitError, operation
 from cluster.gateway.options import Options
-from cluster.gateway.server import Server
+from cluster.gateway.server import Server, _Handler
 from cluster.settings import Settings
 from cluster.testing import FAST, Nodes, wait_for
 from net.certificates import make_authority, make_certificate
@@ -489,3 +489,22 @@ def test_requests_come_one_after_the_other_on_one_connection(serve: Callable[...
                 answer += connection.recv(65536)
             assert b" 202 Accepted" in answer
     assert len(server.service.store.jobs()) == 3
+
+
+def test_no_answer_waits_for_an_acknowledgement(
+    serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head and body are two sends: with Nagle's algorithm, the second one waits 40 ms for the client's system."""
+    options: list[int] = []
+    answer = _Handler.run_application
+
+    def look(self: Any) -> None:
+        options.append(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        answer(self)
+
+    monkeypatch.setattr(_Handler, "run_application", look)
+    with closing(connect(serve())) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 200 OK" in all_of(connection)
+    assert len(options) == 1
+    assert options[0]

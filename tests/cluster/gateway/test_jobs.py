@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +302,24 @@ def test_two_inputs_run_at_a_time_on_a_worker_with_two_slots(shared: Shared, tmp
     assert len({one["stdout"] for one in outcomes(gateway.results(job_id))}) == 2
 
 
+@pytest.mark.parametrize(
+    "cost", [lambda n: n, lambda n: n * n / 50, lambda n: 50 - n], ids=["line", "square", "falling"]
+)
+def test_no_slot_is_busy_for_much_longer_than_the_others(
+    shared: Shared, cost: Callable[[int], float]
+) -> None:
+    """D-20: shards alike in number, and not in work, are pulled by whoever is free: at most 1.5 times the mean."""
+    gateway = shared.gateway
+    job_id = gateway.submit(operation=OPS + "measured_nap", inputs=[0.0005 * cost(n) for n in range(50)])
+    gateway.ended(job_id)
+    busy: dict[int, float] = {}
+    for process, seconds in outcomes(gateway.results(job_id)):
+        busy[process] = busy.get(process, 0.0) + seconds
+
+    assert len(busy) == 2
+    assert max(busy.values()) <= 1.5 * sum(busy.values()) / 2
+
+
 # -- groups of their own
 
 
@@ -400,16 +419,22 @@ def test_a_shard_goes_on_behind_its_last_result(
     """D-21: its worker is killed in the middle; no input is recorded twice, and few are run twice."""
     nodes.coordinator()
     worker = nodes.worker(slots=1)
-    job_id = gateway.submit(operation=OPS + "nap", inputs=[0.2] * 15, shards=1)
-    wait_for(lambda: gateway.job(job_id)["done"] >= 4, 30)
-    known = gateway.job(job_id)["done"]
+    job_id = gateway.submit(operation=OPS + "nap", inputs=[0.1] * 15, shards=1)
+
+    def recorded() -> int:
+        (task,) = gateway.get(f"/tasks?job={job_id}").json()["tasks"]
+        return int(task["recorded"])
+
+    wait_for(lambda: recorded() >= 4, 30)
     worker.kill()
+    known = recorded()
     nodes.worker(slots=1)
     job = gateway.ended(job_id)
 
     assert (job["state"], job["done"], job["failed"]) == ("finished", 15, 0)
     assert sorted(one["index"] for one in gateway.results(job_id)) == list(range(15))
     runs = len(lines(journal, "start"))
+    assert known < 15, "it was killed too late to prove anything"
     assert 15 <= runs <= 15 + 8, f"{known} had been recorded"
     check_journal(all_events(client.store))
 
