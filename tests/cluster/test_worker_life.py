@@ -67,7 +67,7 @@ def test_a_task_without_end_is_always_with_one_live_worker(
 
 
 def test_computing_costs_no_heartbeat(url: str, client: Client, journal: Path) -> None:  # X6, G3.7
-    brief = replace(FAST, member_ttl=0.8, task_lease=0.8)
+    brief = replace(FAST, task_lease=FAST.member_ttl)
     with Nodes(url, imports=["tests.cluster.ops"], settings=brief) as nodes:
         nodes.worker(slots=2)
         nodes.coordinator()  # which would see that a lease ran out
@@ -129,7 +129,7 @@ def test_a_worker_that_hears_of_nothing_finds_a_task_within_its_poll(
     running = gevent.spawn(worker.run)
     wait_for(client.members, sleep=gevent.sleep)
     delays = []
-    for _ in range(3):
+    for _ in range(2):
         gevent.sleep(0.1)  # it is idle again, and waits
         handle = client.submit(ops.add, 1, 2)
         submitted = time.monotonic()

@@ -81,7 +81,7 @@ def kill_leading(nodes: Nodes, client: Client) -> NodeProcess:
 
 
 @pytest.mark.timeout(85)
-@pytest.mark.parametrize("repetition", range(20 if os.environ.get("TASKLETS_FULL") == "1" else 2))
+@pytest.mark.parametrize("repetition", range(20 if os.environ.get("TASKLETS_FULL") == "1" else 1))
 def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, repetition: int) -> None:
     workers = [nodes.worker(), nodes.worker()]
     nodes.coordinator()
@@ -187,6 +187,7 @@ def test_combines_run_in_several_processes(
     """P-13: 1000 words, with delays in the combinations."""
     nodes.worker(slots=1)
     nodes.worker(slots=1)
+    wait_for(lambda: len(client.members()) == 2)
     words = ["hello", " ", "world", "!"] * 250
     for _ in range(50 if full_size else 2):
         assert IndexedStream(words).fold(ops.SlowConcat()).run(client, timeout=60) == "".join(words)
