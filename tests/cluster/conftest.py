@@ -56,10 +56,10 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         store.close()
 
 
-def on(engine: str) -> pytest.MarkDecorator:
+def on(engine: str, fixture: str = "url") -> pytest.MarkDecorator:
     """For a test of what is the same for every engine: one of them; all, in full size."""
     engines = ENGINES if os.environ.get("TASKLETS_FULL") == "1" else (engine,)
-    return pytest.mark.parametrize("url", engines, indirect=True)
+    return pytest.mark.parametrize(fixture, engines, indirect=True)
 
 
 @pytest.fixture

@@ -223,12 +223,13 @@ def test_one_leads_and_a_successor_is_quick(client: Client, nodes: Nodes) -> Non
 
 
 def test_a_zombie_coordinator_changes_nothing(client: Client, nodes: Nodes) -> None:  # G-07
+    nodes.settings = replace(FAST, coordinator_lease=0.5)
     zombie = nodes.coordinator("--name", "zombie")
     wait_for(lambda: leader(client) == "zombie")
     freeze(zombie)
     nodes.coordinator("--name", "heir")
     wait_for(lambda: leader(client) == "heir", 10)
-    time.sleep(2 * FAST.coordinator_lease)  # so that it stands still for three
+    time.sleep(2 * nodes.settings.coordinator_lease)  # so that it stands still for three
     zombie.thaw()
     time.sleep(3 * FAST.scan)  # in which it would write, if it led
     assert leader(client) == "heir"

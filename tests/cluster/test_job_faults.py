@@ -21,7 +21,7 @@ from cluster import Cancel, Client, Finish, JobTimeout, Reply, Terminate
 from cluster.stores import open_store
 from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, wait_for
 from tests.cluster import works
-from tests.cluster.conftest import freeze, lines, shared_redis
+from tests.cluster.conftest import freeze, lines, on, shared_redis
 
 pytestmark = pytest.mark.real
 
@@ -155,6 +155,7 @@ def test_a_lost_hint_costs_a_heartbeat(client: Client, journal: Path) -> None:
         worker.communicate()
 
 
+@on("sqlite", "shared_nodes")
 def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(staff: Staff) -> None:  # P-26
     client, journal = staff.client, staff.journal
     handle = client.start(works.Crowd, {"count": 1, "op": "hold"})
@@ -173,6 +174,7 @@ def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(staff: S
     assert client.start(works.Audit, {"shards": 2}).result(20) == sum(range(20))
 
 
+@on("redis", "shared_nodes")
 def test_a_cancel_handler_has_the_grace_and_no_more(staff: Staff) -> None:  # A-31, X5.1
     client = staff.client
     results = {reason: client.start(works.Account) for reason in ("stubborn", "exit", "raise")}
