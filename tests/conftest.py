@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,11 @@ from _pytest.faulthandler import fault_handler_stderr_fd_key
 from hypothesis import settings
 
 from tasklets._which_form import is_compiled
+
+# Hundreds of interpreters are started here. Where the environment has them keep nothing of what they have compiled,
+# each would compile all our modules again, which is nearly half of what its start costs.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A deadline would make tests fail on a busy machine, so there is none: pytest's timeout catches what hangs.
 settings.register_profile("dev", deadline=None)

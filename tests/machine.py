@@ -12,10 +12,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# As many tests run at a time (pytest-xdist), so each has at best its share of the machine. What the others want is seen
+# by `wanting` too late or not at all: they start five processes and are done with it before anybody looks.
+TESTS_AT_A_TIME = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
 
 def here(seconds: float) -> float:
     """The seconds that something promised within `seconds` may take, by how many want to run per core."""
-    return seconds * max(1.0, wanting() / (os.cpu_count() or 1))
+    return seconds * max(TESTS_AT_A_TIME, wanting() / (os.cpu_count() or 1))
 
 
 def wanting() -> float:

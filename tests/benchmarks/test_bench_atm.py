@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(PATIENCE + 10)]
 
 def test_banks_are_measured_side_by_side(tmp_path: Path) -> None:  # ATM-11
     file = tmp_path / "figures.json"
-    size = ("--rounds", "1", "--atms", "8", "--seconds", "0.5")
+    size = ("--rounds", "1", "--atms", "2", "--seconds", "0.5")
     table = run("bench_atm.py", *size, "--only", "net", "--only", "pywsgi", "--json", str(file))
 
     assert "net NORMAL against gunicorn NORMAL: - (at least 5: not measured)" in table

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cluster import Client
 from cluster.stores import Store, open_store
-from cluster.testing import FAST, Nodes
+from cluster.testing import FAST, NodeProcess, Nodes, wait_for
 from tests.cluster.redis_server import RedisServer
 
+ENGINES = ("sqlite", "redis")
 _servers: list[RedisServer] = []
 
 
@@ -36,7 +39,7 @@ def own_redis() -> Iterator[RedisServer]:
     server.close()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=ENGINES)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The url of an empty store, for each engine that serves many processes."""
     if request.param == "sqlite":
@@ -51,6 +54,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         store = open_store(server.url, group)
         store.wipe()
         store.close()
+
+
+def on(engine: str, fixture: str = "url") -> pytest.MarkDecorator:
+    """For a test of what is the same for every engine: one of them; all, in full size."""
+    engines = ENGINES if os.environ.get("TASKLETS_FULL") == "1" else (engine,)
+    return pytest.mark.parametrize(fixture, engines, indirect=True)
 
 
 @pytest.fixture
@@ -85,6 +94,34 @@ def nodes(url: str, journal: Path) -> Iterator[Nodes]:
 def client(url: str) -> Iterator[Client]:
     with Client(url, settings=FAST) as made:
         yield made
+
+
+def freeze(node: NodeProcess) -> None:
+    """SIGSTOP, but not in the middle of a write: SQLite's file would be locked for everybody until the end of time."""
+    command = list(map(str, node.process.args))  # type: ignore[arg-type]
+    url = command[command.index("--store") + 1]
+    while True:
+        node.freeze()
+        wait_for(lambda: thread_states(node.pid) <= {"T"}, what="all its threads stand still")
+        if not url.startswith("sqlite") or is_free(url.removeprefix("sqlite:///")):
+            return
+        node.thaw()
+
+
+def thread_states(pid: int) -> set[str]:
+    """The states of a process's threads, as far as this system tells them."""
+    stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats}
+
+
+def is_free(path: str) -> bool:
+    """Whether one can write to a file of SQLite's: whoever lives and does is done within this second."""
+    with closing(sqlite3.connect(path, timeout=1.0, isolation_level=None)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
 
 
 def journal_lines(journal: Path) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """The fault matrix (X2) and chaos (G-29): what is killed, frozen, cut or full, and nothing is lost or doubled.
 
-Chaos runs with five seeds on each engine, a few seconds each. `--chaos-seconds 60` is its full size: a node killed
-every 2 s for 60 s, 2,000 tasks.
+Chaos runs with two seeds on each engine, a few seconds each; with five in full size (TASKLETS_FULL=1). Its length is
+that of --chaos-seconds, 60 in full size: a node killed every 2 s, 2,000 tasks.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def chaos_seconds(request: pytest.FixtureRequest) -> float:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(1, 6 if os.environ.get("TASKLETS_FULL") == "1" else 3))
 def test_chaos(
     url: str, nodes: Nodes, client: Client, chaos_seconds: float, seed: int
 ) -> None:  # G-29, G-16, G-04, G-20: finish_all looks at the journal
@@ -270,21 +270,24 @@ def direct(journal: Path) -> Iterator[Client]:
 
 
 def test_a_cut_link_costs_time_and_no_task(direct: Client, proxy: Proxy) -> None:  # X2, G-31, A-36
-    with Nodes(proxy.url, "linked", imports=["tests.cluster.ops"]) as nodes:
+    patient = replace(
+        FAST, member_ttl=2.0
+    )  # who tries again ever more rarely is back by then, on a busy machine too
+    with Nodes(proxy.url, "linked", imports=["tests.cluster.ops"], settings=patient) as nodes:
         worker = nodes.worker(slots=2)
         nodes.coordinator()
-        ids = [h.task_id for h in direct.with_options(max_losses=100).map(ops.nap, [0.02] * 200)]
+        ids = [h.task_id for h in direct.with_options(max_losses=100).map(ops.nap, [0.02] * 250)]
         wait_for(lambda: direct.stats().count("done") > 5)
         for _ in range(5):  # short cuts, which a new connection mends
             proxy.cut()
-            time.sleep(0.1)
+            time.sleep(0.1)  # the length of a cut
             proxy.mend()
-            time.sleep(0.2)
+            time.sleep(0.2)  # and of what lies between
         assert [e.kind for e in all_events(direct.store)].count("expire") == 0
         proxy.cut()  # a long one: everybody's lease ends
         wait_for(lambda: not direct.members(), 10)
         done = direct.stats().count("done")
-        time.sleep(0.5)
+        time.sleep(0.5)  # nothing is done meanwhile
         assert direct.stats().count("done") == done < len(ids)
         proxy.mend()
         finish_all(direct, ids)
@@ -329,7 +332,7 @@ def test_redis_killed_and_restarted_under_load(hurt: tuple[RedisServer, Nodes, C
     wait_for(lambda: client.stats().count("done") > 20)
     time.sleep(1.2)  # appendfsync everysec: what was acknowledged before the last second is on disk
     server.kill()
-    time.sleep(0.5)
+    time.sleep(0.5)  # it is away for so long
     server.start()
     finish_all(client, ids)
 

@@ -21,9 +21,12 @@ from cluster import Cancel, Client, Finish, JobTimeout, Reply, Terminate
 from cluster.stores import open_store
 from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, wait_for
 from tests.cluster import works
-from tests.cluster.conftest import lines, shared_redis
+from tests.cluster.conftest import freeze, lines, on, shared_redis
 
 pytestmark = pytest.mark.real
+
+
+BRISK = replace(FAST, grace=1.0)
 
 
 @dataclass
@@ -45,10 +48,12 @@ def shared_nodes(
     url = f"sqlite:///{folder}/work.db"
     if request.param == "redis":
         url = shared_redis().url.rpartition("/")[0] + "/1"  # what other tests wipe is in database 0
-    with Nodes(url, imports=["tests.cluster.ops", "tests.cluster.works"]) as nodes:
+    with Nodes(url, imports=["tests.cluster.ops", "tests.cluster.works"], settings=BRISK) as nodes:
         for _ in range(2):
             nodes.worker(slots=1, JOURNAL=str(journal))
         nodes.coordinator()
+        with Client(url, settings=FAST) as client:
+            wait_for(lambda: len(client.members()) == 3, 30, "all nodes")
         yield nodes, journal
     with contextlib.closing(open_store(url)) as store:
         store.wipe()
@@ -150,6 +155,7 @@ def test_a_lost_hint_costs_a_heartbeat(client: Client, journal: Path) -> None:
         worker.communicate()
 
 
+@on("sqlite", "shared_nodes")
 def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(staff: Staff) -> None:  # P-26
     client, journal = staff.client, staff.journal
     handle = client.start(works.Crowd, {"count": 1, "op": "hold"})
@@ -160,7 +166,7 @@ def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(staff: S
     assert handle.abort("too slow", grace=30).state == "cancelled"
     assert client.task(task.task_id).state == "cancelled"
     wait_for(lambda: not alive(executor), 30)
-    assert time.monotonic() - asked > FAST.grace - 0.5  # it was asked first, and given that time
+    assert time.monotonic() - asked > BRISK.grace - 0.5  # it was asked first, and given that time
     assert all(worker.alive for worker in staff.workers)
     stubborn = client.start(works.Account)
     assert stubborn.signal(works.AddFunds(1), timeout=20).value == 1
@@ -168,6 +174,7 @@ def test_a_stubborn_task_is_killed_after_the_grace_and_the_worker_lives(staff: S
     assert client.start(works.Audit, {"shards": 2}).result(20) == sum(range(20))
 
 
+@on("redis", "shared_nodes")
 def test_a_cancel_handler_has_the_grace_and_no_more(staff: Staff) -> None:  # A-31, X5.1
     client = staff.client
     results = {reason: client.start(works.Account) for reason in ("stubborn", "exit", "raise")}
@@ -368,7 +375,7 @@ def test_the_turn_of_a_frozen_worker_counts_for_nothing(client: Client, group: N
     assert handle.signal(works.AddFunds(1), timeout=20).value == 1
     handle.signal(works.Ask("slowly"), timeout=0, id="slow")
     wait_for(lambda: lines(journal, "slowly"), 20)
-    frozen.freeze()
+    freeze(frozen)
     group.worker(slots=1)
     reply = wait_for(lambda: client.reply(handle.job_id, "slow"), 30)
     assert (reply.value, len(lines(journal, "slowly"))) == (2, 2)
@@ -440,7 +447,7 @@ def test_dormant_jobs_cost_nothing_and_wake_on_time_after_a_restart(
     growth = resident(before.pid) - memory
     assert growth < 50e6, growth
     print(f"{dormant} dormant jobs: {growth / 1e6:.1f} MB more in a worker and its executors")
-    handles = [client.start(works.Sleeper, {"after": 4.0}) for _ in range(due)]
+    handles = [client.start(works.Sleeper, {"after": 3.0}) for _ in range(due)]
     wait_for(lambda: asleep() == dormant + due or lines(journal, "wake"), 60)
     before.kill()
     group.coordinator()
@@ -454,7 +461,7 @@ def test_dormant_jobs_cost_nothing_and_wake_on_time_after_a_restart(
     turns = [e.subject for e in all_events(client.store) if e.kind == "turn"]
     assert all(turns.count(handle.job_id) == 2 for handle in handles)  # its start, and its step
     late = [
-        record.ended - record.created - 4.0
+        record.ended - record.created - 3.0
         for record in (handle.record() for handle in handles)
         if record.ended is not None
     ]

@@ -17,7 +17,7 @@ import pytest
 from cluster import Client, InvalidArguments, OperationError, TaskCancelled, UnknownCodec, register_codec
 from cluster.testing import FAST, NodeProcess, Nodes, wait_for
 from tests.cluster import ops
-from tests.cluster.conftest import lines, shared_redis
+from tests.cluster.conftest import lines, on, shared_redis
 from tests.machine import here
 
 pytestmark = pytest.mark.real
@@ -162,6 +162,7 @@ def test_a_task_that_always_fails_is_a_dead_letter_and_replayed(
     wait_for(lambda: len(lines(journal, "fail")) == 6)
 
 
+@on("sqlite", "shared")
 def test_every_way_to_fail_is_that_tasks_failure(
     client: Client, worker: NodeProcess, journal: Path
 ) -> None:  # P-24, A-17
@@ -223,6 +224,7 @@ def test_only_declared_exceptions_are_tried_again(
     assert (counts.count("os"), counts.count("value")) == (3, 1)
 
 
+@on("redis", "shared")
 def test_a_crash_costs_its_slot_less_than_a_second(
     client: Client, worker: NodeProcess, journal: Path
 ) -> None:  # X6
@@ -237,6 +239,7 @@ def test_a_crash_costs_its_slot_less_than_a_second(
     assert float(after[0]) - float(crash[0]) < here(1.0)
 
 
+@on("redis", "shared")
 @pytest.mark.parametrize(("how", "message"), [("polite", "time limit is over"), ("stubborn", "hard limit")])
 def test_a_task_past_its_limit_is_ended(
     client: Client, worker: NodeProcess, how: str, message: str

@@ -14,7 +14,7 @@ from cluster import Client, Settings, Worker
 from cluster.stores import open_store
 from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, wait_for
 from tests.cluster import ops
-from tests.cluster.conftest import journal_lines, lines
+from tests.cluster.conftest import journal_lines, lines, on
 from tests.machine import here
 
 pytestmark = pytest.mark.real
@@ -25,6 +25,7 @@ def worker(nodes: Nodes) -> NodeProcess:
     return nodes.worker(slots=2)
 
 
+@on("redis")
 def test_a_task_that_waits_for_its_retry_holds_no_slot(
     client: Client, nodes: Nodes, journal: Path
 ) -> None:  # P-20
@@ -66,8 +67,9 @@ def test_a_task_without_end_is_always_with_one_live_worker(
     assert handle.cancel()
 
 
+@on("sqlite")
 def test_computing_costs_no_heartbeat(url: str, client: Client, journal: Path) -> None:  # X6, G3.7
-    brief = replace(FAST, member_ttl=0.8, task_lease=0.8)
+    brief = replace(FAST, task_lease=FAST.member_ttl)
     with Nodes(url, imports=["tests.cluster.ops"], settings=brief) as nodes:
         nodes.worker(slots=2)
         nodes.coordinator()  # which would see that a lease ran out
@@ -118,6 +120,7 @@ def test_counts_equal_the_journal(client: Client, worker: NodeProcess) -> None: 
     assert counters["claimed"] == found["executions"]
 
 
+@on("redis")
 def test_a_worker_that_hears_of_nothing_finds_a_task_within_its_poll(
     url: str, client: Client
 ) -> None:
@@ -129,7 +132,7 @@ def test_a_worker_that_hears_of_nothing_finds_a_task_within_its_poll(
     running = gevent.spawn(worker.run)
     wait_for(client.members, sleep=gevent.sleep)
     delays = []
-    for _ in range(3):
+    for _ in range(2):
         gevent.sleep(0.1)  # it is idle again, and waits
         handle = client.submit(ops.add, 1, 2)
         submitted = time.monotonic()

@@ -43,6 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.net.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", help=f"{', '.join(SHARES)}; all of them without")
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
+    parser.add_argument(
+        "--runs", type=int, default=0, help="so many inputs for each target, however long it takes"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn; 0: another one each time")
     parser.add_argument("--keep", action="store_true", help="add what reached new places to the corpus")
     arguments = parser.parse_args()
@@ -52,7 +55,8 @@ def main() -> int:
     worst = 0
     for name in names:
         seconds = max(1, round(arguments.seconds * SHARES[name] / sum(SHARES[each] for each in names)))
-        worst = max(worst, run(name, seconds, arguments.seed, arguments.keep))
+        limit = f"-runs={arguments.runs}" if arguments.runs else f"-max_total_time={seconds}"
+        worst = max(worst, run(name, limit, arguments.seed, arguments.keep))
     return worst
 
 
@@ -61,14 +65,14 @@ def read_corpus(name: str) -> list[bytes]:
     return [b64decode(line) for line in path.read_text().split()] if path.exists() else []
 
 
-def run(name: str, seconds: int, seed: int, keep: bool) -> int:
+def run(name: str, limit: str, seed: int, keep: bool) -> int:
     """Fuzz one target in a process of its own: libFuzzer ends its process."""
-    print(f"== {name}: {seconds} s", flush=True)
+    print(f"== {name}: {limit}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(read_corpus(name)):
             (Path(folder) / f"corpus-{number:04}").write_bytes(data)
         options = [f"-rss_limit_mb={MAX_MEGABYTES}", f"-timeout={MAX_SECONDS}", f"-artifact_prefix={CORPUS}/"]
-        options += [f"-max_len={MAX_BYTES}", "-len_control=20", f"-max_total_time={seconds}", f"-seed={seed}"]
+        options += [f"-max_len={MAX_BYTES}", "-len_control=20", limit, f"-seed={seed}"]
         code = apart("fuzz", name, *options, "-print_final_stats=1", folder)
         distilled = apart("distil", name, folder, "write" if keep else "")
     return 1 if code or distilled else 0

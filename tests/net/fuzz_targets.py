@@ -23,6 +23,7 @@ from net._session import Limits, Session
 from net.errors import RemoteProtocolError
 from net.facets import receive_only, send_only
 from net.places import Spawned
+from net.settings import Settings
 from net.testing import MemoryNetwork, memory_network
 from net.watching import monitor
 from tasklets import NotSendable, TaskletError, channel, select, sleep, tasklet
@@ -33,6 +34,7 @@ MAX_HELD: Final = (
     4 * 1024 * 1024
 )  # bytes that one program of frames, which has far fewer, may make a node keep
 LIMITS: Final = Limits(512 * 1024, 256 * 1024)
+SETTINGS: Final = Settings(max_message_bytes=LIMITS.max_message_bytes, bulk_bytes=LIMITS.bulk_bytes)
 
 
 class Source:
@@ -569,7 +571,8 @@ def faults() -> Any:
 def fuzz_frames(data: bytes) -> None:
     """Frames to a node, in any order, while tasklets there use the same channels."""
     source = Source(data[:2000])
-    with faults(), memory_network(0, delay=(0.0, 0.0001)) as network, network.at("home"):
+    simulated = memory_network(0, delay=(0.0, 0.0001), settings=SETTINGS)
+    with faults(), simulated as network, network.at("home"):
         peer = Peer(network, source)
         sleep(0.001)
         if source.byte() & 1:

@@ -864,18 +864,18 @@ def test_a_time_limit_of_a_wait_that_has_ended_does_not_end_a_later_one() -> Non
 
     def send_late() -> None:
         theirs.send(b"x")
-        time.sleep(0.03)  # the loop stands still, and finds both afterwards
+        time.sleep(0.08)  # the loop stands still, and finds both afterwards
 
     with ours, theirs:
         for act in (lambda: None, lambda: tasklet(lambda: None)()):
             act()
-            ours.settimeout(0.05)
-            late = gevent.spawn_later(0.04, send_late)
+            ours.settimeout(0.1)
+            late = gevent.spawn_later(0.05, send_late)
             assert ours.recv(1) == b"x"
             sleep(0.02)
             late.join()
         received: list[bytes] = []
-        late = gevent.spawn_later(0.04, send_late)
+        late = gevent.spawn_later(0.05, send_late)
 
         def receiver() -> None:
             received.append(ours.recv(1))

@@ -20,7 +20,7 @@ from cluster import Client, OperationError
 from cluster.directives import IndexedStream, Skipped
 from cluster.records import make_id
 from cluster.testing import FAST, NodeProcess, Nodes, all_events, check_journal, lock_history, wait_for
-from tests.cluster.conftest import lines
+from tests.cluster.conftest import lines, on
 from tests.cluster.directives import ops
 
 COUNT = 1000
@@ -83,7 +83,7 @@ def kill_leading(nodes: Nodes, client: Client) -> NodeProcess:
 
 
 @pytest.mark.timeout(85)
-@pytest.mark.parametrize("repetition", range(20 if os.environ.get("TASKLETS_FULL") == "1" else 2))
+@pytest.mark.parametrize("repetition", range(20 if os.environ.get("TASKLETS_FULL") == "1" else 1))
 def test_kill_matrix(url: str, nodes: Nodes, client: Client, journal: Path, repetition: int) -> None:
     workers = [nodes.worker(*BOTH), nodes.worker(*BOTH)]
     nodes.coordinator()
@@ -142,6 +142,7 @@ def test_an_attached_client_goes_on_feeding(url: str, nodes: Nodes, client: Clie
     assert client.attach(ids[1]).result(60) == FOLDED
 
 
+@on("redis")
 def test_running_ends_with_its_program(url: str, nodes: Nodes, client: Client, journal: Path) -> None:
     """P3.9, X5.6: Ctrl-C, sys.exit and a bug in the consumer leave no 2000 tasks running."""
     nodes.worker()
@@ -217,12 +218,14 @@ def test_combines_run_in_several_processes(
     """P-13: 1000 words, with delays in the combinations."""
     nodes.worker(slots=1)
     nodes.worker(slots=1)
+    wait_for(lambda: len(client.members()) == 2)
     words = ["hello", " ", "world", "!"] * 250
-    for _ in range(50 if full_size else 2):
+    for _ in range(50 if full_size else 1):
         assert IndexedStream(words).fold(ops.SlowConcat()).run(client, timeout=60) == "".join(words)
     assert len({row[1] for row in lines(journal, "combine")}) == 2
 
 
+@on("sqlite")
 def test_a_time_limit_is_that_of_each_input(nodes: Nodes, client: Client) -> None:
     nodes.worker()
     nodes.coordinator()
@@ -233,6 +236,7 @@ def test_a_time_limit_is_that_of_each_input(nodes: Nodes, client: Client) -> Non
     assert IndexedStream([0.0] * 3).map(ops.limited_nap)._plan().chunk == 1
 
 
+@on("redis")
 def test_an_input_that_kills_its_process_is_skipped(nodes: Nodes, client: Client) -> None:
     """P-24, P-23: the slot is rebuilt, the others have results."""
     nodes.worker()

@@ -22,7 +22,7 @@ from cluster.gateway.service import Service
 from cluster.gateway.uploads import Uploads
 from cluster.stores import open_store
 from cluster.testing import NodeProcess, Nodes, wait_for
-from tests.cluster.conftest import shared_redis
+from tests.cluster.conftest import freeze, shared_redis
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
@@ -177,7 +177,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @contextmanager
 def frozen(node: NodeProcess) -> Iterator[None]:
-    node.freeze()
+    freeze(node)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,16 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 OPS = "tests.cluster.ops:"
 HEAD = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 JOB = {"operation": OPS + "nap", "inputs": [0] * 6, "id": "the-one-job"}
+HASTY = replace(
+    FAST, store_patience=0.5
+)  # a store that is away is waited for so long, where 2 s are the default
 
 
 # -- the store is away (D-04)
 
 
 def test_a_stopped_redis_is_503_and_then_there_is_one_job(own_redis: RedisServer) -> None:
-    with Nodes(own_redis.url) as nodes:
+    with Nodes(own_redis.url, settings=HASTY) as nodes:
         gateway = start_gateway(nodes)
         assert gateway.get("/healthz").status == 200
         own_redis.kill()
@@ -54,13 +58,14 @@ def test_a_stopped_redis_is_503_and_then_there_is_one_job(own_redis: RedisServer
         for answer in answers:
             assert (answer.status, answer.json()["code"]) == (503, "store_away")
             assert int(answer.headers["Retry-After"]) > 0
-        assert took < 30  # 2 s for each, on a machine with nothing else to do
+        assert took < 30  # half a second for each, on a machine with nothing else to do
         assert [gateway.post("/jobs", JOB).status for _ in range(2)] == [202, 200]
         assert [job["id"] for job in gateway.get("/jobs").json()["jobs"]] == ["the-one-job"]
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_locked_file_is_503(nodes: Nodes) -> None:
+    nodes.settings = HASTY
     gateway = start_gateway(nodes)
     assert gateway.get("/healthz").status == 200
     with closing(sqlite3.connect(nodes.store.removeprefix("sqlite:///"), isolation_level=None)) as other:
@@ -74,7 +79,7 @@ def test_a_locked_file_is_503(nodes: Nodes) -> None:
 
 def test_a_gateway_may_start_before_its_store(own_redis: RedisServer) -> None:
     own_redis.kill()
-    with Nodes(own_redis.url) as nodes:
+    with Nodes(own_redis.url, settings=HASTY) as nodes:
         gateway = start_gateway(nodes)
         away = gateway.get("/jobs")
         metrics = gateway.get("/metrics")
@@ -102,7 +107,7 @@ def test_a_full_redis_is_503(own_redis: RedisServer) -> None:
 def test_a_cut_between_gateway_and_store_is_503_as_long_as_it_lasts(own_redis: RedisServer) -> None:
     """X2: link cut."""
     proxy = Proxy(own_redis.port)
-    with Nodes(proxy.url) as nodes:
+    with Nodes(proxy.url, settings=HASTY) as nodes:
         gateway = start_gateway(nodes)
         assert gateway.get("/jobs").status == 200
         proxy.cut()
@@ -228,6 +233,7 @@ def test_an_upload_whose_gateway_is_killed_is_completed_by_another(nodes: Nodes,
 
 
 def test_an_upload_that_nobody_completes_is_ended_by_the_next_gateway(nodes: Nodes) -> None:
+    nodes.settings = replace(FAST, heartbeat=0.1)  # 30 of them without a line, and it has broken off
     doomed = start_gateway(nodes, fail="gateway-batch:1")
     with pytest.raises((OSError, http.client.HTTPException)):
         upload(doomed)
@@ -241,14 +247,27 @@ def test_an_upload_that_nobody_completes_is_ended_by_the_next_gateway(nodes: Nod
 
 # -- told to end, frozen
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 
 def half_sent(gateway: Gateway) -> socket.socket:
-    """A connection with a request whose body is on its way."""
+    """A connection with a request whose body is on its way, and waited for at the other end."""
     host, _, port = gateway.url.removeprefix("http://").rpartition(":")
     connection = socket.create_connection((host, int(port)), 30)
     body = json.dumps(JOB).encode()
-    connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:10])
+    expect = b"Expect: 100-continue\r\n"  # who reads it says so
+    connection.sendall(HEAD + expect + b"Content-Length: %d\r\n\r\n" % len(body) + body[:10])
+    assert connection.recv(len(CONTINUE), socket.MSG_WAITALL) == CONTINUE
     return connection
+
+
+def refuses(connection: socket.socket) -> bool:
+    """Whether its other end takes no new connections any more."""
+    try:
+        socket.create_connection(connection.getpeername(), 5).close()
+    except OSError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -268,15 +287,13 @@ def test_sigterm_lets_requests_finish(gateway: Gateway) -> None:
     events = stream.getresponse()
     events.readline()
     with half_sent(gateway) as connection:
-        time.sleep(0.3)  # it reads by now
         began = time.monotonic()
         gateway.node.terminate()
         poller.join(20)
         assert polled[0].status == 304
         while events.readline():
             pass
-        with pytest.raises(OSError):  # noqa: PT011  refused
-            socket.create_connection(connection.getpeername(), 5).close()
+        assert refuses(connection)
         assert gateway.node.alive
         connection.sendall(json.dumps(JOB).encode()[10:])
         answer = connection.recv(65536)
@@ -287,10 +304,10 @@ def test_sigterm_lets_requests_finish(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-def test_a_request_that_does_not_end_does_not_hold_it_up(gateway: Gateway) -> None:
-    """The grace is 2 s here."""
+def test_a_request_that_does_not_end_does_not_hold_it_up(nodes: Nodes) -> None:
+    nodes.settings = replace(FAST, grace=0.5)
+    gateway = start_gateway(nodes)
     with half_sent(gateway):
-        time.sleep(0.3)
         gateway.node.terminate()
         assert gateway.node.wait(20) == 0
     assert "1 requests did not end" in gateway.node.output()
@@ -300,10 +317,9 @@ def test_a_request_that_does_not_end_does_not_hold_it_up(gateway: Gateway) -> No
 def test_a_second_sigterm_ends_it_at_once(nodes: Nodes) -> None:
     nodes.settings = Settings(grace=100.0)
     gateway = start_gateway(nodes)
-    with half_sent(gateway):
-        time.sleep(0.3)
+    with half_sent(gateway) as connection:
         gateway.node.terminate()
-        time.sleep(0.3)
+        wait_for(lambda: refuses(connection))  # two at the same time would be one
         gateway.node.terminate()
         assert gateway.node.wait(20) == 0
 

@@ -14,7 +14,7 @@ import pytest
 
 from cluster import Client
 from cluster.testing import FAST, Nodes, all_events, check_journal, wait_for
-from tests.cluster.conftest import lines
+from tests.cluster.conftest import lines, on
 from tests.cluster.gateway.conftest import NDJSON, Gateway, Shared, start_gateway
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -174,6 +174,7 @@ def test_a_terminated_job_leaves_no_process(shared: Shared, tmp_path: Path) -> N
     assert gateway.job(job_id)["state"] == "terminated"
 
 
+@on("sqlite", "shared")
 def test_an_input_has_a_time_limit_and_its_output_a_size(shared: Shared) -> None:
     """D-26, D-17."""
     gateway = shared.gateway

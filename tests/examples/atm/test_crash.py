@@ -87,7 +87,7 @@ def test_kills_at_random_moments_lose_no_ok_and_double_none(ledger_path: Path) -
                 dial(url),
                 on_answer=lambda order, reply: seen.append(reply),
                 patience=30,
-                ask_again=5,  # what a kill leaves unanswered is noticed by the broken line
+                ask_again=1,  # what a kill leaves unanswered is noticed by the broken line
             )
             tasklet(customers)(atm, random.Random(number))
 

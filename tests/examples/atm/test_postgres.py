@@ -244,7 +244,7 @@ def test_a_killed_bank_finds_its_answers_on_the_server(url: str, tmp_path: Path)
     secret = url.replace("bank@", "bank:hunter2@")
     arguments = ("examples.atm", "bank", "--ledger", secret, "--listen")
     with running_bank(tmp_path / "unused", "tcp://127.0.0.1:0", "--ledger", secret) as (bank, where):
-        atm = Atm("atm-1", dial(where), patience=20, ask_again=5)
+        atm = Atm("atm-1", dial(where), patience=20, ask_again=1)
         request = atm._request(Deposit("alice", 700))
         assert atm._deliver(request) == Ok(request.txn, 50700)
         bank.kill()
