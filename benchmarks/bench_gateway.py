@@ -18,23 +18,22 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
 from measuring import (
     ROOT,
     Target,
+    keep,
     machine,
+    make_parser,
     ratio,
     record_of,
     rotated,
     run_apart,
-    save,
     show_targets,
     spread,
     tell,
-    write_json,
 )
 
 HERE = str(ROOT / "benchmarks")
@@ -177,25 +176,19 @@ def running(store: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = make_parser(__doc__, rounds=5)
     parser.add_argument("--tasks", type=int, default=400, help="in each round; half as many round trips")
-    parser.add_argument("--only", action="append", choices=ENGINES, help="this engine only")
     parser.add_argument("--one", nargs=3, metavar=("FORM", "STORE", "ADDRESS"), help=argparse.SUPPRESS)
-    parser.add_argument("--json", help="write the figures there")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
     options = parser.parse_args()
-    if options.tasks < 2 or options.rounds < 1:
-        parser.error("nothing is measured so; give at least 1 round and 2 tasks")
+    if options.tasks < 2 or options.rounds < 1 or not set(options.only or ENGINES) <= set(ENGINES):
+        parser.error(f"nothing is measured so; give at least 1 round and 2 tasks, and systems of {ENGINES}")
     if options.one:
         tell(lambda: measure(*options.one, options.tasks))
         return
 
     from tests.cluster.redis_server import RedisServer
 
-    engines = options.only or ENGINES
+    engines = [engine for engine in ENGINES if not options.only or engine in options.only]
     forms = [f"{engine} {form}" for engine in engines for form in FORMS]
     rows: dict[str, list[dict[str, float]]] = {form: [] for form in forms}
     with contextlib.ExitStack() as stack:
@@ -241,10 +234,7 @@ def main() -> None:
         "forms": {name: {one: spread(values(name, one)) for one in COLUMNS} for name in forms},
         "targets": record_of(targets),
     }
-    if options.save:
-        print(f"saved: {save(record, 'gateway').relative_to(ROOT)}")
-    if options.json:
-        write_json(record, Path(options.json))
+    keep(record, options, "gateway")
 
 
 if __name__ == "__main__":
