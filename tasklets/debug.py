@@ -51,7 +51,8 @@ def report(headline: str, victim: tasklet | None = None) -> str:
 
     `victim` is the tasklet that is about to hear it.
     """
-    others = [one for one in waiting() if one is not victim]
+    # Main last, however the collector's lists are sorted.
+    others = sorted((one for one in waiting() if one is not victim), key=lambda one: one.is_main)
     lines = [headline]
     lines += [f"  {one.name or hex(id(one))} waits: {one.waits_for}{_at(one)}" for one in others[:MAX_LINES]]
     if len(others) > MAX_LINES:

@@ -23,6 +23,7 @@ import os
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
+from urllib.parse import quote, unquote
 
 from cluster import LATER, Client, Job, Retry, TaskEnded, job, operation
 from examples.atm.accounts import WRONG_PINS
@@ -104,14 +105,20 @@ def _bank() -> Client:
 def job_id_of(account: str) -> str:
     """Return the id of an account's job.
 
-    Not its name, which is told apart from others without regard to case: a signal for ALICE is not for alice.
+    Not its name, which is told apart from others without regard to case: a signal for ALICE is not for alice. Quoted,
+    for an account's name may hold what an id may not, such as the end of a line.
     """
-    return f"account:{account}"
+    return f"account:{quote(account)}"
+
+
+def account_of(job_id: str) -> str:
+    """Return the account whose job has an id."""
+    return unquote(job_id.removeprefix(job_id_of("")))
 
 
 def job_name_of(account: str) -> str:
     """Return the name of an account's job, for people: tasklets cluster job "account alice"."""
-    return f"account {account}"
+    return f"account {quote(account, safe=' ')}"
 
 
 @job(retry=PATIENTLY)
@@ -176,7 +183,7 @@ class Account(Job):
 
     @property
     def _own_name(self) -> str:
-        return self.job_id.removeprefix(job_id_of(""))
+        return account_of(self.job_id)
 
     def _settle(self, txn: str, reason: Reason | None) -> None:
         under_way = self.data["under_way"].pop(txn, None)

@@ -24,7 +24,16 @@ import gevent
 from cluster import Client, JobHandle, Reply as Outcome, StoreUnavailable
 from cluster.jobs import split_data
 from cluster.records import Job
-from examples.atm.account_job import OFFICE, Account, Answer, Instruction, Office, job_id_of, job_name_of
+from examples.atm.account_job import (
+    OFFICE,
+    Account,
+    Answer,
+    Instruction,
+    Office,
+    account_of,
+    job_id_of,
+    job_name_of,
+)
 from examples.atm.checking import BadRequest, check, fingerprint_of, is_text
 from examples.atm.desk import Desk
 from examples.atm.messages import (
@@ -117,7 +126,7 @@ class JobBank(Desk):
         if answer.fingerprint != fingerprint_of(request.atm, order):
             return Declined(request.txn, Reason.TXN_CONFLICT, None)
         if answer.locked:
-            self._tell_all(job_id.removeprefix(job_id_of("")))
+            self._tell_all(account_of(job_id))
         reply: Reply = answer.reply
         return reply
 
