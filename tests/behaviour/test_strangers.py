@@ -79,6 +79,7 @@ DRIVEN_OUT = {
     "closed",
     "ConnectionResetError",
     "EOFError",
+    "HandshakeCut",
     "BrokenPipeError",
     "SSLEOFError",
     "SSLError",
