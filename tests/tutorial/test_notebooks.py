@@ -1,4 +1,7 @@
-"""Every notebook runs top to bottom, shows what is committed, and has the parts that a chapter has."""
+"""Every notebook runs top to bottom, shows what is committed, and has the parts that a chapter has.
+
+Chapter 10 is the narrative of ATM-15.
+"""
 
 from __future__ import annotations
 
