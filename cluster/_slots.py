@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -27,6 +29,16 @@ OVERRAN = "overran"  # its process was killed, for it had passed its hard limit
 DROPPED = "dropped"  # its process was killed, for it did not obey a cancellation
 Report = Callable[[Any, Claim, str, dict[str, Any]], None]  # the slot first
 Recorded = Callable[..., None]  # claim, results of a task that goes on, and its data, if that is to be kept
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process that is started in the block hears no Ctrl-C before it can say that it ignores it (`executor.main`)."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:  # not as it was: another slot may be starting its own at the same time
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class Slot:
@@ -96,7 +108,7 @@ class Slot:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         alive, lifeline = os.pipe()
-        with theirs:
+        with theirs, _deaf_to_ctrl_c():
             self._process = subprocess.Popen(
                 [
                     sys.executable,

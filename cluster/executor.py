@@ -270,6 +270,7 @@ def main() -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C goes to the whole foreground group; the agent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the agent held it up until here
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     connection = socket.socket(fileno=int(sys.argv[1]))
     connection.setblocking(True)  # gevent made it otherwise

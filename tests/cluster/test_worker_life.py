@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +171,24 @@ def test_an_idle_worker_costs_next_to_nothing(url: str, client: Client, full_siz
         spent = sum(sum(one.cpu_times()[:2]) for one in family) - before
     assert len(family) == 3
     assert spent / seconds < 0.02
+
+
+@on("sqlite")
+def test_ctrl_c_does_not_end_an_executor_that_is_starting(
+    url: str, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'cluster.executor' in sys.orig_argv:\n"
+        "    open(os.environ['STARTING'] + f'/starting-{os.getpid()}', 'w').close()\n"
+        "    time.sleep(0.5)\n"  # its imports take so long
+    )
+    monkeypatch.setenv("STARTING", str(tmp_path))
+    with Nodes(url, imports=["tests.cluster.ops"], folder=str(tmp_path)) as nodes:
+        worker = nodes.worker(slots=1)
+        wait_for(lambda: list(tmp_path.glob("starting-*")))
+        (starting,) = tmp_path.glob("starting-*")
+        os.kill(int(starting.name.partition("-")[2]), signal.SIGINT)
+        assert client.submit(ops.add, 1, 2).result(10) == 3
+        assert [starting] == list(tmp_path.glob("starting-*"))
+        assert "Traceback" not in worker.output()
