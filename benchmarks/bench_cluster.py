@@ -66,7 +66,7 @@ class System:
         python = sys.executable
         if self.name.startswith("cluster"):
             from cluster import Client
-            from cluster.operations import make_task
+            from cluster.tasks import make_task
 
             url = (
                 self.server.url

@@ -21,7 +21,9 @@ from cluster.codecs import register_codec
 from cluster.directives import IndexedStream, Literal, Skipped, check_monoid, monoid
 from cluster.errors import (
     BadStoreUrl,
+    Cancelled,
     ClusterError,
+    Fatal,
     InvalidArguments,
     JobCancelled,
     JobNotFound,
@@ -40,13 +42,16 @@ from cluster.errors import (
     SubmitError,
     TaskCancelled,
     TaskNotFound,
+    TimeLimit,
+    Transient,
     UnknownCodec,
     UnknownGroup,
     UnknownOperation,
     WorkerLost,
 )
 from cluster.jobs import Job, TaskEnded, job
-from cluster.operations import Cancelled, Fatal, Next, Operation, Retry, TimeLimit, Transient, operation
+from cluster.operations import Next, Operation, operation
+from cluster.policy import Retry
 from cluster.records import Notify
 from cluster.settings import Settings, read_settings
 from cluster.signals import LATER, Cancel, Finalize, Finish, Pause, Reply, Resume, Signal, Suspend, Terminate
@@ -54,8 +59,8 @@ from cluster.signals import LATER, Cancel, Finalize, Finish, Pause, Reply, Resum
 if TYPE_CHECKING:
     from cluster._job_handle import JobHandle
     from cluster.client import Client, Lease, TaskHandle
+    from cluster.context import Context
     from cluster.coordinator import Coordinator
-    from cluster.executor import Context
     from cluster.groups import Membership
     from cluster.stores import Store, open_store
     from cluster.worker import Worker
@@ -63,7 +68,7 @@ if TYPE_CHECKING:
 # Loaded when first asked for: an executor needs none of them, and starts faster without gevent.
 _LATER = {
     "Client": "cluster.client",
-    "Context": "cluster.executor",
+    "Context": "cluster.context",
     "Coordinator": "cluster.coordinator",
     "JobHandle": "cluster._job_handle",
     "Lease": "cluster.client",

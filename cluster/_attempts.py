@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import gevent
 
 from cluster.errors import StoreUnavailable, SubmitError
-from cluster.operations import Retry
+from cluster.policy import Retry
 
 log = logging.getLogger("cluster")
 

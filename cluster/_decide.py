@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.operations import Policy
+from cluster.policy import Policy
 from cluster.records import BUCKETS, Assignment, Member, Repair, Survey, Task
 from net import values
 

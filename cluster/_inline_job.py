@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster import _frames as frames, codecs
+from cluster._failures import failure_of
 from cluster._turns import take_turn
 from cluster.errors import ClusterError, InvalidArguments
 from cluster.executor import execute
@@ -24,7 +25,6 @@ from cluster.records import (
 )
 from cluster.signals import CHANGES, Finalize, Reply, to_send, unpacked_reply
 from net import values
-from tasklets.freezing import describe_exception
 
 _MOST_STEPS = 10_000  # of one task, or turns at one moment: more of them do not end by themselves
 
@@ -133,12 +133,7 @@ class InlineJob:
 
     def dead(self, task_id: str, error: BaseException) -> None:
         """Let a task end as a dead letter."""
-        kind, message, text = describe_exception(error)
-        self._end_task(
-            task_id,
-            "dead",
-            values.dumps({"kind": kind, "message": message, "traceback": text, "attempts": 1}),
-        )
+        self._end_task(task_id, "dead", values.dumps({**failure_of(error), "attempts": 1}))
 
     def run_tasks(self) -> int:
         """Run the tasks here, once each, with those that they and the job spawn meanwhile; return how many.

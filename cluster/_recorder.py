@@ -13,10 +13,10 @@ from time import monotonic
 from typing import Any, Final
 
 from cluster import codecs
-from cluster.operations import Fatal
+from cluster._failures import failure_of
+from cluster.errors import Fatal
 from cluster.records import Result
 from net import values
-from tasklets.freezing import describe_exception
 
 KEEP_EVERY: Final = 0.5  # seconds between two writes to the store: what a crash may repeat
 _ROW_BYTES: Final = 256 * 1024  # of one row of results, unless a single value is larger
@@ -68,8 +68,7 @@ class Recorder:
         self._check_room()
         self._close_row()
         if isinstance(error, BaseException):
-            kind, message, text = describe_exception(error)
-            error = {"kind": kind, "message": message, "traceback": text}
+            error = failure_of(error)
         data = values.dumps(error)
         self._rows.append(Result(self.index + self.recorded, 1, data, failed=True))
         self._unsent += len(data)

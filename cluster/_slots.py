@@ -15,8 +15,9 @@ import msgpack
 from gevent import socket, subprocess
 
 from cluster import _frames as frames
-from cluster.operations import Policy, Retry
+from cluster.policy import Policy, Retry
 from cluster.records import Claim
+from cluster.registry import operations
 
 if TYPE_CHECKING:
     from cluster.settings import Settings
@@ -267,8 +268,6 @@ class InlineSlot:
 
     @property
     def policies(self) -> dict[str, Policy]:
-        from cluster.operations import operations
-
         return {name: op.policy for name, op in operations().items()}
 
     @property

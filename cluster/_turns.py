@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from cluster import codecs
-from cluster._tracebacks import traceback_from_theirs
-from cluster.errors import ClusterError
+from cluster._failures import failure_of
+from cluster.errors import ClusterError, Fatal, TimeLimit
 from cluster.jobs import (
     STEP,
     Effects,
@@ -24,10 +24,10 @@ from cluster.jobs import (
     kept_data,
     split_data,
 )
-from cluster.operations import Fatal, Next, TimeLimit, operations
+from cluster.operations import Next
 from cluster.records import Inbox, JobState, NewTask, Timer, Turn, TurnEnd
+from cluster.registry import operations
 from cluster.signals import LATER, Cancel, Reply, packed_reply, received
-from tasklets.freezing import describe_exception
 
 Limited = Callable[
     [float], AbstractContextManager[Any]
@@ -236,13 +236,7 @@ class _Taken:
         self.replies.append((row.row_id, reply))
 
     def failure(self, error: BaseException) -> bytes:
-        kind, message, text = describe_exception(error)
-        return packed_reply(
-            Reply(
-                status="failed",
-                error={"kind": kind, "message": message, "traceback": traceback_from_theirs(error) or text},
-            )
-        )
+        return packed_reply(Reply(status="failed", error=failure_of(error)))
 
     def finished(self, row: Inbox) -> Any:
         value = self.job.on_finish(received(row))

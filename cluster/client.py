@@ -32,11 +32,11 @@ from cluster.errors import (
     UnknownGroup,
     make_operation_error,
 )
-from cluster.executor import task_of
 from cluster.healing import Healer
 from cluster.records import Event, Guard, Lock, Member, NewTask, Statistics, Task, TaskState
 from cluster.settings import Settings
 from cluster.stores import Store, open_store
+from cluster.tasks import task_of
 from net import values
 
 if TYPE_CHECKING:

@@ -120,6 +120,32 @@ class WorkerLost(ClusterError):
     """The process that ran the task died. Also the `kind` of such a failure in a dead letter."""
 
 
+# ------------------------------------------------------------------------------------------------ in an operation
+
+
+class Transient(ClusterError):
+    """Raise it in an operation: this execution failed, another may succeed. `after` overrides the pause."""
+
+    def __init__(self, message: str = "", *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.after = after
+
+
+class Fatal(ClusterError):
+    """Raise it in an operation: no execution of this task can succeed. It is a dead letter at once."""
+
+
+class TimeLimit(ClusterError, TimeoutError):
+    """Raised inside an operation that runs for longer than its time limit."""
+
+
+class Cancelled(ClusterError):
+    """Raised by `ctx.check()` when the task was cancelled, or belongs to another worker by now."""
+
+
+# ------------------------------------------------------------------------------------------------ of an operation
+
+
 class OperationError(ClusterError):
     """A task is a dead letter: its operation failed for good.
 

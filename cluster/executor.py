@@ -19,30 +19,19 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from time import monotonic
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from cluster import _frames as frames, codecs
-from cluster._logs import IdsLog
-from cluster._recorder import Recorder, results_of
-from cluster._tracebacks import traceback_from_theirs
+from cluster._failures import described
 from cluster._turns import take_turn
+from cluster.context import Context, Link
 from cluster.directives import (
     chunks,
     fold_job as _fold_job,  # noqa: F401  its class is among the operations of every executor
 )
-from cluster.errors import InvalidArguments, UnknownCodec, UnknownOperation
+from cluster.errors import Cancelled, Fatal, TimeLimit
 from cluster.jobs import JobOperation
-from cluster.operations import (
-    Cancelled,
-    Fatal,
-    Next,
-    Operation,
-    TimeLimit,
-    Transient,
-    find_operation,
-    make_task,
-    operations,
-)
+from cluster.operations import Next
 from cluster.records import (
     Claim,
     Ending,
@@ -57,178 +46,10 @@ from cluster.records import (
     Turn,
     TurnEnd,
 )
+from cluster.registry import Registered, find_operation, operations
 from net import values
-from tasklets import NotSendable
-from tasklets.freezing import describe_exception
 
 MAX_CHILDREN_BYTES = frames.MAX_FRAME_BYTES // 2  # of the children of one execution, which go in one frame
-
-
-class Context:
-    """What an operation is told about its execution, and what it may ask for.
-
-    `task_id` and `fence` guard what it does outside: a system that remembers the largest fence can refuse an older
-    one. `attempt` counts from 1, `step` and `data` are what the last step left, `batch` the arguments of all tasks
-    that this one stands for.
-
-    A task with an `index` stands for the inputs [index, index + weight) of its job; of the first `recorded` of them the
-    job has results already.
-    """
-
-    def __init__(
-        self,
-        told: dict[str, Any],
-        batch: tuple[tuple[Any, ...], ...],
-        link: Link | None,
-        *,
-        codec: str = "",
-        max_payload: int = 1 << 20,
-    ) -> None:
-        self.task_id: str = told["task_id"]
-        self.fence: int = told["fence"]
-        self.attempt: int = told["attempt"]
-        self.step: str = told["step"]
-        self.job_id: str = told["job_id"]
-        self.meta: bytes = told["meta"]
-        self.worker: str = told["worker"]
-        self.batch = batch
-        data = told["data"]
-        self.data: dict[str, Any] = dict(values.loads(data)) if data else {}
-        self.children: list[NewTask] = []
-        self._link = link
-        self._stopped = False
-        self.index: int | None = told.get("index")
-        self.weight: int = told.get("weight", 1)
-        self._recorder = (
-            None
-            if self.index is None
-            else Recorder(
-                self.index,
-                self.weight,
-                told.get("recorded", 0),
-                codec,
-                max_payload,
-                self._keep_results if link is not None else None,
-            )
-        )
-
-    @classmethod
-    def local(cls) -> Context:
-        """The context of a plain call."""
-        told = {
-            "task_id": "",
-            "fence": 0,
-            "attempt": 1,
-            "step": "",
-            "job_id": "",
-            "meta": b"",
-            "worker": "",
-            "data": b"",
-        }
-        return cls(told, (), None)
-
-    def submit(self, op: Any, /, *args: Any, id: str | None = None, **kwargs: Any) -> str:
-        """Submit a task; it appears when this execution's end counts, or not at all. Returns its id.
-
-        Options go in `with_options`, as for `Client.submit`.
-        """
-        return self.with_options(id=id).submit(op, *args, **kwargs)
-
-    def with_options(self, **options: Any) -> _Submitter:
-        """`ctx.with_options(queue="mail", delay=5).submit(send, address)`."""
-        return _Submitter(self, {"job_id": self.job_id, **options})
-
-    def cancelled(self) -> bool:
-        """True when this execution should stop: the task was cancelled, or is somebody else's by now."""
-        if not self._stopped and self._link is not None:
-            self._stopped = self._link.is_cancelled(self.task_id)
-        return self._stopped
-
-    def check(self) -> None:
-        """Raise Cancelled when this execution should stop."""
-        if self.cancelled():
-            raise Cancelled(f"task {self.task_id} was cancelled")
-
-    @property
-    def recorded(self) -> int:
-        """Of how many of its inputs there are results by now."""
-        return self._recorder.recorded if self._recorder is not None else 0
-
-    def record(self, value: Any) -> None:
-        """Keep the result of the next input. It is stored within half a second, and a crash after that repeats it not.
-
-        Raises Fatal for a task without an index, for one result too many, or one that is too large.
-        """
-        self._recorder_of_inputs().add(value)
-
-    def record_failure(self, error: BaseException | dict[str, Any]) -> None:
-        """Keep that the next input failed."""
-        self._recorder_of_inputs().add_failure(error)
-
-    def _recorder_of_inputs(self) -> Recorder:
-        if self._recorder is None:
-            raise Fatal("only a task with an index records results: client.with_options(job_id=..., index=0)")
-        return self._recorder
-
-    def _keep_results(self, results: list[Result]) -> None:
-        if results and self._link is not None:
-            self._link.send(frames.RECORDED, self.task_id, [asdict(one) for one in results])
-
-    def keep_recorded(self) -> None:
-        """Have stored what was recorded until now: the next attempt goes on after it."""
-        if self._recorder is not None:
-            self._keep_results(self._recorder.rest())
-
-    def results(self, returned: Any) -> list[Result]:
-        """What is left to be kept of its inputs' results when the operation has returned."""
-        return [] if self._recorder is None else list(results_of(returned, self._recorder))
-
-    @property
-    def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger whose lines carry the ids of the task and of its job."""
-        job = f" of job {self.job_id}" if self.job_id else ""
-        return IdsLog(logging.getLogger("cluster.task"), {"ids": f"task {self.task_id}{job}"})
-
-    def progress(self, done: float, total: float) -> None:
-        """Say how far it is; `cluster tasks` shows it."""
-        if self._link is not None:
-            self._link.send(frames.PROGRESS, self.task_id, done, total)
-
-
-class Link(Protocol):
-    """Where a context asks and tells: the agent's socket, or its stand-in within one process."""
-
-    def send(self, *frame: Any) -> None:
-        """Tell the agent something."""
-
-    def is_cancelled(self, task_id: str) -> bool:
-        """Whether the execution should stop."""
-
-
-class _Submitter:
-    def __init__(self, context: Context, options: dict[str, Any]) -> None:
-        self._context = context
-        self._options = options
-
-    def submit(self, op: Any, /, *args: Any, **kwargs: Any) -> str:
-        task = task_of(op, args, kwargs, self._options)
-        self._context.children.append(task)
-        return task.task_id
-
-
-def task_of(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]) -> NewTask:
-    """Make the task of a call of an operation, of one made with values, or of one known by name only."""
-    if isinstance(op, str):
-        known = operations().get(op)
-        if known is None:
-            return make_task(op, args, kwargs, **options)
-        op = known
-    if isinstance(op, Operation):
-        return op.make_task(args, kwargs, **options)
-    bound = getattr(op, "operation", None)
-    if isinstance(bound, Operation):
-        return bound.make_task(args, kwargs, instance=op.instance, **options)
-    raise TypeError(f"{op!r} is no operation; decorate it with @operation, or give an operation's name")
 
 
 class _Link:
@@ -344,7 +165,7 @@ def execute(
     max_payload: int = 1 << 20,
 ) -> tuple[str, dict[str, Any]]:
     """Run one operation, or a job's turn; return how it ended. Never raises."""
-    operation: Operation[..., Any] | None = None
+    operation: Registered | None = None
     context: Context | None = None
     try:
         operation = find_operation(name)
@@ -445,7 +266,7 @@ def _packed_children(children: Sequence[NewTask], max_payload: int) -> list[dict
 
 
 def _turned(
-    operation: Operation[..., Any], told: dict[str, Any], link: Link | None, max_payload: int
+    operation: Registered, told: dict[str, Any], link: Link | None, max_payload: int
 ) -> tuple[str, dict[str, Any]]:
     if not isinstance(operation, JobOperation):
         raise Fatal(
@@ -511,29 +332,6 @@ def _check_size(what: str, size: int, limit: int) -> None:
         raise Fatal(
             f"{what} has {size} bytes, and {limit} are allowed; put it where others can read it, and say where"
         )
-
-
-def described(error: BaseException, operation: Operation[..., Any] | None) -> dict[str, Any]:
-    """What is told of a failure: kind, message, traceback, whether another execution may help, and after how long."""
-    kind, message, text = describe_exception(error)
-    after = error.after if isinstance(error, Transient) else None
-    return {
-        "kind": kind,
-        "message": message,
-        "traceback": traceback_from_theirs(error) or text,
-        "transient": _is_transient(error, operation),
-        "after": after,
-    }
-
-
-def _is_transient(error: BaseException, operation: Operation[..., Any] | None) -> bool:
-    if isinstance(error, Transient | TimeLimit | MemoryError | InvalidArguments):
-        return True  # of arguments: another worker may run another release
-    if operation is None or isinstance(
-        error, (Fatal, NotSendable, UnknownCodec, UnknownOperation, *operation.fatal)
-    ):
-        return False
-    return isinstance(error, operation.transient)
 
 
 if __name__ == "__main__":

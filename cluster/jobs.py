@@ -25,18 +25,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cluster import codecs
+from cluster._failures import failure_of
 from cluster._logs import IdsLog
-from cluster.errors import ClusterError, InvalidArguments, OperationError, TaskCancelled, UnknownOperation
-from cluster.operations import Fatal, Next, Operation, Policy, Retry, name_of, operations, register
+from cluster.errors import (
+    ClusterError,
+    Fatal,
+    InvalidArguments,
+    OperationError,
+    TaskCancelled,
+    UnknownOperation,
+    make_operation_error,
+)
+from cluster.operations import Next
+from cluster.policy import RETRY, Policy, Retry
 from cluster.records import Job as JobRecord, JobState, NewJob, NewTask, Notify, Timer
+from cluster.registry import Registered, name_of, operations, register
 from cluster.signals import Cancel, Finish, Reply, packed_reply
+from cluster.tasks import task_of
 from net import values
 from tasklets import NotSendable
-from tasklets.freezing import describe_exception
 
 if TYPE_CHECKING:
     from cluster.records import Inbox
@@ -44,7 +55,6 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="type[Job]")
 
 STEP: Final = ".step"  # the timer of the next step; a user's timers begin with no dot
-_RETRY: Final = Retry()
 _NEW_TASK: Final = frozenset(one.name for one in fields(NewTask)) - {"op", "args", "job_id", "task_id"}
 _NEW_JOB: Final = frozenset(one.name for one in fields(NewJob)) - {"cls", "params", "job_id"}
 
@@ -203,8 +213,6 @@ class Job:
         Options are those of `Client.with_options`, such as `queue`, `priority`, `delay`, `id`. With an `index` the
         job keeps the result under it. Returns the task's id. Raises InvalidArguments.
         """
-        from cluster.executor import task_of
-
         unknown = set(options) - _NEW_TASK - {"id", "codec"}
         if unknown:
             raise InvalidArguments(
@@ -269,14 +277,11 @@ def error_of(error: Exception | str, job: Job) -> dict[str, Any]:
     where = {"task_id": job.job_id, "operation": job._record.cls, "worker": job.worker}
     if isinstance(error, str):
         return {"kind": "JobFailed", "message": error, "traceback": "", **where}
-    kind, message, text = describe_exception(error)
-    return {"kind": kind, "message": message, "traceback": text, **where}
+    return {**failure_of(error), **where}
 
 
 def error_of_task(row: Inbox) -> Exception:
     """The error that `on_task_failed` is given for a task that ended dead or cancelled."""
-    from cluster.errors import make_operation_error
-
     if row.state == "cancelled":
         return TaskCancelled(f"task {row.row_id} ({row.name}) was cancelled")
     failure = dict(values.loads(row.body)) if row.body else {}
@@ -286,7 +291,7 @@ def error_of_task(row: Inbox) -> Exception:
 # ------------------------------------------------------------------------------------------------ among the operations
 
 
-class JobOperation(Operation[..., Any]):
+class JobOperation(Registered):
     """A job class among the operations: workers advertise it, and are given its jobs' turns."""
 
     def __init__(
@@ -299,17 +304,9 @@ class JobOperation(Operation[..., Any]):
         fatal: tuple[type[BaseException], ...] = (),
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        # What an operation has besides is about calls, and a job class is not called.
-        self.function = cls
+        super().__init__(cls, name, policy, transient=transient, fatal=fatal)
         self.job_class = cls
-        self.name = name
-        self.policy = policy
-        self.transient = transient
-        self.fatal = fatal
         self.defaults = dict(defaults or {})  # of NewJob's fields
-
-    def __repr__(self) -> str:
-        return f"<JobOperation {self.name} queue={self.policy.queue!r}>"
 
     def make_task(self, *_: Any, **__: Any) -> NewTask:
         """A job is started, not submitted. Raises InvalidArguments."""
@@ -327,7 +324,7 @@ def job(
     name: str | None = None,
     queue: str = "default",
     priority: int = 1,
-    retry: Retry = _RETRY,
+    retry: Retry = RETRY,
     transient: tuple[type[BaseException], ...] = (Exception,),
     fatal: tuple[type[BaseException], ...] = (),
     time_limit: float | None = None,
@@ -364,7 +361,7 @@ def find_job_class(what: type[Job] | str) -> JobOperation | None:
 
     Raises UnknownOperation for what is registered as something else.
     """
-    found: Operation[..., Any] | None
+    found: Registered | None
     if isinstance(what, str):
         found = operations().get(what)
         if found is None:
@@ -408,8 +405,6 @@ def new_job(what: type[Job] | str, params: Any = None, *, id: str | None = None,
     if id is not None:
         if not id:
             raise InvalidArguments("a job's id is a text that is not empty")
-        from dataclasses import replace
-
         made = replace(made, job_id=id)
     return made
 

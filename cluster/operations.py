@@ -5,78 +5,30 @@
 
 `fetch(url)` still is a plain call. `client.submit(fetch, url)` stores a task that any worker which imports this
 module runs. A first parameter named `ctx` is given the `Context` of the execution; it may be left out.
+`operations()` has all that this process can run.
+
+Not here: when one is tried again, which is `cluster.policy`; what it may ask for while it runs: `cluster.context`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
-import random
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from cluster import codecs
-from cluster.errors import ClusterError, InvalidArguments, UnknownOperation
-from cluster.records import NewTask, make_id
-from tasklets import NotSendable
+from cluster.context import Context
+from cluster.errors import ClusterError, InvalidArguments
+from cluster.policy import RETRY, Policy, Retry
+from cluster.registry import Registered, name_of, operations as operations, register
+from cluster.tasks import make_task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from cluster.records import NewTask
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often and when a failed task is tried again: at most `max` times, so `max` + 1 executions.
-
-    The pause before the n-th is between base * 2**(n-1), at most `cap`, and twice that: at random, so that tasks
-    that failed together do not come back together. `factor=1` makes it constant.
-    """
-
-    max: int = 3
-    base: float = 0.2
-    cap: float = 30.0
-    factor: float = 2.0
-
-    @classmethod
-    def immediate(cls, max: int = 3) -> Retry:
-        """Try again at once."""
-        return cls(max, 0.0, 0.0)
-
-    @classmethod
-    def after(cls, seconds: float, max: int = 3) -> Retry:
-        """Try again after the same pause each time."""
-        return cls(max, seconds, seconds, 1.0)
-
-    def delay(self, failures: int, draw: Callable[[], float] = random.random) -> float:
-        """Seconds to wait after so many failures; `draw` gives numbers between 0 and 1."""
-        least = min(self.cap, self.base * self.factor ** min(failures - 1, 64))
-        return least * (1.0 + draw())
-
-
-class Transient(ClusterError):
-    """Raise it in an operation: this execution failed, another may succeed. `after` overrides the pause."""
-
-    def __init__(self, message: str = "", *, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
-
-
-class Fatal(ClusterError):
-    """Raise it in an operation: no execution of this task can succeed. It is a dead letter at once."""
-
-
-class TimeLimit(ClusterError, TimeoutError):
-    """Raised inside an operation that runs for longer than its time limit."""
-
-
-class Cancelled(ClusterError):
-    """Raised by `ctx.check()` when the task was cancelled, or belongs to another worker by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +42,7 @@ class Next:
     after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What a worker has to know about an operation besides its code."""
-
-    queue: str = "default"
-    retry: Retry = Retry()
-    time_limit: float | None = None  # seconds; then TimeLimit is raised in the operation
-    hard_limit: float | None = None  # seconds; then its process is killed
-    max_losses: int = 3
-    coalesce: float | None = None  # seconds that a task with a coalesce key waits for others
-    on_failure: str | None = None  # of a task that is dead: "terminate" fails its job, "ignore" does not
-    turns: bool = False  # it is a job class, and its tasks are turns
-
-
-class Operation(Generic[P, R]):
+class Operation(Registered, Generic[P, R]):
     """A function that workers can be asked to run. Made by `@operation`."""
 
     bound_as: type[Bound] | None = None  # what it is when it was made with its values, if not a Bound
@@ -121,11 +59,7 @@ class Operation(Generic[P, R]):
         tolerant: bool,
     ) -> None:
         functools.update_wrapper(self, function)
-        self.function = function
-        self.name = name
-        self.policy = policy
-        self.transient = transient
-        self.fatal = fatal
+        super().__init__(function, name, policy, transient=transient, fatal=fatal)
         self.validate = validate
         self.tolerant = tolerant
         self.is_class = inspect.isclass(function)
@@ -136,16 +70,11 @@ class Operation(Generic[P, R]):
         self._parameters = parameters[1:] if self.takes_context else parameters
         self._accepted = inspect.Signature(self._parameters)
 
-    def __repr__(self) -> str:
-        return f"<Operation {self.name} queue={self.policy.queue!r}>"
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function here and now; of a class, make the operation with its values."""
         if self.is_class:
             return (self.bound_as or Bound)(self, self.function(*args, **kwargs))
         if self.takes_context and not (args and hasattr(args[0], "task_id")):
-            from cluster.executor import Context
-
             args = (Context.local(), *args)
         return self.function(*args, **kwargs)
 
@@ -180,7 +109,7 @@ class Operation(Generic[P, R]):
             raise InvalidArguments(
                 f"{self.name}{self._accepted}: {error}; was it submitted by another release?"
             ) from None
-        function = cast(Any, self.function(**made_with)) if self.is_class else self.function  # type: ignore[call-arg]
+        function = cast(Any, self.function(**made_with)) if self.is_class else self.function
         if self.takes_context:
             return lambda ctx: function(ctx, *args, **kwargs)
         return lambda ctx: function(*args, **kwargs)
@@ -196,11 +125,12 @@ class Bound:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.instance(*args, **kwargs)
 
+    def make_task(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], **fields: Any) -> NewTask:
+        """As `Operation.make_task`."""
+        return self.operation.make_task(args, kwargs, instance=self.instance, **fields)
+
     def __repr__(self) -> str:
         return repr(self.instance)
-
-
-_registry: dict[str, Operation[..., Any]] = {}
 
 
 @overload
@@ -231,7 +161,7 @@ def operation(
     *,
     name: str | None = None,
     queue: str = "default",
-    retry: Retry = Retry(),
+    retry: Retry = RETRY,
     transient: tuple[type[BaseException], ...] = (Exception,),
     fatal: tuple[type[BaseException], ...] = (),
     time_limit: float | None = None,
@@ -284,78 +214,8 @@ def operation(
     return decorate if function is None else decorate(function)
 
 
-def register(made: Operation[..., Any], *, instead_of: str = "") -> None:
-    """Make an operation known in this process; under another name than before, with `instead_of`.
-
-    Raises ClusterError when something else has its name.
-    """
-    if "\x1f" in made.name or not made.name.isprintable():
-        raise ClusterError(f"an operation's name is printable text, and not {made.name!r}")
-    known = _registry.get(made.name)
-    if known is not None and _is_code(made.function) and _place(known.function) != _place(made.function):
-        raise ClusterError(
-            f"two functions are operation {made.name!r}: {_place(known.function)} and {_place(made.function)}"
-        )
-    _registry.pop(instead_of, None)
-    _registry[made.name] = made
-
-
-def _is_code(function: Any) -> bool:
-    return inspect.isclass(function) or hasattr(function, "__code__")
-
-
-def _place(function: Any) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
-
-
-def name_of(function: Callable[..., Any]) -> str:
-    """The name of an operation that was given none."""
-    module = function.__module__
-    if module == "__main__":  # workers import the file, and know it by its name
-        main = sys.modules["__main__"]
-        spec = getattr(main, "__spec__", None)
-        module = (
-            spec.name
-            if spec
-            else os.path.splitext(os.path.basename(getattr(main, "__file__", "__main__")))[0]
-        )
-    return f"{module}:{function.__qualname__}"
-
-
-def find_operation(name: str) -> Operation[..., Any]:
-    """Return a registered operation. Raises UnknownOperation."""
-    try:
-        return _registry[name]
-    except KeyError:
-        names = ", ".join(sorted(_registry)) or "none"
-        raise UnknownOperation(f"no operation {name!r} is registered here; those that are: {names}") from None
-
-
-def operations() -> dict[str, Operation[..., Any]]:
-    """All operations registered in this process, by name."""
-    return dict(_registry)
-
-
 def constructed_with(instance: Any) -> dict[str, Any]:
     """The values that make an equal instance of a dataclass."""
     if instance is None:
         return {}
     return {one.name: getattr(instance, one.name) for one in fields(instance) if one.init}
-
-
-def make_task(
-    name: str,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    made_with: Mapping[str, Any] | None = None,
-    **fields: Any,
-) -> NewTask:
-    """Return the task of a call of an operation that need not be known here."""
-    try:
-        data = codecs.encode((args, dict(kwargs), dict(made_with or {})), fields.pop("codec", ""))
-    except NotSendable as error:
-        raise InvalidArguments(f"the arguments of {name} cannot travel: {error}") from error
-    if isinstance(fields.get("meta"), str):
-        fields["meta"] = fields["meta"].encode()
-    task_id = fields.pop("id", None)
-    return NewTask(name, data, task_id=task_id or make_id(), **fields)

@@ -30,8 +30,8 @@ from time import monotonic
 from typing import Any, Final
 
 from cluster import _shards
-from cluster.errors import InvalidArguments
-from cluster.operations import Transient, operation
+from cluster.errors import InvalidArguments, Transient
+from cluster.operations import operation
 
 OPERATION: Final = "cluster:shell"
 INTERPRETERS: Final = ("sh", "bash", "python")

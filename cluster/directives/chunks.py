@@ -22,8 +22,10 @@ from typing import Any, Final, NamedTuple
 from greenlet import GreenletExit
 
 from cluster import codecs
-from cluster.errors import InvalidArguments
-from cluster.operations import Cancelled, Fatal, find_operation, operations
+from cluster._failures import described
+from cluster.errors import Cancelled, Fatal, InvalidArguments
+from cluster.operations import Operation
+from cluster.registry import find_operation, operations
 from net import values
 from tasklets import NotSendable, TaskletExit
 
@@ -183,7 +185,10 @@ class _Call:
         self._around = around
         if around.may_import and step.module and step.op not in operations():
             importlib.import_module(step.module)
-        self._operation = find_operation(step.op)
+        found = find_operation(step.op)
+        if not isinstance(found, Operation):
+            raise Fatal(f"{step.op} is a job class, and no operation that a chunk could be given to")
+        self._operation = found
         function: Any = self._operation.function
         if self._operation.is_class:
             function = function(**step.made_with)
@@ -204,8 +209,6 @@ class _Call:
 
     def again(self, args: tuple[Any, ...], error: BaseException) -> Any:
         """Call it again after a failure. Raises _Failed when it has failed for good, and what may not be caught."""
-        from cluster.executor import described  # which imports this module
-
         around, retry = self._around, self._operation.policy.retry
         before = around.context.attempt
         for attempt in itertools.count(1):

@@ -13,10 +13,11 @@ import gevent
 from gevent.event import Event as Flag
 
 from cluster import codecs
+from cluster._failures import described
+from cluster.context import Context
 from cluster.directives import chunks
 from cluster.directives.driver import Done, Failed, Lost
 from cluster.errors import WorkerLost
-from cluster.executor import Context, described
 from net import PeerLost, open_place
 from tasklets import ChannelClosed, Timeout, channel, select, sleep, tasklet
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
+from cluster.context import Context
 from cluster.errors import ClusterError
 from cluster.operations import Bound, Operation, operation
 
@@ -33,7 +34,7 @@ class BoundMonoid(Bound):
 
     def combine(self, a: Any, b: Any) -> Any:
         """Combine two values here and now."""
-        return self.instance(_local_context(), a, b)
+        return self.instance(Context.local(), a, b)
 
 
 def monoid(cls: Any = None, /, **policy: Any) -> Any:
@@ -63,12 +64,6 @@ def _call_with_context(self: Any, ctx: Any, a: Any, b: Any) -> Any:
 
 def _call_without(self: Any, ctx: Any, a: Any, b: Any) -> Any:
     return self.combine(a, b)
-
-
-def _local_context() -> Any:
-    from cluster.executor import Context
-
-    return Context.local()
 
 
 def check_monoid(m: Any, samples: Iterable[Any], *, equal: Callable[[Any, Any], bool] | None = None) -> None:

@@ -25,8 +25,8 @@ import gevent
 from cluster import codecs
 from cluster._job_handle import _Watch, whoami
 from cluster.errors import JobCancelled, JobNotFound, ResultTimeout, StoreError, make_operation_error
-from cluster.executor import task_of
 from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, Notify, Result, make_id
+from cluster.tasks import task_of
 from net import values
 from tasklets import ChannelClosed
 

@@ -18,7 +18,8 @@ from cluster.directives.chunks import DEFAULT, FILTER, FLAT_MAP, MAP, RAISE, REP
 from cluster.directives.folding import FAN_IN
 from cluster.directives.monoids import BoundMonoid
 from cluster.errors import ClusterError
-from cluster.operations import Bound, Operation, constructed_with, operations
+from cluster.operations import Bound, Operation, constructed_with
+from cluster.registry import Registered, operations
 
 if TYPE_CHECKING:
     from cluster.directives.results import Evaluation, Results
@@ -297,14 +298,14 @@ def step_of(kind: str, op: Any) -> Step:
         return Step(kind, op, op.partition(":")[0])
     if isinstance(op, Bound):
         return Step(kind, op.operation.name, _module_of(op.operation), constructed_with(op.instance))
-    if isinstance(op, Operation) and hasattr(op, "is_class"):  # which a job class is not
+    if isinstance(op, Operation):
         if op.is_class:
             raise TypeError(f"{op.name} is not made with its values yet: {op.function.__name__}(...)")
         return Step(kind, op.name, _module_of(op))
     raise TypeError(f"{op!r} is no operation; decorate it with @operation, or give an operation's name")
 
 
-def _is_limited(op: Operation[..., Any]) -> bool:
+def _is_limited(op: Registered) -> bool:
     """Whether what runs too long is killed, with whatever else is in its task."""
     return op.policy.time_limit is not None or op.policy.hard_limit is not None
 

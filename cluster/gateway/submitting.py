@@ -26,9 +26,9 @@ from cluster.gateway.messages import NewJobBody
 from cluster.gateway.options import Options
 from cluster.gateway.problems import Problem
 from cluster.gateway.service import body_errors
-from cluster.operations import make_task
 from cluster.records import Job, NewJob, NewTask, make_id
 from cluster.stores import Store
+from cluster.tasks import make_task
 from net import values
 from tasklets import NotSendable
 

@@ -22,9 +22,9 @@ from cluster.gateway.service import (
     one_of,
     read_body,
 )
-from cluster.operations import make_task
 from cluster.records import ENDED, Task, TaskState, make_id
 from cluster.stores import Store
+from cluster.tasks import make_task
 
 STATES: Final = tuple(state.value for state in TaskState)
 

@@ -25,7 +25,7 @@ from cluster._decide import (
     why_waiting,
     winner,
 )
-from cluster.operations import Policy, Retry
+from cluster.policy import Policy, Retry
 from cluster.records import BUCKETS, Assignment, Member, Survey, Task, TaskState
 
 names = st.text("abcdef", min_size=1, max_size=4)

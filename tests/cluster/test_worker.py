@@ -85,7 +85,7 @@ def test_a_task_runs_in_another_process_and_returns(
 
 
 def test_arguments_of_a_newer_client_never_hurt_a_worker(client: Client, worker: NodeProcess) -> None:
-    from cluster.operations import make_task
+    from cluster.tasks import make_task
 
     (ok,) = client.submit_all([make_task(ops.tolerant.name, (1,), {"since_next_release": True})])
     (strict,) = client.submit_all([make_task(ops.strict.name, (1,), {"since_next_release": True})])
