@@ -58,7 +58,8 @@ from cluster.signals import LATER, Cancel, Finalize, Finish, Pause, Reply, Resum
 
 if TYPE_CHECKING:
     from cluster._job_handle import JobHandle
-    from cluster.client import Client, Lease, TaskHandle
+    from cluster._task_handle import TaskHandle
+    from cluster.client import Client, Lease
     from cluster.context import Context
     from cluster.coordinator import Coordinator
     from cluster.groups import Membership
@@ -74,7 +75,7 @@ _LATER = {
     "Lease": "cluster.client",
     "Membership": "cluster.groups",
     "Store": "cluster.stores",
-    "TaskHandle": "cluster.client",
+    "TaskHandle": "cluster._task_handle",
     "Worker": "cluster.worker",
     "open_store": "cluster.stores",
 }

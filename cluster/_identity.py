@@ -1,9 +1,11 @@
-"""What a process calls itself in a group."""
+"""What a process calls itself: as a node of a group, and as who asks for something."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -23,6 +25,16 @@ def release() -> str:
 def new_name(prefix: str = "") -> str:
     """A name that no other node has: host, pid, and something random for those that share a pid."""
     return f"{prefix}{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
+
+
+def whoami() -> str:
+    """Who does something to a job: user@program@host."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container without a name for the number
+        user = str(os.getuid())
+    program = os.path.basename(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    return f"{user}@{program}@{socket.gethostname()}"
 
 
 def new_incarnation() -> str:

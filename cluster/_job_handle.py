@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
-import os
-import socket
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import gevent
-
 from cluster import codecs
-from cluster._attempts import submitted
+from cluster._attempts import submitted_with_room
+from cluster._identity import whoami
+from cluster._task_handle import TaskClient
+from cluster._watch import Watch
 from cluster.errors import (
     InvalidArguments,
     JobCancelled,
@@ -23,7 +19,6 @@ from cluster.errors import (
     JobStateError,
     JobTimeout,
     OperationError,
-    QueueFull,
     ResultTimeout,
     make_operation_error,
 )
@@ -34,15 +29,11 @@ from net import values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from weakref import WeakSet
 
     from cluster import jobs
-    from cluster.settings import Settings
-    from cluster.stores import Store
 
 log = logging.getLogger("cluster")
-
-_FIRST_PAUSE = 0.02  # seconds between two looks when no hint comes; grows
-_LONGEST_PAUSE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +114,7 @@ class JobHandle:
     def _changes(self, timeout: float | None) -> Iterator[Job]:
         """The job's record, now and whenever it may have changed, until the time is over."""
         yield self.record()
-        with _Watch(self._client.store, self.job_id, timeout) as watch:
+        with Watch(self._client.store, f"job:{self.job_id}", timeout) as watch:
             while watch.wait():
                 yield self.record()
 
@@ -134,7 +125,7 @@ class JobHandle:
         of them were read. Raises ResultTimeout when none comes for `timeout` seconds, JobNotFound.
         """
         store = self._client.store
-        with _Watch(store, self.job_id, timeout) as watch:
+        with Watch(store, f"job:{self.job_id}", timeout) as watch:
             while True:
                 ended = self.record().state in JOB_ENDED  # looked at first: nothing comes after the end
                 page = store.results(self.job_id, after=after)
@@ -196,11 +187,10 @@ class JobHandle:
         return self._client.store.close_job(self.job_id)
 
 
-class JobClient:
-    """What a client can do with jobs."""
+class JobClient(TaskClient):
+    """What a client can do with jobs, and with tasks of them."""
 
-    store: Store
-    settings: Settings
+    evaluations: WeakSet[Any]  # directives that end with the client, by their `cancel(reason)`
 
     def start(
         self,
@@ -232,22 +222,17 @@ class JobClient:
             *((t.op, t.args) for t in tasks),
         ):
             self._check_size(what, data)
-        deadline = None if timeout is None else monotonic() + timeout
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                started = submitted(
-                    f"job {job.job_id}", self.settings.submit_attempts, lambda: self.store.start(job, tasks)
-                )
-                handle = JobHandle(self, *started)
-                log.debug("job %s (%s) was started: %s", handle.job_id, job.cls, handle.started)
-                return handle
-            except QueueFull as error:
-                limit = self.store.queues().get(error.queue, {}).get("max_waiting", 0)
-                if len(tasks) + 1 > limit or (deadline is not None and monotonic() + pause > deadline):
-                    raise
-            gevent.sleep(pause)
-            pause = min(0.5, pause * 1.5)
+        started = submitted_with_room(
+            self.store,
+            f"job {job.job_id}",
+            self.settings.submit_attempts,
+            lambda: self.store.start(job, tasks),
+            wanted=lambda _: len(tasks) + 1,
+            timeout=timeout,
+        )
+        handle = JobHandle(self, *started)
+        log.debug("job %s (%s) was started: %s", handle.job_id, job.cls, handle.started)
+        return handle
 
     def run(
         self, what: type[jobs.Job] | str, params: Any = None, *, timeout: float | None = None, **options: Any
@@ -300,7 +285,7 @@ class JobClient:
         log.debug("job %s: signal %s (%s) was sent: %s", job_id, new.name, new.signal_id, taken)
         if taken == "missing":
             return Reply(status="not_found", signal_id=new.signal_id)
-        with _Watch(self.store, job_id, timeout) as watch:
+        with Watch(self.store, f"job:{job_id}", timeout) as watch:
             while True:
                 record = self.store.job(job_id)
                 reply = self.reply(job_id, new.signal_id)
@@ -353,13 +338,6 @@ class JobClient:
     def _find(self, job: str) -> Job | None:
         return self.store.job(job) or self.store.job_named(job)
 
-    def _check_size(self, what: str, data: bytes) -> None:
-        if len(data) > self.settings.max_payload:
-            raise InvalidArguments(
-                f"{what}: {len(data)} bytes, and {self.settings.max_payload} are allowed; put the data where the "
-                "workers can read it, and pass its address"
-            )
-
 
 def unpacked_results(row: Result) -> Iterator[JobResult]:
     """The results in a row of them."""
@@ -370,50 +348,3 @@ def unpacked_results(row: Result) -> Iterator[JobResult]:
     else:
         for offset, value in enumerate(codecs.decode(row.value)):
             yield JobResult(row.index + offset, value, seq=row.seq)
-
-
-def whoami() -> str:
-    """Who does something to a job: user@program@host."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a container without a name for the number
-        user = str(os.getuid())
-    program = os.path.basename(sys.argv[0] if sys.argv and sys.argv[0] else "python")
-    return f"{user}@{program}@{socket.gethostname()}"
-
-
-class _Watch:
-    """Waits for hints about a job, and looks anyway now and then."""
-
-    def __init__(self, store: Store, job_id: str, timeout: float | None) -> None:
-        self._store = store
-        self._topic = f"job:{job_id}"
-        self._timeout = timeout
-        self._listener: Any = None
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Count the time from now."""
-        self._deadline = None if self._timeout is None else monotonic() + self._timeout
-        self._pause = _FIRST_PAUSE
-
-    def wait(self, at_most: float | None = None) -> bool:
-        """Wait until it is worth a look; False when the time is over. Never longer than `at_most`."""
-        left = self._pause if self._deadline is None else min(self._pause, self._deadline - monotonic())
-        if at_most is not None:
-            left = min(left, at_most)
-        if left <= 0:
-            return False
-        if self._listener is None:  # what came before this is seen by the look that follows at once
-            self._listener = self._store.listen(self._topic)
-            return True
-        if not self._listener.wait(left):
-            self._pause = min(_LONGEST_PAUSE, self._pause * 1.5)
-        return True
-
-    def __enter__(self) -> _Watch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._listener is not None:
-            self._listener.close()

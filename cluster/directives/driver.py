@@ -16,13 +16,12 @@ from typing import Any, Protocol
 
 from cluster import codecs
 from cluster.directives import chunks
-from cluster.directives.chunks import DEFAULT, RAISE, Program, Row
+from cluster.directives.chunks import Program, Row
 from cluster.directives.folding import Folding, Group
-from cluster.directives.results import Results
+from cluster.directives.plans import Options, Plan
+from cluster.directives.results import Results, failed_value
 from cluster.directives.sizes import Pace, in_flight
-from cluster.directives.stream import Options, Plan, Skipped
 from cluster.errors import JobTimeout, WorkerLost, make_operation_error
-from net import values
 from tasklets import freeze
 
 MAX_LOSSES = 3  # workers that one chunk may take with it
@@ -243,11 +242,3 @@ class Drive:
                 f"not done within {self.options.timeout:g} s: of {self._taken} inputs that were taken, "
                 f"{self._delivered} have results; what runs was stopped"
             )
-
-
-def failed_value(index: int, error: bytes, on_error: str, default: Any) -> Any:
-    """What stands for an input that has failed. Raises its OperationError if that is what is to follow."""
-    failure = make_operation_error(dict(values.loads(error)))
-    if on_error == RAISE:
-        raise failure
-    return default if on_error == DEFAULT else Skipped(index, failure)

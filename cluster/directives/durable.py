@@ -10,20 +10,20 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 
 from cluster import codecs
-from cluster._job_handle import JobHandle, whoami
+from cluster._identity import whoami
+from cluster._job_handle import JobClient, JobHandle
 from cluster.directives import chunks
 from cluster.directives.chunks import RAISE, Program
-from cluster.directives.driver import failed_value
 from cluster.directives.feeding import Cutter, Feed, slots_of
-from cluster.directives.results import Results
+from cluster.directives.plans import Options, Plan
+from cluster.directives.results import Results, failed_value
 from cluster.directives.session import Receiver
 from cluster.directives.sizes import even, guided
-from cluster.directives.stream import Options, Plan
 from cluster.errors import (
     ClusterError,
     JobCancelled,
@@ -35,17 +35,13 @@ from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, Notify, m
 from net import values
 from tasklets import ChannelClosed
 
-if TYPE_CHECKING:
-    from cluster.client import Client
-    from cluster.directives.stream import Directive
-
 _MARK = "directive"  # in the meta of its job
 
 
 # ------------------------------------------------------------------------------------------------ begin
 
 
-def run(plan: Plan, client: Client, options: Options) -> Run:
+def run(plan: Plan, client: JobClient, options: Options) -> Run:
     """Begin a plan that ends with its results."""
     handle = _begin(plan, client, options, "stream", client.settings.feed_lease)
     if handle._feed is not None:
@@ -53,19 +49,17 @@ def run(plan: Plan, client: Client, options: Options) -> Run:
     return Run(handle)
 
 
-def start(directive: Directive, client: Client, options: Options) -> Handle:
-    """Begin a directive that goes on when this process ends."""
-    plan = directive._plan()
-    if not plan.steps and plan.fold is None:
-        raise ClusterError("there is nothing to do with these inputs: map or fold them")
-    from cluster.directives.stream import Literal
-
-    handle = _begin(plan, client, options, "literal" if isinstance(directive, Literal) else "stream")
+def start(plan: Plan, client: JobClient, options: Options, shape: str) -> Handle:
+    """Begin a plan that goes on when this process ends; `shape` is "literal" or "stream"."""
+    plan.check()
+    handle = _begin(plan, client, options, shape)
     handle._start_feed()
     return handle
 
 
-def _begin(plan: Plan, client: Client, options: Options, shape: str, feed_ttl: float | None = None) -> Handle:
+def _begin(
+    plan: Plan, client: JobClient, options: Options, shape: str, feed_ttl: float | None = None
+) -> Handle:
     client._check_group()
     program = plan.program(options)
     meta = values.dumps(
@@ -138,7 +132,7 @@ def _meta(job: Job) -> dict[str, Any]:
     return dict(meta) if hasattr(meta, "keys") else {}
 
 
-def attach(client: Client, job_id: str, inputs: Iterable[Any] | None = None) -> Handle:
+def attach(client: JobClient, job_id: str, inputs: Iterable[Any] | None = None) -> Handle:
     """A handle on a directive that somebody started. With `inputs` it is fed on, from where its feeder stopped.
 
     Those are all of its inputs, from the first one on; the ones that were stored already are passed over. Raises
@@ -161,7 +155,7 @@ def attach(client: Client, job_id: str, inputs: Iterable[Any] | None = None) -> 
     return handle
 
 
-def _feed_on(client: Client, job: Job, meta: dict[str, Any], inputs: Iterable[Any]) -> Feed:
+def _feed_on(client: JobClient, job: Job, meta: dict[str, Any], inputs: Iterable[Any]) -> Feed:
     """What is stored says how far the feeder came, and how a chunk is made: everything of one is in its arguments."""
     first = leaves = 0
     sample: NewTask | Any = None
@@ -193,9 +187,8 @@ class Handle(JobHandle):
     many: bool
     shape: str  # stream | literal | fold
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    def __init__(self, client: JobClient, job_id: str) -> None:
         super().__init__(client, job_id)
-        self._cluster = client
         self._feed: Feed | None = None
 
     def __repr__(self) -> str:
@@ -224,7 +217,7 @@ class Handle(JobHandle):
         if self.shape == "fold":
             raise ClusterError(f"job {self.job_id} is a fold, and has one result: handle.result()")
         after = self.record().acknowledged if resume else 0
-        receiver = Receiver(self._cluster, self.job_id, after=after)
+        receiver = Receiver(self._client, self.job_id, after=after)
         if self._feed is not None:
             self._feed.read_from(start=not resume)
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -293,7 +286,7 @@ class Run:
         self.many = handle.many
         self._handle = handle
         self._over = False  # it has ended, as far as is known here
-        handle._cluster.evaluations.add(self)
+        handle._client.evaluations.add(self)
 
     def results(self) -> Results:
         """The results of a map."""
@@ -301,7 +294,7 @@ class Run:
         fed = (
             handle._feed is not None
         )  # then there may be no end of them: what was taken is removed from the store
-        receiver = Receiver(handle._cluster, handle.job_id, forget=fed, acks=fed)
+        receiver = Receiver(handle._client, handle.job_id, forget=fed, acks=fed)
         return Results(self._pairs(receiver), self.cancel, on_error=handle.on_error, job_id=handle.job_id)
 
     def _pairs(self, receiver: Receiver) -> Generator[tuple[int, Any], None, None]:
@@ -348,6 +341,6 @@ class Run:
     def _terminate(self, reason: str) -> None:
         handle = self._handle
         try:
-            handle._cluster.store.change_job(handle.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
+            handle._client.store.change_job(handle.job_id, JobState.TERMINATED, by=whoami(), reason=reason)
         except ClusterError:
             pass  # it has ended; or the store is away, and then the job goes on

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Executor
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cluster.directives.stream import Options, Plan
+from cluster._job_handle import JobClient
+from cluster.directives import crews, durable
+from cluster.directives.driver import Crew, Drive
+from cluster.directives.plans import Options, Plan
+from cluster.directives.results import Evaluation
 from cluster.errors import ClusterError
-
-if TYPE_CHECKING:
-    from cluster.directives.driver import Crew
-    from cluster.directives.results import Evaluation
 
 # By what a cluster that somebody has already is known; none of them is imported for that.
 _DASK = "distributed"
@@ -20,22 +20,13 @@ _RAY = "ray"
 
 def evaluate(plan: Plan, where: Any, options: Options) -> Evaluation:
     """Begin a plan where it is to be run. Raises ClusterError when that is no such place."""
-    if not plan.steps and plan.fold is None:
-        raise ClusterError("there is nothing to do with these inputs: map or fold them")
-    from cluster.client import Client
-
-    if isinstance(where, Client):
-        from cluster.directives.durable import run
-
-        return run(plan, where, options)
-    from cluster.directives.driver import Drive
-
+    plan.check()
+    if isinstance(where, JobClient):
+        return durable.run(plan, where, options)
     return Drive(plan, _crew(where), options)
 
 
 def _crew(where: Any) -> Crew:
-    from cluster.directives import crews
-
     if isinstance(where, str) or (hasattr(where, "spawn") and hasattr(where, "nodes")):
         return crews.PlaceCrew(where)
     if isinstance(where, Executor):

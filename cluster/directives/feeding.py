@@ -16,19 +16,19 @@ import gevent
 from gevent.event import Event as Flag
 
 from cluster import codecs
-from cluster._job_handle import whoami
+from cluster._identity import whoami
 from cluster.directives import chunks
 from cluster.directives.chunks import Program
 from cluster.directives.fold_job import CLOSED, label
+from cluster.directives.plans import Plan
 from cluster.directives.session import Sender, keep_fed
 from cluster.directives.sizes import Pace, in_flight
-from cluster.directives.stream import Plan
 from cluster.errors import ClusterError, InvalidArguments, JobNotFound
 from cluster.records import JOB_ENDED, JobState, NewSignal, NewTask
 from tasklets import ChannelClosed
 
 if TYPE_CHECKING:
-    from cluster.client import Client
+    from cluster._job_handle import JobClient
 
 GENERATE_SECONDS: Final = (
     0.02  # that making the inputs of one chunk may take, before the first of them is stored
@@ -36,10 +36,10 @@ GENERATE_SECONDS: Final = (
 LOOK_SECONDS: Final = 0.05  # between two looks whether a fold has room for more
 
 
-def slots_of(client: Client) -> int:
+def slots_of(client: JobClient) -> int:
     """How many tasks run at a time in a group; a guess while nobody is there."""
     slots = sum(
-        member.slots for member in client.members() if member.role == "worker" and member.state == "up"
+        member.slots for member in client.store.members() if member.role == "worker" and member.state == "up"
     )
     return slots or os.cpu_count() or 1
 
@@ -89,7 +89,7 @@ class Feed:
 
     def __init__(
         self,
-        client: Client,
+        client: JobClient,
         plan: Plan,
         cutter: Cutter,
         inputs: Iterator[Any],

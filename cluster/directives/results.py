@@ -8,8 +8,10 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol
 
-from cluster.directives.chunks import REPORT
-from cluster.directives.stream import Skipped
+from cluster.directives.chunks import DEFAULT, RAISE, REPORT
+from cluster.directives.plans import Skipped
+from cluster.errors import make_operation_error
+from net import values
 
 
 class Evaluation(Protocol):
@@ -83,3 +85,11 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def failed_value(index: int, error: bytes, on_error: str, default: Any) -> Any:
+    """What stands for an input that has failed. Raises its OperationError if that is what is to follow."""
+    failure = make_operation_error(dict(values.loads(error)))
+    if on_error == RAISE:
+        raise failure
+    return default if on_error == DEFAULT else Skipped(index, failure)

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from cluster import codecs
-from cluster._job_handle import _Watch, whoami
+from cluster._identity import whoami
+from cluster._watch import Watch
 from cluster.errors import JobCancelled, JobNotFound, ResultTimeout, StoreError, make_operation_error
 from cluster.records import JOB_ENDED, Job, JobState, NewJob, NewTask, Notify, Result, make_id
 from cluster.tasks import task_of
@@ -31,7 +32,7 @@ from net import values
 from tasklets import ChannelClosed
 
 if TYPE_CHECKING:
-    from cluster.client import Client
+    from cluster._job_handle import JobClient
     from cluster.stores import Store
 
 PAGE = 100  # rows of results that are read at a time
@@ -40,7 +41,7 @@ PAGE = 100  # rows of results that are read at a time
 class Sender:
     """The end where tasks go in."""
 
-    def __init__(self, client: Client, job_id: str, first: int = 0) -> None:
+    def __init__(self, client: JobClient, job_id: str, first: int = 0) -> None:
         self._client = client
         self._job_id = job_id
         self.sent = first  # how many inputs there are by now
@@ -77,7 +78,7 @@ class Receiver:
     """The end where results come out, in the order in which they get ready. Iterate, or call `receive`."""
 
     def __init__(
-        self, client: Client, job_id: str, *, after: int = 0, forget: bool = False, acks: bool = True
+        self, client: JobClient, job_id: str, *, after: int = 0, forget: bool = False, acks: bool = True
     ) -> None:
         self._client = client
         self._job_id = job_id
@@ -87,7 +88,7 @@ class Receiver:
         self._rows: list[Result] = []  # read, and not handed out
         self._values: Iterator[tuple[int, Any]] = iter(())  # of the row that is handed out
         self._current: Result | None = None
-        self._watch: _Watch | None = None
+        self._watch: Watch | None = None
 
     def __repr__(self) -> str:
         return f"<Receiver {self._job_id} after={self._seq}>"
@@ -149,7 +150,7 @@ class Receiver:
             if deadline is not None and time.monotonic() >= deadline:
                 raise ResultTimeout(f"no result of job {self._job_id} within {timeout:g} s")
             if self._watch is None:
-                self._watch = _Watch(store, self._job_id, None)
+                self._watch = Watch(store, f"job:{self._job_id}", None)
             self._watch.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def _raise_if_ended(self, job: Job | None) -> None:
@@ -185,7 +186,7 @@ def keep_fed(store: Store, job_id: str, feed_ttl: float) -> None:
 class Session:
     """A sender, a receiver, and the job behind them. Made by `client.session()`."""
 
-    def __init__(self, client: Client, *, id: str | None = None, ttl: float | None = None) -> None:
+    def __init__(self, client: JobClient, *, id: str | None = None, ttl: float | None = None) -> None:
         self._client = client
         self._kept = id is not None
         self.job_id = id or make_id()  # 128 bits: nobody guesses it, and no two are the same (P3.6)
