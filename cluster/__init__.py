@@ -18,6 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cluster.codecs import register_codec
+from cluster.context import Context
 from cluster.directives import IndexedStream, Literal, Skipped, check_monoid, monoid
 from cluster.errors import (
     BadStoreUrl,
@@ -53,31 +54,31 @@ from cluster.jobs import Job, TaskEnded, job
 from cluster.operations import Next, Operation, operation
 from cluster.policy import Retry
 from cluster.records import Notify
-from cluster.settings import Settings, read_settings
 from cluster.signals import LATER, Cancel, Finalize, Finish, Pause, Reply, Resume, Signal, Suspend, Terminate
 
 if TYPE_CHECKING:
     from cluster._job_handle import JobHandle
     from cluster._task_handle import TaskHandle
     from cluster.client import Client, Lease
-    from cluster.context import Context
     from cluster.coordinator import Coordinator
     from cluster.groups import Membership
+    from cluster.settings import Settings, read_settings
     from cluster.stores import Store, open_store
     from cluster.worker import Worker
 
-# Loaded when first asked for: an executor needs none of them, and starts faster without gevent.
+# Loaded when first asked for: an executor needs none of them, and starts faster without gevent and tomllib.
 _LATER = {
     "Client": "cluster.client",
-    "Context": "cluster.context",
     "Coordinator": "cluster.coordinator",
     "JobHandle": "cluster._job_handle",
     "Lease": "cluster.client",
     "Membership": "cluster.groups",
+    "Settings": "cluster.settings",
     "Store": "cluster.stores",
     "TaskHandle": "cluster._task_handle",
     "Worker": "cluster.worker",
     "open_store": "cluster.stores",
+    "read_settings": "cluster.settings",
 }
 
 __all__ = [
