@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from cluster import codecs
 from cluster.settings import Settings, read_settings
 from tasklets import TaskletError
 
@@ -117,6 +119,35 @@ def open_client(store: str, group: str) -> Iterator[Any]:
         client.close()
 
 
+def include_this_folder() -> None:
+    """Let modules of the folder be found where the command was given: an installed command has its own instead."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import what `--import` names."""
+    include_this_folder()
+    for name in names:
+        importlib.import_module(name)
+
+
+def argument_of(text: str) -> Any:
+    """A word of the command as a value: what it is in JSON, or else a text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def text_of(data: bytes) -> str:
+    """A stored value as text; its classes and its codec may be known to the program only that submitted it."""
+    try:
+        return repr(codecs.decode(data))
+    except Exception as error:  # noqa: BLE001  a codec of somebody's own
+        return f"({len(data)} bytes, which mean nothing here: {error})"
+
+
 def make_table(*columns: str) -> Any:
     from rich.table import Table
 
@@ -130,6 +161,29 @@ def show(table: Any) -> None:
     from rich.console import Console
 
     Console().print(table)
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
+    """A list, as JSON or as a table of these columns."""
+    if as_json:
+        print_json(rows)
+        return
+    table = make_table(*columns)
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in columns))
+    show(table)
+
+
+def print_record(row: dict[str, Any], as_json: bool, *, without: tuple[Any, ...] = (None, "")) -> None:
+    """One thing, as JSON or line by line, without what says nothing."""
+    if as_json:
+        print_json(row)
+        return
+    table = make_table("", "")
+    for name, value in row.items():
+        if value not in without:
+            table.add_row(name, str(value))
+    show(table)
 
 
 def print_json(value: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -13,19 +11,23 @@ from typing import Any
 import click
 
 from cluster.cli._common import (
+    argument_of,
     cluster,
     common_options,
+    import_modules,
     imports_option,
     json_option,
     make_table,
     open_client,
     print_json,
+    print_record,
+    print_rows,
     repeat,
     show,
+    text_of,
     wait_option,
     watch_option,
 )
-from cluster.cli.tasks import _argument, _rows, _shown
 from cluster.records import JOB_ENDED
 from net import values
 
@@ -63,7 +65,7 @@ def jobs(
         begin = None if since is None else now - since
         found = client.jobs(state=state, name=name, since=begin, limit=limit, after=after)
         columns = ("job", "name", "class", "state", "done", "failed", "total", "age", "reason")
-        _rows([_job_row(job, now) for job in found], as_json, columns)
+        print_rows([_job_row(job, now) for job in found], as_json, columns)
 
     with open_client(store, group) as client:
         repeat(watch, shown)
@@ -104,11 +106,11 @@ def _show_job(client: Any, job_id: str, as_json: bool) -> None:
     if job.ended is not None:
         row["ended"] = _clock(job.ended)
     if job.params:
-        row["params"] = _shown(job.params)
+        row["params"] = text_of(job.params)
     if job.data:
-        row["data"] = _shown(job.data)
+        row["data"] = text_of(job.data)
     if job.result is not None:
-        row["result"] = _shown(job.result)
+        row["result"] = text_of(job.result)
     if job.error:
         error = values.loads(job.error)
         row["error"] = f"{error['kind']}: {error['message']}"
@@ -118,14 +120,7 @@ def _show_job(client: Any, job_id: str, as_json: bool) -> None:
         row["turn"] = turn.state.value + (f", {turn.attempts} failed attempts" if turn.attempts else "")
         if turn.state == "idle" and turn.due:
             row["wakes in"] = f"{max(0.0, turn.due - client.store.now()):.1f} s"
-    if as_json:
-        print_json(row)
-        return
-    table = make_table("", "")
-    for name, value in row.items():
-        if value not in (None, ""):
-            table.add_row(name, str(value))
-    show(table)
+    print_record(row, as_json)
 
 
 def _clock(moment: float) -> str:
@@ -155,12 +150,9 @@ def start(
     as_json: bool,
 ) -> None:
     """Start a job of a class ("module:Class"). PARAMS is JSON where it can be read so, and text otherwise."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for module in imports:
-        importlib.import_module(module)
+    import_modules(imports)
     with open_client(store, group) as client:
-        given = None if params is None else _argument(params)
+        given = None if params is None else argument_of(params)
         handle = client.start(class_name, given, name=name, id=job_id, queue=queue)
         if wait is None:
             print_json({"job": handle.job_id, "started": handle.started}) if as_json else click.echo(
@@ -199,13 +191,10 @@ def signal(
     """
     from cluster.signals import BY_NAME, Finalize, Signal
 
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for module in imports:
-        importlib.import_module(module)
+    import_modules(imports)
     known = BY_NAME.get(name.lower())
     if known is None:
-        sent: Any = Signal(name, None if body is None else _argument(body))
+        sent: Any = Signal(name, None if body is None else argument_of(body))
     else:
         sent = known() if body is None or known is Finalize else known(body)  # type: ignore[call-arg]
     with open_client(store, group) as client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from cluster.cli._common import (
     common_options,
     debug_option,
     imports_option,
+    include_this_folder,
     open_client,
     set_option,
     settings_of,
@@ -86,8 +86,7 @@ def worker(
     from cluster.worker import Worker, run_workers
 
     settings = settings_of(sets)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    include_this_folder()
     weights = {}
     for queue in queues:
         title, _, weight = queue.partition("=")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,18 +10,23 @@ from typing import Any
 
 import click
 
-from cluster import _decide, codecs
+from cluster import _decide
 from cluster.cli._common import (
+    argument_of,
     cluster,
     common_options,
+    import_modules,
     imports_option,
     json_option,
     make_table,
     open_client,
     print_json,
+    print_record,
+    print_rows,
     repeat,
     set_option,
     show,
+    text_of,
     wait_option,
     watch_option,
 )
@@ -55,15 +58,7 @@ def _task_status(client: Any, task_id: str, as_json: bool) -> None:
         task, client.members(), client.store.queues(), client.store.now(), stats.count("ready", task.queue)
     )
     row = _task_row(client, task)
-    if as_json:
-        print_json({**row, "why": why})
-        return
-    table = make_table("", "")
-    for name, value in row.items():
-        if value not in (None, "", 0):
-            table.add_row(name, str(value))
-    table.add_row("why", why)
-    show(table)
+    print_record({**row, "why": why}, as_json, without=(None, "", 0))
 
 
 def _group_status(client: Any, as_json: bool) -> None:
@@ -173,16 +168,8 @@ def _task_row(client: Any, task: Any) -> dict[str, Any]:
         error = values.loads(task.error)
         row["error"] = f"{error['kind']}: {error['message']}"
     if task.result is not None:
-        row["result"] = _shown(task.result)
+        row["result"] = text_of(task.result)
     return row
-
-
-def _shown(result: bytes) -> str:
-    """A result as text; its classes and its codec may be known to the program only that submitted it."""
-    try:
-        return repr(codecs.decode(result))
-    except Exception as error:  # noqa: BLE001  a codec of somebody's own
-        return f"({len(result)} bytes, which mean nothing here: {error})"
 
 
 @cluster.command()
@@ -210,22 +197,12 @@ def tasks(
             _task_row(client, t)
             for t in client.store.tasks(state=state, queue=queue, limit=limit, after=after)
         ]
-        _rows(
+        print_rows(
             rows, as_json, ("task", "operation", "queue", "state", "priority", "attempts", "worker", "error")
         )
 
     with open_client(store, group) as client:
         repeat(watch, shown)
-
-
-def _rows(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
-    if as_json:
-        print_json(rows)
-        return
-    table = make_table(*columns)
-    for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
-    show(table)
 
 
 @cluster.command()
@@ -242,7 +219,7 @@ def dead(store: str, group: str, limit: int, traceback: bool, as_json: bool) -> 
             error = values.loads(task.error) if task.error else {}
             row["traceback"] = error.get("traceback", "")
             row["worker"] = error.get("worker", "") or row["worker"]
-        _rows(rows, as_json, ("task", "operation", "attempts", "losses", "worker", "error"))
+        print_rows(rows, as_json, ("task", "operation", "attempts", "losses", "worker", "error"))
         if traceback and not as_json:
             for row in rows:
                 click.echo(f"\n{row['task']}\n{row['traceback']}")
@@ -288,29 +265,17 @@ def submit(
     as_json: bool,
 ) -> None:
     """Submit a task. Arguments are JSON where they can be read so (30, "a", [1,2]), and text otherwise."""
-    import importlib
-
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for module in imports:
-        importlib.import_module(module)
+    import_modules(imports)
     options: dict[str, Any] = {"priority": priority, "delay": delay, "id": task_id}
     if queue is not None:
         options["queue"] = queue
     with open_client(store, group) as client:
-        handle = client.with_options(**options).submit(operation, *map(_argument, arguments))
+        handle = client.with_options(**options).submit(operation, *map(argument_of, arguments))
         if wait is None:
             print_json({"task": handle.task_id}) if as_json else click.echo(handle.task_id)
             return
         result = handle.result(wait)
         print_json({"task": handle.task_id, "result": result}) if as_json else click.echo(repr(result))
-
-
-def _argument(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 @cluster.command()
