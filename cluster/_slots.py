@@ -15,6 +15,7 @@ import msgpack
 from gevent import socket, subprocess
 
 from cluster import _frames as frames
+from cluster.executor import execute
 from cluster.policy import Policy, Retry
 from cluster.records import Claim
 from cluster.registry import operations
@@ -280,8 +281,6 @@ class InlineSlot:
         self._greenlet = gevent.spawn(self._run, claim, told)
 
     def _run(self, claim: Claim, told: dict[str, Any]) -> None:
-        from cluster.executor import execute
-
         task = claim.task
         kind, details = execute(
             task.op,

@@ -144,6 +144,13 @@ def test_importing_tasklets_loads_no_gevent() -> None:
     assert loaded == ""
 
 
+def test_an_executor_loads_no_gevent_and_nothing_of_its_agent() -> None:
+    """A worker starts many, and waits for them."""
+    needless = "gevent", "tomllib", "cluster.settings", "cluster.stores", "cluster.client", "cluster.worker"
+    loaded = run_python(f"import sys, cluster.executor; print(*sorted(set({needless}) & set(sys.modules)))")
+    assert loaded == ""
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_a_package_patches_nothing(package: str) -> None:
     # Everything gevent.monkey can replace lives in these modules.

@@ -10,8 +10,8 @@ workers), or `driver` with one of the `crews` (places, futures, Dask, Ray), whic
 from __future__ import annotations
 
 from cluster.directives.monoids import BoundMonoid, check_monoid, monoid
-from cluster.directives.plans import Options, Plan, Skipped
-from cluster.directives.results import Results
+from cluster.directives.plans import Options, Plan
+from cluster.directives.results import Results, Skipped
 from cluster.directives.stream import Directive, IndexedStream, Literal
 
 __all__ = [

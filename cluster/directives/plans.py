@@ -13,14 +13,6 @@ from cluster.registry import operations
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
-    """Stands for an input whose operation failed for good."""
-
-    index: int
-    error: Exception
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done: inputs, what is done to each, and how they are folded, if they are."""
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol
 
 from cluster.directives.chunks import DEFAULT, RAISE, REPORT
-from cluster.directives.plans import Skipped
 from cluster.errors import make_operation_error
 from net import values
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Stands for an input whose operation failed for good."""
+
+    index: int
+    error: Exception
 
 
 class Evaluation(Protocol):

@@ -12,18 +12,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.directives.chunks import FILTER, FLAT_MAP, MAP, Step
 from cluster.directives.folding import FAN_IN
 from cluster.directives.monoids import BoundMonoid
 from cluster.directives.plans import Options, Plan
+from cluster.directives.results import Evaluation, Results
 from cluster.errors import ClusterError
 from cluster.operations import Bound, Operation, constructed_with
 from cluster.registry import Registered, operations
-
-if TYPE_CHECKING:
-    from cluster.directives.results import Evaluation, Results
 
 
 class Directive:
@@ -75,13 +73,15 @@ class Directive:
 
         Raises OperationError, JobTimeout; what the engine raises.
         """
-        from cluster.directives.engines import evaluate
+        from cluster.directives.engines import (
+            evaluate,  # not sooner: an executor runs none, and needs no gevent
+        )
 
         return self._result(evaluate(self._plan(), where, Options(**options)))
 
     def start(self, client: Any, **options: Any) -> Any:
         """Store it as a job of a group, and return a handle at once; it goes on when this process ends."""
-        from cluster.directives.durable import start
+        from cluster.directives.durable import start  # as above
 
         return start(self._plan(), client, Options(**options), self._shape)
 
