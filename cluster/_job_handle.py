@@ -175,8 +175,13 @@ class JobHandle:
         seconds = self._client.settings.grace if grace is None else grace
         if seconds > 0:
             self.cancel(reason, timeout=0)
+        return self.wait_or_terminate(seconds, reason)
+
+    def wait_or_terminate(self, timeout: float, reason: str = "") -> Job:
+        """Wait until it has ended, and terminate it if it has not within the time. Blocks."""
+        if timeout > 0:
             try:
-                return self.wait(seconds)
+                return self.wait(timeout)
             except ResultTimeout:
                 pass
         self.terminate(reason)

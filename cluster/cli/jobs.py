@@ -256,25 +256,13 @@ def abort(
         found = []
         for handle in handles:
             left = 0.0 if now else max(0.05, deadline - time.monotonic())
-            found.append(_ended(handle, reason, left))
+            found.append(handle.wait_or_terminate(left, reason))
         rows = [_job_row(one, client.store.now()) for one in found]
         if as_json:
             print_json(rows)
         else:
             for row in rows:
                 click.echo(f"{row['job']} {row['state']}")
-
-
-def _ended(handle: Any, reason: str, seconds: float) -> Any:
-    from cluster.errors import ResultTimeout
-
-    if seconds > 0:
-        try:
-            return handle.wait(seconds)
-        except ResultTimeout:
-            pass
-    handle.terminate(reason)
-    return handle.record()
 
 
 def _living(client: Any) -> Iterator[Any]:
