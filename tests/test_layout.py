@@ -109,6 +109,26 @@ def test_package_imports_nothing_above_it(package: str, above: set[str]) -> None
     assert not upward, "\n".join(map(str, upward))
 
 
+@pytest.mark.parametrize("package", ["cluster", "cluster.directives"])
+def test_types_too_come_from_the_layers_below(package: str) -> None:
+    """For all else import-linter sees to it."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in config["contracts"] if c.get("containers") == [package])
+    layer_of = {f"{package}.{name}": depth for depth, row in enumerate(layers) for name in row.split(" | ")}
+
+    def part(module: str) -> str:
+        return ".".join(module.split(".")[: package.count(".") + 2])
+
+    upward = []
+    for path in sources(package.replace(".", "/")):
+        importer = part(module_name(path))
+        for i in imports_of(path):
+            imported = {part(module) for module in (i.module, *(f"{i.module}.{name}" for name in i.names))}
+            above = {m for m in imported - {importer} if layer_of.get(m, 99) <= layer_of.get(importer, -1)}
+            upward.extend(f"{i} (of {module})" for module in above)
+    assert not upward, "\n".join(upward)
+
+
 def test_protocol_imports_nothing_of_net_that_does_io() -> None:
     detours = [
         i
