@@ -19,7 +19,7 @@ from cluster.directives import chunks
 from cluster.directives.chunks import Program, Row
 from cluster.directives.folding import Folding, Group
 from cluster.directives.plans import Options, Plan
-from cluster.directives.results import Results, failed_value
+from cluster.directives.results import Results, outputs_of
 from cluster.directives.sizes import Pace, in_flight
 from cluster.errors import JobTimeout, WorkerLost, make_operation_error
 from tasklets import freeze
@@ -103,8 +103,8 @@ class Drive:
     _exhausted: bool = False
 
     def __post_init__(self) -> None:
-        self.many = any(step.kind != chunks.MAP for step in self.plan.steps)
         self._program = self.plan.program(self.options)
+        self.many = self._program.many
         self._inputs = iter(self.plan.inputs)
         self._deadline = None if self.options.timeout is None else time.monotonic() + self.options.timeout
         self._folding = Folding(self.plan.fan_in)
@@ -138,17 +138,14 @@ class Drive:
                 yield from self._pairs_of(work.first + row.offset, row)
 
     def _pairs_of(self, first: int, row: Row) -> Iterator[tuple[int, Any]]:
-        if row.failed:
-            self._delivered += 1
-            yield first, failed_value(first, row.value, self._program.on_error, self.options.default)
-            return
-        for index, output in enumerate(codecs.decode(row.value), first):
+        found = outputs_of(
+            first, row.size, row.value, failed=row.failed, many=self.many, on_error=self._program.on_error,
+            default=self.options.default,
+        )  # fmt: skip
+        for index, outputs in found:
             self._delivered += 1  # before, since we are asked for the next when that was taken
-            if self.many:
-                for one in output:
-                    yield index, one
-            else:
-                yield index, output
+            for one in outputs:
+                yield index, one
 
     # -- the loop
 

@@ -21,7 +21,7 @@ from cluster.directives import chunks
 from cluster.directives.chunks import RAISE, Program
 from cluster.directives.feeding import Cutter, Feed, slots_of
 from cluster.directives.plans import Options, Plan
-from cluster.directives.results import Results, failed_value
+from cluster.directives.results import Results, outputs_of
 from cluster.directives.session import Receiver
 from cluster.directives.sizes import even, guided
 from cluster.errors import (
@@ -247,18 +247,14 @@ class Handle(JobHandle):
             receiver.close()
 
     def _pairs_of(self, row: Any) -> Iterator[tuple[int, Any]]:
-        if row.failed:
-            for index in range(row.index, row.index + row.count):
-                self._deliver()
-                yield index, failed_value(index, row.value, self.on_error, self.options.default)
-            return
-        for index, output in enumerate(codecs.decode(row.value), row.index):
+        found = outputs_of(
+            row.index, row.count, row.value, failed=row.failed, many=self.many, on_error=self.on_error,
+            default=self.options.default,
+        )  # fmt: skip
+        for index, outputs in found:
             self._deliver()
-            if self.many:
-                for one in output:
-                    yield index, one
-            else:
-                yield index, output
+            for one in outputs:
+                yield index, one
 
     # -- feeding
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Protocol
 
+from cluster import codecs
 from cluster.directives.chunks import DEFAULT, RAISE, REPORT
 from cluster.errors import make_operation_error
 from net import values
@@ -95,8 +96,22 @@ class Results:
         self.close()
 
 
-def failed_value(index: int, error: bytes, on_error: str, default: Any) -> Any:
-    """What stands for an input that has failed. Raises its OperationError if that is what is to follow."""
+def outputs_of(
+    first: int, count: int, value: bytes, *, failed: bool, many: bool, on_error: str, default: Any
+) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Of each input of a row of results, its index and its outputs: one, or with `many` any number of them.
+
+    What stands for one that has failed follows from `on_error`. Raises its OperationError, if that is what does.
+    """
+    if failed:
+        for index in range(first, first + count):
+            yield index, (_failed_value(index, value, on_error, default),)
+    else:
+        for index, output in enumerate(codecs.decode(value), first):
+            yield index, output if many else (output,)
+
+
+def _failed_value(index: int, error: bytes, on_error: str, default: Any) -> Any:
     failure = make_operation_error(dict(values.loads(error)))
     if on_error == RAISE:
         raise failure
