@@ -9,7 +9,7 @@ RUN := $(BIN)/python
 
 # `make PYTHON=python3.12 ...` decides which interpreter the environment is made with.
 PYTHON ?=
-CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.14 python3.13 python3.12 python3.11 python3 python)
 
 # auto: compile the core where there is a compiler; require: fail without one; off: leave it as it is.
 TASKLETS_BUILD ?= auto

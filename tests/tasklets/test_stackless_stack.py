@@ -112,7 +112,8 @@ def test_a_finished_tasklet_keeps_neither_its_function_nor_its_arguments(s: Modu
     s.run()
     assert gone() is None
     assert function_gone() is None
-    assert sys.getrefcount(one) == 2
+    bare = object()
+    assert sys.getrefcount(one) == sys.getrefcount(bare)  # how many that is differs between releases of Python
 
 
 @MANY("how", ["schedule_remove", "interrupted", "interrupted late"])
