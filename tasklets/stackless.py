@@ -296,8 +296,9 @@ def install() -> None:
 
 
 if __name__ == "__main__":  # a second copy of this module, which only starts the program
+    from tasklets import stackless as imported
     from tasklets._old_program import main as run_program
 
-    run_program()
+    run_program(imported.install)
 else:
     sys.modules[__name__].__class__ = _Stackless

@@ -278,7 +278,7 @@ def test_the_data_for_perfetto_has_turns_waits_and_an_arrow_per_message() -> Non
     recording = produce_and_consume()
     from tasklets.trace._export import chrome
 
-    events = json.loads(chrome(recording))["traceEvents"]
+    events = json.loads(chrome(recording._document()))["traceEvents"]
     names = {each["args"]["name"] for each in events if each["name"] == "thread_name"}
     assert names == {"main", "producer", "consumer"}
     arrows = [(each["ph"], each["id"]) for each in events if each["ph"] in "sf"]
