@@ -10,7 +10,8 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from tasklets._core import bomb, change_watch, getcurrent, watch
+from tasklets._core import bomb, getcurrent
+from tasklets._watch import change_watch, watch
 from tasklets.trace._events import Crossing, Line, Message
 from tasklets.trace._recording import MAX_EVENTS, Recording
 

@@ -18,7 +18,8 @@ from tasklets import (
     tasklet,
     trace,
 )
-from tasklets._core import is_watching, watch
+from tasklets._core import is_watching
+from tasklets._watch import watch
 from tasklets.testing import virtual_clock
 from tasklets.trace import Recording
 
