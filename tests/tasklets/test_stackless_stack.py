@@ -273,7 +273,7 @@ def test_threads_do_not_disturb_one_another(s: ModuleType) -> None:
 
 
 def test_nothing_is_swapped_when_nobody_has_one_any_more(s: ModuleType) -> None:
-    from tasklets._core import watch
+    from tasklets._watch import watch
 
     s.tasklet(lambda: sys.settrace(Recorder()))()
     s.run()
