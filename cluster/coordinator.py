@@ -270,8 +270,8 @@ class Coordinator:
         bounds = read_bounds(self.store)
         if bounds is None:
             return
-        waiting = self.store.statistics().count("ready")
-        plan = _decide.plan_workers(members, bounds, waiting, self.store.now(), self.settings.idle_retire)
+        backlog = _decide.backlog_of(members, self.store.statistics(), self.store.queues(), bounds)
+        plan = _decide.plan_workers(members, bounds, backlog, self.store.now(), self.settings.idle_retire)
         for _ in range(plan.spawn):
             if not self._healer.spawn("worker", bounds.most):
                 break

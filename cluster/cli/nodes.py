@@ -216,7 +216,16 @@ def up(
             "template:coordinator", NodeTemplate("coordinator", options=tuple(shared), **common).dumps()
         )
         client.store.put("dispatch", dispatch)
-        write_bounds(client.store, Bounds(least, max(least, most or least), count))
+        write_bounds(
+            client.store,
+            Bounds(
+                least,
+                max(least, most or least),
+                count,
+                queues=[queue.partition("=")[0] for queue in queues],
+                patience=settings.backlog_wait,
+            ),
+        )
         healer = Healer(client.store, settings, f"cluster up on {socket.gethostname()}")
         deadline = time.monotonic() + wait
         healer.revive()

@@ -28,6 +28,7 @@ from cluster.cli._common import (
     watch_option,
 )
 from cluster.errors import ClusterError
+from cluster.healing import read_bounds
 from cluster.settings import Settings, explain_settings
 from net import values
 
@@ -71,6 +72,11 @@ def _group_status(client: Any, as_json: bool) -> None:
     lock = client.store.lock("coordinator")
     leader = lock.holder.split("#")[0] if lock else None
     workers = [m for m in members if m.role == "worker"]
+    bounds = read_bounds(client.store)
+    wanted = None
+    if bounds is not None:
+        backlog = _decide.backlog_of(members, stats, client.store.queues(), bounds)
+        wanted = _decide.desired_workers(bounds, backlog)
     remarks = list(_remarks(client, stats, members, leader))
     if as_json:
         print_json(
@@ -79,6 +85,8 @@ def _group_status(client: Any, as_json: bool) -> None:
                 "leader": leader,
                 "fence": lock.fence if lock else None,
                 "workers": len(workers),
+                "wanted": wanted,
+                "bounds": bounds and [bounds.least, bounds.most],
                 "slots": sum(m.slots for m in workers),
                 "running": sum(m.running for m in workers),
                 "tasks": stats.tasks,
@@ -88,8 +96,9 @@ def _group_status(client: Any, as_json: bool) -> None:
             }
         )
         return
+    limits = f" ({wanted} wanted, {bounds.least} to {bounds.most} allowed)" if bounds else ""
     click.echo(
-        f"group {client.store.group!r}: {len(workers)} workers, {sum(m.slots for m in workers)} slots, "
+        f"group {client.store.group!r}: {len(workers)} workers{limits}, {sum(m.slots for m in workers)} slots, "
         f"{'led by ' + leader if leader else 'nobody leads'}"
     )
     everywhere = {state for counts in stats.tasks.values() for state, count in counts.items() if count}

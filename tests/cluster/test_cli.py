@@ -68,6 +68,8 @@ def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  #
         assert "WorkerLost" in run(folder, url, "submit", "myops:crash", "--wait", "20", code=1)
         status = json.loads(run(folder, url, "status", "--json"))
         assert (status["workers"], status["slots"], status["counters"]["completed"]) == (2, 2, 1)
+        assert (status["wanted"], status["bounds"]) == (2, [2, 2])
+        assert "2 workers (2 wanted, 2 to 2 allowed), 2 slots" in run(folder, url, "status")
         assert status["leader"].startswith("coordinator-")
         assert "1 dead letters" in status["remarks"][0]
         members = json.loads(run(folder, url, "members", "--json"))

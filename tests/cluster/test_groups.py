@@ -719,6 +719,24 @@ def test_backlog_grows_the_group_and_idleness_shrinks_it(
 
 
 @on("redis")
+def test_long_tasks_get_a_slot_each_also_when_one_of_them_is_killed(
+    healing: Client, tmp_path: Path
+) -> None:  # G-22
+    client, gate = healing, tmp_path / "gate"
+    write_bounds(client.store, Bounds(1, 2, slots=1, patience=0.2))
+    client.revive()
+    handles = [client.submit(ops.until, str(gate)) for _ in range(3)]
+    wait_for(lambda: sum(m.running for m in client.members()) == 2)
+    victim = next(m for m in client.members() if m.running)
+    with_pid(victim.pid, signal.SIGKILL)
+    wait_for(lambda: sum(m.running for m in client.members() if m.pid != victim.pid) == 2)
+    assert counts(client)[0] == 2  # as many as are allowed
+    gate.touch()
+    for handle in handles:
+        handle.wait(10)
+
+
+@on("redis")
 def test_a_template_that_cannot_start_is_tried_ever_more_rarely(healing: Client) -> None:  # G-23
     client = healing
     template = NodeTemplate.loads(client.store.get("template:worker"))
