@@ -20,7 +20,7 @@ from cluster import _decide
 from cluster._failpoints import fail_point
 from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster.errors import LeaseLost, NameTaken, StoreError
-from cluster.healing import Healer, read_bounds
+from cluster.healing import LOCK, Healer, read_bounds
 from cluster.records import Guard, Member
 from cluster.settings import Settings
 from cluster.stores import Store
@@ -28,7 +28,6 @@ from net import values
 
 log = logging.getLogger("cluster")
 
-LOCK = "coordinator"
 PURGE_EVERY = 20  # scans
 
 _UNKNOWN = values.dumps(

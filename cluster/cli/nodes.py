@@ -228,11 +228,16 @@ def up(
         )
         healer = Healer(client.store, settings, f"cluster up on {socket.gethostname()}")
         deadline = time.monotonic() + wait
-        healer.revive()
+        # Where nobody led, of those that are there some may be dead. Who lives renews its lease.
+        doubtful = {(m.node, m.lease_until) for m in client.members()} if healer.revive() else set()
         while True:
             members = client.members()
             healer.check(members)
-            workers = [m for m in members if m.role == "worker" and m.state == "up"]
+            workers = [
+                m
+                for m in members
+                if m.role == "worker" and m.state == "up" and (m.node, m.lease_until) not in doubtful
+            ]
             leads = any(m.role == "coordinator" and m.state == "up" for m in members)
             if leads and len(workers) >= least:
                 click.echo(

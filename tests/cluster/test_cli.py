@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.cli import cluster
+from cluster.records import Member
+from cluster.stores import open_store
 from cluster.testing import FAST, environ_of, wait_for as wait
 
 pytestmark = pytest.mark.real
@@ -89,6 +91,19 @@ def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  #
         out = run_apart(folder, url, "down")
     assert "is down; 0 tasks wait" in out
     assert json.loads(run(folder, url, "members", "--json")) == []
+
+
+def test_up_counts_no_worker_that_may_be_dead(folder: Path) -> None:  # G-27
+    url = f"sqlite:///{folder}/work.db"
+    store = open_store(url)
+    store.join(Member("dead", "i", "worker", slots=1, host="elsewhere", pid=1), 2.5)
+    store.close()
+    try:
+        assert "1 workers" in run_apart(folder, url, "up", "--import", "myops", "--slots", "1")
+        members = json.loads(run(folder, url, "members", "--json"))
+        assert [m["state"] for m in members if m["role"] == "worker" and m["node"] != "dead"] == ["up"]
+    finally:
+        run_apart(folder, url, "down")
 
 
 def test_status_says_why_a_task_does_not_run(folder: Path, url: str) -> None:  # X6
