@@ -43,7 +43,7 @@ def variables(url: str) -> dict[str, str]:
     return {**environ_of(FAST), "CLUSTER_STORE": url, "PYTHONPATH": path, "COLUMNS": "200"}
 
 
-def run(folder: Path, url: str, *words: str, code: int = 0, **more: str) -> str:
+def run(folder: Path, url: str, *words: str, code: int = 0, **more: str | None) -> str:
     """Run a command in this process; return what it printed."""
     with contextlib.chdir(folder):
         done = CliRunner().invoke(
@@ -122,6 +122,30 @@ def test_a_second_submit_of_an_id_is_the_same_task(folder: Path, url: str) -> No
     words = ("submit", "myops:fib", "1", "--id", "x")
     assert run(folder, url, *words) == run(folder, url, *words) == "x\n"
     assert json.loads(run(folder, url, "status", "--json"))["tasks"] == {"default": {"ready": 1}}
+
+
+def test_ids_are_never_broken(folder: Path) -> None:  # X6
+    url = f"sqlite:///{folder}/work.db"
+    task, operation, node = (
+        "part-00017/" + 20 * "x",
+        "reports.monthly:summarise_region",
+        "build-server-1-4711-ab12",
+    )
+    store = open_store(url)
+    store.join(Member(node, "i", "worker", slots=1, host="build-server-1", pid=4711, queues=("default",)), 60)
+    store.close()
+    run(folder, url, "submit", operation, "--id", task, "--queue", "of the month")
+
+    narrow = run(folder, url, "tasks", COLUMNS="80")
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert task in narrow
+    assert "ready" in narrow
+    assert operation not in narrow  # folded
+    assert node in run(folder, url, "members", COLUMNS="80")
+    for width in ({"COLUMNS": "40"}, {"COLUMNS": None}):  # not even the ids fit; a pipe
+        head, row = run(folder, url, "tasks", **width).splitlines()
+        assert head.split() == ["task", "operation", "queue", "state"]  # and none has a worker
+        assert row.split("  ") == [task, operation, "of the month", "ready"]
 
 
 @pytest.mark.parametrize(
