@@ -228,8 +228,9 @@ def up(
         )
         healer = Healer(client.store, settings, f"cluster up on {socket.gethostname()}")
         deadline = time.monotonic() + wait
-        # Where nobody led, of those that are there some may be dead. Who lives renews its lease.
-        doubtful = {(m.node, m.lease_until) for m in client.members()} if healer.revive() else set()
+        # Of those that are there some may have been killed a moment ago. Who lives renews its lease.
+        doubtful = {(m.node, m.lease_until) for m in client.members()}
+        healer.revive()
         while True:
             members = client.members()
             healer.check(members)

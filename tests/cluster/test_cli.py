@@ -95,13 +95,14 @@ def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  #
 
 def test_up_counts_no_worker_that_may_be_dead(folder: Path) -> None:  # G-27
     url = f"sqlite:///{folder}/work.db"
-    store = open_store(url)
-    store.join(Member("dead", "i", "worker", slots=1, host="elsewhere", pid=1), 2.5)
-    store.close()
+    words = ("up", "--import", "myops", "--slots", "1")
     try:
-        assert "1 workers" in run_apart(folder, url, "up", "--import", "myops", "--slots", "1")
+        run_apart(folder, url, *words)
+        (before,) = (m for m in json.loads(run(folder, url, "members", "--json")) if m["role"] == "worker")
+        os.kill(before["pid"], signal.SIGKILL)
+        assert "1 workers" in run_apart(folder, url, *words)
         members = json.loads(run(folder, url, "members", "--json"))
-        assert [m["state"] for m in members if m["role"] == "worker" and m["node"] != "dead"] == ["up"]
+        assert [m["pid"] != before["pid"] for m in members if m["role"] == "worker"] == [True]
     finally:
         run_apart(folder, url, "down")
 
