@@ -17,11 +17,10 @@ from cluster.cli._common import (
     common_options,
     imports_option,
     json_option,
-    make_table,
     open_client,
     print_json,
     repeat,
-    show,
+    show_table,
     wait_option,
     watch_option,
 )
@@ -62,8 +61,11 @@ def jobs(
         now = client.store.now()
         begin = None if since is None else now - since
         found = client.jobs(state=state, name=name, since=begin, limit=limit, after=after)
-        columns = ("job", "name", "class", "state", "done", "failed", "total", "age", "reason")
-        _rows([_job_row(job, now) for job in found], as_json, columns)
+        rows = [_job_row(job, now) for job in found]
+        for row in () if as_json else rows:
+            row["done"] = f"{row['done']}/{row['total']}" if row["total"] else ""
+            row["failed"] = row["failed"] or ""
+        _rows(rows, as_json, ("job", "name", "class", "state", "done", "failed", "age", "reason"))
 
     with open_client(store, group) as client:
         repeat(watch, shown)
@@ -121,11 +123,7 @@ def _show_job(client: Any, job_id: str, as_json: bool) -> None:
     if as_json:
         print_json(row)
         return
-    table = make_table("", "")
-    for name, value in row.items():
-        if value not in (None, ""):
-            table.add_row(name, str(value))
-    show(table)
+    show_table(("", ""), [(name, str(value)) for name, value in row.items() if value not in (None, "")])
 
 
 def _clock(moment: float) -> str:
@@ -312,12 +310,10 @@ def trace(job_id: str, store: str, group: str, as_json: bool) -> None:
             print_json(rows)
             return
         click.echo(f"job {job.job_id} ({job.cls or 'no class'}) {job.state}, started {_clock(job.created)}")
-        table = make_table("after", "what", "task", "operation", "by", "detail")
-        for row in rows:
-            table.add_row(
-                f"{row['after']:.3f} s", row["what"], row["task"], row["operation"], row["by"], row["detail"]
-            )
-        show(table)
+        columns = ("what", "task", "operation", "by", "detail")
+        show_table(
+            ("after", *columns), [(f"{row['after']:.3f} s", *(row[name] for name in columns)) for row in rows]
+        )
 
 
 def timeline(client: Any, job: Any) -> Iterator[dict[str, Any]]:
