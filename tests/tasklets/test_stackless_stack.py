@@ -113,7 +113,9 @@ def test_a_finished_tasklet_keeps_neither_its_function_nor_its_arguments(s: Modu
     assert gone() is None
     assert function_gone() is None
     bare = object()
-    assert sys.getrefcount(one) == sys.getrefcount(bare)  # how many that is differs between releases of Python
+    assert sys.getrefcount(one) == sys.getrefcount(
+        bare
+    )  # how many that is differs between releases of Python
 
 
 @MANY("how", ["schedule_remove", "interrupted", "interrupted late"])
