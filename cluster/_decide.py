@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.policy import Policy
-from cluster.records import BUCKETS, Assignment, Member, Repair, Survey, Task
+from cluster.records import BUCKETS, Assignment, Member, Repair, Statistics, Survey, Task
 from net import values
 
 # ------------------------------------------------------------------------------------------------ a failed execution
@@ -103,12 +103,52 @@ class Bounds:
     least: int = 1
     most: int = 1
     slots: int = 1  # of a worker that would be started
-    tasks_per_slot: float = 4.0  # a backlog of more waiting tasks than this for each slot wants more workers
+    tasks_per_slot: float = 4.0  # a backlog of more tasks than this for each slot wants more workers
+    queues: Sequence[str] = ()  # that such a worker serves; all, if not said
+    patience: float = 5.0  # seconds: a backlog that has waited for longer wants a slot for each task
 
 
-def desired_workers(bounds: Bounds, waiting: int, running: int) -> int:
-    """The one answer to how many workers there should be."""
-    wanted = -(-(waiting + running) // max(1, int(bounds.slots * bounds.tasks_per_slot)))
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What there is to do for workers that would be started."""
+
+    ready: int = 0
+    running: int = 0
+    waits: float = 0.0  # seconds that a task has waited whose turn it is next
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks that are."""
+        return self.ready + self.running
+
+
+def backlog_of(
+    members: Iterable[Member],
+    statistics: Statistics,
+    queues: Mapping[str, Mapping[str, int]],
+    bounds: Bounds,
+) -> Backlog:
+    """What runs, and what waits in the queues that such workers serve and that are not paused."""
+    served = [
+        queue
+        for queue in statistics.tasks
+        if (not bounds.queues or queue in bounds.queues) and not queues.get(queue, {}).get("paused")
+    ]
+    return Backlog(
+        ready=sum(statistics.count("ready", queue) for queue in served),
+        running=sum(m.running for m in members if m.role == "worker" and m.state != "draining"),
+        waits=max((statistics.oldest_ready.get(queue, 0.0) for queue in served), default=0.0),
+    )
+
+
+def desired_workers(bounds: Bounds, backlog: Backlog) -> int:
+    """The one answer to how many workers there should be.
+
+    Short tasks are done before another worker would have started, so that a slot is for several of them. What has
+    waited for long shows that these are not short.
+    """
+    tasks_per_slot = 1.0 if backlog.waits > bounds.patience else bounds.tasks_per_slot
+    wanted = -(-backlog.tasks // max(1, int(bounds.slots * tasks_per_slot)))
     return max(bounds.least, min(bounds.most, wanted))
 
 
@@ -121,11 +161,11 @@ class Plan:
 
 
 def plan_workers(
-    members: Iterable[Member], bounds: Bounds, waiting: int, now: float, idle_retire: float
+    members: Iterable[Member], bounds: Bounds, backlog: Backlog, now: float, idle_retire: float
 ) -> Plan:
     """Start what is missing, those on their way counted; send away who is idle for long, the youngest first."""
     workers = [m for m in members if m.role == "worker" and m.state != "draining"]
-    wanted = desired_workers(bounds, waiting, sum(m.running for m in workers))
+    wanted = desired_workers(bounds, backlog)
     if len(workers) < wanted:
         return Plan(spawn=wanted - len(workers))
     idle = [

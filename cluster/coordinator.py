@@ -20,7 +20,7 @@ from cluster import _decide
 from cluster._failpoints import fail_point
 from cluster._identity import new_incarnation, new_member, new_name, opened
 from cluster.errors import LeaseLost, NameTaken, StoreError
-from cluster.healing import Healer, read_bounds
+from cluster.healing import LOCK, Healer, read_bounds
 from cluster.records import Guard, Member
 from cluster.settings import Settings
 from cluster.stores import Store
@@ -28,7 +28,6 @@ from net import values
 
 log = logging.getLogger("cluster")
 
-LOCK = "coordinator"
 PURGE_EVERY = 20  # scans
 
 _UNKNOWN = values.dumps(
@@ -270,8 +269,8 @@ class Coordinator:
         bounds = read_bounds(self.store)
         if bounds is None:
             return
-        waiting = self.store.statistics().count("ready")
-        plan = _decide.plan_workers(members, bounds, waiting, self.store.now(), self.settings.idle_retire)
+        backlog = _decide.backlog_of(members, self.store.statistics(), self.store.queues(), bounds)
+        plan = _decide.plan_workers(members, bounds, backlog, self.store.now(), self.settings.idle_retire)
         for _ in range(plan.spawn):
             if not self._healer.spawn("worker", bounds.most):
                 break

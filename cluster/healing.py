@@ -12,6 +12,7 @@ import random
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from time import monotonic
 
 import gevent
@@ -20,13 +21,14 @@ from cluster import _decide
 from cluster._decide import Bounds
 from cluster.errors import ClusterError, SpawnFailed, StoreError
 from cluster.provision import NodeTemplate, Provisioner, Started, known_fields, provisioner_for
-from cluster.records import Member
+from cluster.records import Member, Repair
 from cluster.settings import Settings
 from cluster.stores import Store
 
 log = logging.getLogger("cluster")
 
-SILENCE = 1.0  # seconds without an answer until it is said that a lease is waited for
+LOCK = "coordinator"  # of whoever leads
+SILENCE = 1.0  # seconds without an answer until it is seen to those that are dead, and said that a lease is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,10 @@ class Healer:
     def revive(self) -> bool:
         """See to it that there is a coordinator; True when this call has started it. Blocks.
 
-        Of one whose lease runs nobody knows whether it lives: it is asked, and answers at once. If it does not, its
-        lease is waited for, so this takes `member_ttl` at most, and the start of a process (`spawn_grace` at most).
-        What could not be done is in the log.
+        Of one whose lease runs nobody knows whether it lives: it is asked, and answers at once. If it does not, it is
+        removed where it was a process of this machine that is not there any more. Else its lease is waited for, so
+        this takes `member_ttl` at most, and the start of a process (`spawn_grace` at most). What could not be done is
+        in the log.
         """
         while not self._one_answers():
             if self.spawn("coordinator", 1):
@@ -107,6 +110,10 @@ class Healer:
                 self.store.ring(f"node:{member.node}")
             if not told and monotonic() - asked > SILENCE:
                 told = True
+                self._bury()
+                there = [m for m in self.store.members() if _decide.may_lead(m)]
+                if not there:
+                    return False
                 left = max(m.lease_until for m in there) - self.store.now()
                 names = ", ".join(m.node for m in there)
                 log.warning(
@@ -115,6 +122,29 @@ class Healer:
             gevent.sleep(pause)
             pause = min(0.1, pause * 1.5)
         return False
+
+    def _bury(self) -> None:
+        """Remove the members of this machine whose process is gone, so that nobody waits for their leases.
+
+        For groups only where nobody leads. Where two pid namespaces have one host name, somebody who lives may be
+        taken for dead: that one joins again, and what it ran is run again.
+        """
+        lock = self.store.lock(LOCK)
+        for member in self.store.members():
+            if not _is_gone(member):
+                continue
+            lost = [
+                row for row in self.store.assignments(member.node) if row.incarnation == member.incarnation
+            ]
+            self.store.repair(
+                [
+                    Repair("revoke", row.task_id, row.node, row.fence, loss=True, reason="its worker is gone")
+                    for row in lost
+                ]
+            )
+            self.store.leave(member.node, member.incarnation, "its process is gone")
+            if lock is not None and lock.holder == f"{member.node}#{member.incarnation}":
+                self.store.release(LOCK, lock.fence)
 
     def _has_joined(self) -> bool:
         """Whether what was started joins. Blocks until it does, or has failed."""
@@ -197,3 +227,19 @@ class Healer:
             self.store.note("spawn-failed", node, self.by, why[-1500:])
         except StoreError:
             pass  # the note runs out by itself
+
+
+def _is_gone(member: Member) -> bool:
+    """Whether a member was a process of this machine that has ended. One whose pid somebody else has now was not."""
+    if not member.pid or member.host != socket.gethostname():
+        return False
+    try:
+        os.kill(member.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        return False
+    try:  # where nobody waits for it, as in many containers, it is there still: as a zombie
+        return Path(f"/proc/{member.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):  # only Linux has it; or it has just gone
+        return False

@@ -31,6 +31,7 @@ class Settings:
     coordinator_missing: float = 15.0  # a worker that sees none for so long starts one ...
     coordinator_jitter: float = 5.0  # ... after a random share of this
     spawn_grace: float = 30.0  # a started process that has not joined by then has failed
+    backlog_wait: float = 5.0  # a backlog that has waited for so long wants a slot for each task, up to --max
     idle_retire: float = 30.0  # a worker above the minimum that has had nothing to do for so long goes
     grace: float = 10.0  # for a task that was told to stop, and for a drain, before it is killed
     feed_lease: float = (

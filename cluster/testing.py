@@ -42,6 +42,7 @@ FAST = Settings(
     coordinator_missing=0.5,
     coordinator_jitter=0.3,
     spawn_grace=8.0,
+    backlog_wait=0.5,
     idle_retire=1.0,
     grace=2.0,
 )

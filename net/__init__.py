@@ -14,8 +14,9 @@ from tasklets._which_form import choose as _choose_form
 
 _choose_form("net", _Path(__file__).resolve().parent, _HOT, _SOURCES, needs="tasklets._core")
 
-from net import _logging as _logging
-from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus
+from net import _dispatch as _dispatch, _logging as _logging
+from net._monitors import Down
+from net._status import ChannelStatus, NodeStatus, SessionStatus, WaitStatus, status
 from net.errors import (
     AddressInUse,
     AuthenticationError,
@@ -32,12 +33,11 @@ from net.errors import (
     RemoteProtocolError,
 )
 from net.facets import receive_only, send_only
-from net.node import status
 from net.places import NodeLost, Place, Spawned, open_place
 from net.security import Tls
 from net.serving import Server, configure, connect, serve
 from net.settings import Settings
-from net.watching import Down, monitor, watch_dead_letters
+from net.watching import monitor, watch_dead_letters
 
 __all__ = [
     "AddressInUse",

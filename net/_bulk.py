@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from net._apart import Apart, Head, read_head
 from net._landing import Landing, Spare
-from net._wire import LARGE, PART, PART_BYTES, Frame, check_frame
+from net._wire import BOMB, LARGE, PART, PART_BYTES, SEND, SPAWN, Frame, check_frame
 from net.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -233,3 +233,8 @@ class Incoming:
             return 0
         owed, self._owed = self._owed, 0
         return owed
+
+
+def subject_of(frame: Frame) -> bytes | int | None:
+    """What must not overtake a frame: what concerns the same channel, or the same spawned function."""
+    return frame[1] if frame[0] in (SEND, BOMB, SPAWN) else None

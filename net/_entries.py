@@ -16,7 +16,7 @@ from tasklets import ChannelClosed, NotSendable
 from tasklets._core import Entry, Wait, bomb, complete, tasklet
 
 if TYPE_CHECKING:
-    from net._exports import Grant
+    from net._grants import Grant
     from net._link import Link
     from net.errors import PeerLost
     from tasklets import channel

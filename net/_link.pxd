@@ -56,7 +56,6 @@ cdef class Link:
     cdef public object security
     cdef public TheSession session
     cdef public dict spawned
-    cdef public double stalled_for
     cdef public dict unsettled
     cdef public object users
     cdef public dict verdicts

@@ -15,17 +15,18 @@ import contextlib
 import itertools
 import logging
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol as Interface
 from weakref import WeakSet
 
-from net import _exports, _wire as wire
+from net import _wire as wire
 from net._apart import APART_BYTES, APART_KINDS, Apart
-from net._bulk import Incoming, Outgoing
+from net._bulk import Incoming, Outgoing, subject_of
 from net._failures import error_of
+from net._grants import grant
 from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
-from net._pulse import Line, thread as pulse_thread
+from net._pulse import Line, Pulse, pace, thread as pulse_thread
 from net._recovery import MAX_PATIENCE, PEER_PATIENCE, Recovery
 from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session
 from net._window import Windows
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from net._entries import RemoteReceiver, RemoteSender, Sender
-    from net._exports import Grant
+    from net._grants import Grant
     from net._negotiation import Identity
-    from net._operations import Operation
     from net._protocol import Hello
     from net._references import RemoteChannel
     from net._transport import Lingering, Transport
@@ -58,6 +58,8 @@ FLUSH_LAST = 4000
 # One batch, or one frame that is larger: the peer reads it while the next is made. Measured: messages of 64 KiB go
 # through twice as fast as in batches of all that waits.
 BATCH_BYTES = 64 * 1024
+# Answers that the peer asked for and does not read. Whoever asks for more without reading is no friend.
+MAX_UNREAD_BYTES = 256 * 1024 * 1024
 # For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
 ATTEMPT_SECONDS = 3.0
 
@@ -76,6 +78,18 @@ def watch_sending(watcher: Callable[[Link, wire.Frame], int] | None) -> None:
 def sending_watcher() -> Callable[[Link, wire.Frame], int] | None:
     """Who is called instead of `Link.send`."""
     return _watcher
+
+
+class Operation(Interface):
+    """A question put to the peer, until it is answered."""
+
+    answered_by: int  # the type of frame that may hold the answer (RAISE may always come instead)
+
+    def answer(self, value: Any) -> bool:
+        """Take the answer; False when nobody wants it any more."""
+
+    def fail(self, error: BaseException) -> None:
+        """Take the news that there will be no answer."""
 
 
 class Link:
@@ -111,7 +125,6 @@ class Link:
         self.users: WeakSet[RemoteChannel] = WeakSet()  # references that work over this link
         self.spawned: dict[int, tasklet] = {}  # running here for the peer, by its op
         self.incoming = Incoming(node.limits, node.spare)
-        self.stalled_for = 0.0  # seconds that the peer's event loop had had no turn when its pulse came last
         self._outgoing = Outgoing()
         self._next_op = itertools.count(1)
         self._end_callbacks: list[Callable[[], object]] = []
@@ -160,6 +173,16 @@ class Link:
         return self._outbox_bytes + self._outgoing.pending_bytes
 
     @property
+    def has_too_much_unread(self) -> bool:
+        """True when the peer asks for more than it reads, beyond all patience."""
+        return self.unread_bytes > MAX_UNREAD_BYTES
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds that the peer's event loop had had no turn when its pulse came last."""
+        return self._line.pulse.stalled_for if self._line is not None else 0.0
+
+    @property
     def cuts(self) -> int:
         """How many connections of it were lost."""
         return self._recovery.cuts
@@ -198,12 +221,12 @@ class Link:
         exported = self._codec.exported
         if exported:
             for one in exported:
-                _exports.grant(one, self)
+                grant(one, self)
         size = len(packed)
         if size > MAX_FRAME_BYTES:
             assert frame is not None
             self.session.check_size(frame, size)
-            packed = self._codec.encode(self._outgoing.add(packed, _subject_of(frame)))
+            packed = self._codec.encode(self._outgoing.add(packed, subject_of(frame)))
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
         if self._outbox_bytes >= self._threshold:
@@ -222,7 +245,7 @@ class Link:
         apart = self.session.pack_apart(frame)
         size = apart.size
         if size > MAX_FRAME_BYTES:
-            announced = self._codec.encode(self._outgoing.add(apart, _subject_of(frame)))
+            announced = self._codec.encode(self._outgoing.add(apart, subject_of(frame)))
             self._outbox.append(announced)
             self._outbox_bytes += len(announced)
         elif self._outbox or not self._writable or not self.session.has_room:
@@ -249,7 +272,7 @@ class Link:
         """Queue a frame that carries no value of a program's; a lost link does not matter."""
         if self.lost is None:
             self.send(frame)
-            if self._outbox_bytes > _exports.MAX_UNREAD_BYTES:
+            if self._outbox_bytes > MAX_UNREAD_BYTES:
                 self._call_soon(self.lose, f"it does not read {self._outbox_bytes} bytes of answers")
 
     def tell(self, frame: wire.Frame, error: BaseException) -> None:
@@ -266,6 +289,10 @@ class Link:
         self.send(build(op))
         self.operations[op] = operation
         return op
+
+    def granted(self, room: int) -> None:
+        """The peer takes so many more bytes of large frames."""
+        self._outgoing.granted(room)
 
     def tell_room(self, found: Grant) -> None:
         """Tell the peer, with the next batch, what room its messages found in a channel."""
@@ -583,20 +610,19 @@ class Link:
     def beat_over(self, sock: socket.socket) -> None:
         """Let the pulse of this session beat over a connection from now on."""
         self._end_pulse()
-        self._line = Line(self, sock)
+        assert self.peer is not None
+        settings = self.node.settings
+        pulse = Pulse(pace(settings.heartbeat, self.peer.silence_ms), settings.silence, monotonic())
+        self._line = Line(sock, pulse, self.node.reactor.loop.run_callback_threadsafe, self._on_pulse_end)
         pulse_thread.add(self._line)
 
-    def on_silence(self, line: Line, reason: str) -> None:
-        """The peer's process gives no sign of life: it is stopped, or the line is dead."""
-        if self._line is line:
-            self._line = None
-            self.cut(reason)
-
-    def on_pulse_ended(self, line: Line) -> None:
-        """Only the connection of the pulse broke. Who opened it opens another."""
-        if self._line is line:
-            self._line = None
-            self.stalled_for = 0.0
+    def _on_pulse_end(self, line: Line, silent: bool) -> None:
+        if self._line is not line:
+            return
+        self._line = None
+        if silent:  # the peer's process is stopped, or the line is dead
+            self.cut(f"no sign of life for {line.pulse.silence:g} s")
+        else:  # only the connection of the pulse broke: who opened it opens another
             self.node.plan_pulse(self)
 
     def _end_pulse(self) -> None:
@@ -799,66 +825,5 @@ class Link:
         self.node.scheduler.reconsider()
 
 
-def _subject_of(frame: wire.Frame) -> Any:
-    """What must not overtake a frame: what concerns the same channel, or the same spawned function."""
-    return frame[1] if frame[0] in (wire.SEND, wire.BOMB, wire.SPAWN) else None
-
-
 def _raise(error: BaseException) -> None:
     raise error
-
-
-# -- large frames ----------------------------------------------------------------------------------------------------
-
-
-def _on_large(link: Link, frame: wire.Frame) -> None:
-    _, stream, size, subject = frame
-    link.incoming.begin(stream, size, subject)
-    if subject.__class__ is bytes:  # a message: it has its number from here
-        link.messages_received += 1
-        begun = link.incoming.find(stream)
-        assert begun is not None
-        begun.seqno = link.messages_received
-
-
-def _on_part(link: Link, frame: wire.Frame) -> None:
-    _, stream, data = frame
-    begun = link.incoming.find(stream)
-    whole: Any = link.incoming.part(stream, data)
-    room = link.incoming.take_room()
-    if room:
-        link.notify((wire.WINDOW, room))
-    if whole is None:
-        return
-    assert begun is not None
-    link.node.tidy_later()
-    if whole.__class__ is tuple:
-        frame = whole
-    else:
-        frames = link.node.decode_large(link, whole)
-        if len(frames) != 1:
-            raise RemoteProtocolError(f"LARGE {stream} holds {len(frames)} frames")
-        frame = frames[0]
-    if frame[0] not in _MAY_BE_LARGE or _subject_of(frame) != begun.subject:
-        raise RemoteProtocolError(f"LARGE {stream} is not the frame that was announced")
-    act: Callable[[], object]
-    if begun.subject.__class__ is bytes:
-        act = _exports.large_message(link, frame, begun.seqno, begun.size, link.incoming.is_next(begun))
-    else:
-        act = partial(link.act, frame, begun.size)
-    link.incoming.complete(begun, act)
-
-
-def _on_window(link: Link, frame: wire.Frame) -> None:
-    link._outgoing.granted(frame[1])
-
-
-_MAY_BE_LARGE = frozenset(
-    {wire.SEND, wire.BOMB, wire.REJECT, wire.ITEM, wire.RAISE, wire.FOUND, wire.SPAWN, wire.EXITED}
-)
-
-HANDLERS: dict[int, Callable[[Link, wire.Frame], None]] = {
-    wire.LARGE: _on_large,
-    wire.PART: _on_part,
-    wire.WINDOW: _on_window,
-}

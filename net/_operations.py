@@ -1,8 +1,8 @@
-"""Questions put to a peer, and the frames that answer them."""
+"""The frames that answer questions put to a peer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol as Interface
+from typing import TYPE_CHECKING
 
 from net import _wire as wire
 from net._codec import Undecodable
@@ -13,19 +13,7 @@ from tasklets import ChannelClosed, NotSendable, channel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from net._link import Link
-
-
-class Operation(Interface):
-    """A question put to the peer, until it is answered."""
-
-    answered_by: int  # the type of frame that may hold the answer (RAISE may always come instead)
-
-    def answer(self, value: Any) -> bool:
-        """Take the answer; False when nobody wants it any more."""
-
-    def fail(self, error: BaseException) -> None:
-        """Take the news that there will be no answer."""
+    from net._link import Link, Operation
 
 
 def _on_item(link: Link, frame: wire.Frame) -> None:

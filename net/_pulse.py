@@ -16,15 +16,13 @@ import selectors
 import socket
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from net._wire import BATCH, NUMBER_BYTES
 from net.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from net._link import Link
 
 log = logging.getLogger("net")
 
@@ -75,19 +73,29 @@ class Pulse:
         return min(self._next, self._heard + self.silence)
 
 
-class Line:
-    """The pulse of one link. The thread owns the socket; whatever changes the link is done in the link's own thread."""
+def pace(heartbeat: float, silence_ms: int) -> float:
+    """How often to beat for a peer that takes so much silence for the end: seconds."""
+    return max(MIN_HEARTBEAT, min(heartbeat, silence_ms / 3000))
 
-    def __init__(self, link: Link, sock: socket.socket) -> None:
-        settings = link.node.settings
-        assert link.peer is not None
-        heartbeat = max(MIN_HEARTBEAT, min(settings.heartbeat, link.peer.silence_ms / 3000))
+
+class Line:
+    """The pulse of one link. The thread owns the socket; whatever changes the link is done in the link's own thread:
+    there `call`, which may be called from any thread, lets things be called, at last `on_end(line, silent)`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        pulse: Pulse,
+        call: Callable[..., object],
+        on_end: Callable[[Line, bool], object],
+    ) -> None:
         self.socket = sock
-        self.pulse = Pulse(heartbeat, settings.silence, monotonic())
+        self.pulse = pulse
         self.closed = False
         self._buffer = bytearray(READ_BYTES)
-        self._link = link
-        self._call = link.node.reactor.loop.run_callback_threadsafe
+        self._call = call
+        self._on_end = on_end
         self._answered = monotonic()  # when the link's event loop had a turn last
         self._asked = False
 
@@ -112,19 +120,12 @@ class Line:
             return True
         if size:
             self.pulse.hear(bytes(self._buffer[:size]), now)
-            self._link.stalled_for = self.pulse.stalled_for
         return size > 0
 
-    def tell(self, what: Callable[..., object], *args: Any) -> None:
-        """Let the link's thread call something."""
-        with contextlib.suppress(Exception):  # its event loop may be gone
-            self._call(what, *args)
-
     def end(self, silent: bool) -> None:
-        if silent:
-            self.tell(self._link.on_silence, self, f"no sign of life for {self.pulse.silence:g} s")
-        else:
-            self.tell(self._link.on_pulse_ended, self)
+        """It is over: nothing was heard for too long, or only its connection broke."""
+        with contextlib.suppress(Exception):  # the link's event loop may be gone
+            self._call(self._on_end, self, silent)
 
     # -- in the link's thread ----------------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from greenlet import GreenletExit
 from net import _wire as wire
 from net._codec import send_head
 from net._failures import error_of, rebuild_exception
+from net._rights import refusal
 from net._window import next_ticket
 from net._wire import MAY_SEND, SEND, SMALL_BYTES
 from net.errors import NotAllowed, PeerLost
-from net.facets import refusal
 from tasklets import ChannelClosed, TaskletExit, getcurrent
 from tasklets._core import Wait, bomb
 
@@ -140,7 +140,7 @@ class RemoteChannel(channel):
         for seqno, wait in unanswered.items():
             wait.fail(link.loss(link.outcome_of(seqno)))
         window.fail(lambda: link.loss("not taken"))
-        self._node.channel_ended(self, str(link.lost))
+        self._node.monitors.tell(self, str(link.lost))
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class RemoteChannel(channel):
             self._window.fail(lambda: ChannelClosed(self._closed_text("send to")))
         for offering in list(self._offers):
             offering.fail(ChannelClosed(self._closed_text("send to")))
-        self._node.channel_ended(self, "it was closed")
+        self._node.monitors.tell(self, "it was closed")
 
     # -- receiving -------------------------------------------------------------------------------------------
 

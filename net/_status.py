@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from net._handshake import name_methods
 from net._references import RemoteChannel
 from net.errors import NetError
+from net.node import get_node
 from tasklets import channel, debug, getruncount, message, tasklet
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ def collect(node: Node) -> NodeStatus:
         waiting=tuple(_wait(one) for one in blocked[:MAX_LISTED]),
         waiting_count=len(blocked),
     )
+
+
+def status() -> NodeStatus:
+    """Return what goes on in this process, as a node of the network: its sessions, its channels, who waits."""
+    return collect(get_node())
 
 
 def _session(link: Link) -> SessionStatus:

@@ -24,12 +24,15 @@ from net._failures import rebuild_exception
 from net._link import watch_sending
 from net.node import Node, existing_node
 from tasklets._core import bomb, get_scheduler
-from tasklets.trace import _recording, record
+from tasklets.trace import record
+from tasklets.trace._watcher import borders
 
 if TYPE_CHECKING:
     from net._link import Link
     from tasklets._core import Entry, tasklet
-    from tasklets.trace._recording import Message, Recording, Watcher
+    from tasklets.trace import Recording
+    from tasklets.trace._events import Message
+    from tasklets.trace._watcher import Watcher
 
 FOLDER_VARIABLE: Final = "TASKLETS_TRACE"  # the folder into which whoever starts a process wants its trace
 
@@ -211,7 +214,7 @@ def _uninstall() -> None:
     Node.handlers = _original["handlers"]
 
 
-_recording.borders.append(Traffic)
+borders.append(Traffic)
 
 
 # -- traces of whole processes ---------------------------------------------------------------------------------------

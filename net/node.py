@@ -11,24 +11,26 @@ import atexit
 import logging
 import os
 import threading
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import replace
 from random import Random
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol as Interface
 from weakref import WeakValueDictionary
 
-from net import _exports, _link, _operations, _references, _spawning, _status, _wire as wire
+from net import _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
 from net._gate import Gate
+from net._grants import Export
 from net._landing import Spare
 from net._link import Link
+from net._monitors import Monitors
 from net._negotiation import Identity, advise
 from net._offers import Offers
-from net._printable import printable
 from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
+from net._rights import rights_of
 from net._session import Limits, Session
 from net._sockets import CONNECT_SECONDS, Listener, answering, open_connection
 from net._transport import SocketTransport
@@ -37,13 +39,11 @@ from net.errors import (
     AuthenticationError,
     BadAddress,
     BadCredentials,
-    NameNotFound,
     NetError,
     PeerLost,
     PeerUnreachable,
     RemoteProtocolError,
 )
-from net.facets import rights_of
 from net.security import Security, choose_security
 from net.settings import Settings
 from tasklets import channel, sleep
@@ -52,12 +52,9 @@ from tasklets._core import Wait, get_scheduler
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
-    from weakref import ReferenceType
 
     from net._delivery import Delivered
-    from net._status import NodeStatus
     from net._transport import Transport
-    from net.testing import MemoryNetwork
 
 log = logging.getLogger("net")
 
@@ -66,15 +63,27 @@ READ_BYTES = 256 * 1024
 OPEN_ATTEMPTS = 3  # to be introduced, when the connection is made and ends at once
 OPEN_PAUSE = 0.05
 SPARE_SECONDS = 1.0  # without a large message, after which the memory for the next ones is given back
-MAX_STATUSES = 64  # that one peer holds: each takes some KB here until it lets go of it
 LAST_WORDS_SECONDS = 0.5  # for all peers to read what is queued for them when the process ends
+
+
+class Network(Interface):
+    """Where nodes meet that is not the operating system's: tests have one in memory (net.testing)."""
+
+    random: Random
+
+    def listen(self, node: Node, address: Address) -> Any:
+        """What `Node.listen` says."""
+
+    def connect(self, node: Node, address: Address) -> Transport:
+        """What `Node.connect_to` says."""
 
 
 class Node:
     """One process (strictly: one OS thread) in the network."""
 
-    handlers: ClassVar[dict[int, Callable[[Link, wire.Frame], None]]]  # what to do about each type of frame
-    take_message = staticmethod(_exports.take_message)
+    # What to do about each type of frame, and about a message in its turn: `_dispatch` says it.
+    handlers: ClassVar[dict[int, Callable[[Link, wire.Frame], None]]]
+    take_message: Callable[[Link, wire.Frame, int, int], None]  # static
 
     def __init__(
         self,
@@ -82,9 +91,9 @@ class Node:
         *,
         accepts_spawn: bool = False,
         settings: Settings | None = None,
-        network: MemoryNetwork | None = None,
+        network: Network | None = None,
     ) -> None:
-        self.network = network  # the memory network of a test that it is in; None: the real one
+        self.network = network  # that it is in; None: the operating system's
         self.random = network.random if network is not None else Random()  # noqa: S311  only spreads attempts in time
         self.settings = settings or Settings()
         self.id = self.draw_id()
@@ -108,8 +117,7 @@ class Node:
         self._dialling: dict[tuple[str, Security | None], list[Wait]] = {}  # the same -> who waits for it
         self._by_peer: dict[bytes, Link] = {}  # node id -> the link to use
         self._sessions: dict[bytes, Link] = {}  # that others have opened, by the session's id
-        # channel -> the channels of those who want to hear of its end; it lives as long as one of these
-        self.monitors: dict[channel, set[ReferenceType[channel]]] = {}
+        self.monitors = Monitors()
         self.offers = Offers(self)
         self.dead_letters = 0  # messages that arrived and could be given to nobody
         self.on_dead_letter: Callable[[Any, str], object] | None = None
@@ -156,9 +164,7 @@ class Node:
         """True when others may still call on something here: run() goes on waiting then."""
         if self.listeners and self.names:
             return True
-        if self.monitors and any(
-            is_awaited(told) for several in self.monitors.values() for one in several if (told := one())
-        ):
+        if self.monitors.are_awaited:
             return True
         return any(is_awaited(grant.channel) for link in self.links for grant in link.grants.values())
 
@@ -512,10 +518,10 @@ class Node:
             return one._id
         if one._observer is None:
             channel_id = self.draw_id()
-            one._observer = _exports.Export(channel_id, self, one)
+            one._observer = Export(channel_id, self, one)
             self._exports[channel_id] = one
         export = one._observer
-        assert isinstance(export, _exports.Export)
+        assert isinstance(export, Export)
         if export.node is not self:
             raise NetError(
                 f"{one!r} lives at the node {export.node.name}, and {self.name} was not given it over the network; "
@@ -592,13 +598,6 @@ class Node:
         self.decoding = link
         return self.codec.decode(data)
 
-    def channel_ended(self, one: channel, reason: str) -> None:
-        """A channel was closed, or its node is gone: tell those who monitor it."""
-        if one in self.monitors:
-            from net.watching import tell_monitors
-
-            tell_monitors(self, one, reason)
-
     def count_dead_letter(self, link: Link, value: Any, reason: str) -> None:
         """A peer's message cannot be given to anybody. Its sender is told; so is who asked to be."""
         self.dead_letters += 1
@@ -637,65 +636,6 @@ def _is_same(known: Identity | None, fresh: Identity | None) -> bool:
     if known is None or fresh is None:
         return known is fresh
     return (known.security, known.name) == (fresh.security, fresh.name)
-
-
-def _on_hello(link: Link, frame: wire.Frame) -> None:
-    link.greet(Hello.from_features(frame[1]))
-
-
-def _on_goodbye(link: Link, frame: wire.Frame) -> None:
-    reason = printable(frame[1])
-    # What it took it said before. So what it did not say it did not take.
-    link.lose(f"it ended: {reason}" if reason else "it ended", "not taken")
-
-
-def _on_lookup(link: Link, frame: wire.Frame) -> None:
-    _, op, name = frame
-    node = link.node
-    if name == _status.NAME:
-        held = sum(granted.channel.name == name for granted in link.grants.values())
-        if held >= MAX_STATUSES:
-            link.tell(
-                (wire.RAISE, op), NetError(f"{held} statuses of {node.name} were not read; let go of them")
-            )
-            return
-    found = _status.offer(node) if name == _status.NAME else node.names.get(name)
-    if found is not None:
-        link.send((wire.FOUND, op, found))
-        return
-    published = ", ".join(sorted(node.names)) or "nothing"
-    link.tell(
-        (wire.RAISE, op),
-        NameNotFound(f"no channel is published as {name!r} at {node.name}; published: {published}"),
-    )
-
-
-def _on_spawn(link: Link, frame: wire.Frame) -> None:
-    if link.node.network is None:
-        _spawning.HANDLERS[wire.SPAWN](link, frame)
-    else:  # of several nodes in this thread it belongs to this one
-        context = copy_context()
-        context.run(_here.set, link.node)
-        context.run(_spawning.HANDLERS[wire.SPAWN], link, frame)
-
-
-Node.handlers = {
-    wire.HELLO: _on_hello,
-    wire.GOODBYE: _on_goodbye,
-    wire.LOOKUP: _on_lookup,
-    **_operations.HANDLERS,
-    **_link.HANDLERS,
-    **_exports.HANDLERS,
-    **_references.HANDLERS,
-    **_spawning.HANDLERS,
-    wire.SPAWN: _on_spawn,
-    wire.KILL: _exports.in_turn(_spawning.HANDLERS[wire.KILL]),
-}
-
-
-def status() -> NodeStatus:
-    """Return what goes on in this process, as a node of the network: its sessions, its channels, who waits."""
-    return _status.collect(get_node())
 
 
 _local = threading.local()

@@ -8,27 +8,15 @@ if value.__class__ is net.Down: ...          # value.reason says why
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import ref as weakref
 
-from net._entries import Sender, deliver
+from net._monitors import Down, tell_end
 from net._references import RemoteChannel
 from net.errors import PeerLost
 from net.node import get_node
-from tasklets import channel, message
+from tasklets import channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from weakref import ReferenceType
-
-    from net.node import Node
-
-
-@message(name="net.Down")
-class Down:
-    """A monitored channel has ended: it was closed, or its node is gone."""
-
-    ref: channel
-    reason: str
 
 
 def monitor(ref: channel) -> channel:
@@ -45,31 +33,18 @@ def monitor(ref: channel) -> channel:
         try:
             link = ref._connected()
         except PeerLost as error:
-            _tell(told, Down(ref, str(error)))
+            tell_end(told, Down(ref, str(error)))
             return told
         if link.lost is not None:
-            _tell(told, Down(ref, str(link.lost)))
+            tell_end(told, Down(ref, str(link.lost)))
             return told
     else:
         node.id_of(ref)
     if ref.closing:
-        _tell(told, Down(ref, "it was closed"))
+        tell_end(told, Down(ref, "it was closed"))
     else:
-        _remember(node, ref, told)
+        node.monitors.add(ref, told)
     return told
-
-
-def _remember(node: Node, watched: channel, told: channel) -> None:
-    """Keep a channel alive as long as somebody monitors it, and no longer."""
-
-    def forget(dead: ReferenceType[channel]) -> None:
-        several = node.monitors.get(watched)
-        if several is not None:
-            several.discard(dead)
-            if not several:
-                del node.monitors[watched]
-
-    node.monitors.setdefault(watched, set()).add(weakref(told, forget))
 
 
 def watch_dead_letters(hook: Callable[[Any, str], object] | None) -> int:
@@ -82,15 +57,3 @@ def watch_dead_letters(hook: Callable[[Any, str], object] | None) -> int:
     node = get_node()
     node.on_dead_letter = hook
     return node.dead_letters
-
-
-def tell_monitors(node: Node, ref: channel, reason: str) -> None:
-    """A channel has ended: tell those who wanted to know. Never blocks."""
-    for each in list(node.monitors.pop(ref, ())):
-        told = each()
-        if told is not None:
-            _tell(told, Down(ref, reason))
-
-
-def _tell(told: channel, down: Down) -> None:
-    deliver(Sender(told, down))

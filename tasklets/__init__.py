@@ -20,6 +20,8 @@ from tasklets import _which_form
 
 _which_form.choose("tasklets", _Path(__file__).resolve().parent, ["_core"], _which_form.CORE_SOURCES)
 
+from tasklets import _core as _core
+from tasklets._advice import Advice as _Advice
 from tasklets._core import (
     bomb as bomb,
     channel as channel,
@@ -77,6 +79,7 @@ __all__ = [
     "timeout",
 ]
 
+_core.wording = _Advice()
 _watch_imports()
 
 for _public in map(globals().__getitem__, __all__):

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from tasklets import _core
+from tasklets._errors import DeadlockError, TaskletExit
+from tasklets.debug import report
+
+if TYPE_CHECKING:
+    from tasklets._core import tasklet
+
 ALREADY_BOUND = """
     one = tasklet(work)(1)
     one(2)                          # wrong: it has its arguments
@@ -81,6 +90,21 @@ Nothing may switch here: in a callback (of set_schedule_callback, say), or while
 }
 
 
-def advice(text: str) -> str:
-    """The wrong call and the right one, to be put behind an error's text; empty when there is nothing to say."""
-    return _ADVICE.get(text, "")
+class Advice(_core.Wording):
+    """Errors that begin with Stackless's texts, and go on with the wrong and the right call, or who waits on what."""
+
+    atomic_refuses = True
+    shares_contexts = False
+
+    def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
+        return kind(report(text, victim))
+
+    def block_trap(self, wish: str, victim: tasklet) -> Exception:
+        why = "its block_trap is set" if victim.block_trap else "it is atomic"
+        return self.misuse(_core.BLOCK_TRAP, f" ({why}, and it would have to wait: {wish})")
+
+    def misuse(self, text: str, detail: str = "", kind: type[Exception] = RuntimeError) -> Exception:
+        return kind(text + detail + _ADVICE.get(text, ""))
+
+    def suicide(self) -> TaskletExit:
+        return TaskletExit(SUICIDE)

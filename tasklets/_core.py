@@ -49,6 +49,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from _thread import get_ident
 from collections import deque
 from contextvars import Context, copy_context
 from time import monotonic
@@ -57,7 +58,11 @@ from weakref import WeakSet, getweakrefcount, ref
 
 from greenlet import GreenletExit, getcurrent as current_greenlet, greenlet
 
+from tasklets import _tracing, _watched
 from tasklets._errors import ChannelClosed, DeadlockError, InternalError, TaskletError, TaskletExit
+from tasklets._frames import outside_core, outwards
+from tasklets._threads import kill_all, kill_orphan, run_first
+from tasklets._watch import change_watch, followers, gate, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -405,8 +410,6 @@ class tasklet(Entry):
         return self._scheduler.run_now(self)
 
     def _run_elsewhere(self) -> None:
-        from tasklets._threads import run_first
-
         if self._scheduler.thread_id == -1:
             raise wording.misuse("tasklet has no thread")
         self.insert()
@@ -461,9 +464,9 @@ class tasklet(Entry):
             if not self._is_elsewhere():
                 self._scheduler.throw_into(self, error, pending)
             elif self._scheduler.thread_id == -1:
-                from tasklets._threads import throw_into_orphan
-
-                throw_into_orphan(self, error)
+                if not isinstance(error, TaskletExit):
+                    raise wording.misuse("tasklet has no thread")
+                kill_orphan(self)
             elif self.alive:
                 self._scheduler.post(self._scheduler.throw_later, self, error)
             elif not isinstance(error, TaskletExit):
@@ -531,9 +534,11 @@ class tasklet(Entry):
         """The innermost Python frame of a tasklet, for the running one its caller's; None when it did not
         start or is dead.
         """
-        from tasklets._frames import innermost
-
-        return innermost(self)
+        if not self.is_current:
+            suspended = self._suspended()
+            return outside_core(suspended.gr_frame) if suspended is not None else None
+        here = self.thread_id == get_ident()
+        return outside_core(sys._getframe() if here else sys._current_frames().get(self.thread_id))
 
     @property
     def thread_id(self) -> int:
@@ -543,35 +548,33 @@ class tasklet(Entry):
     @property
     def recursion_depth(self) -> int:
         """How many Python calls are on its stack."""
-        from tasklets._frames import frames_of
-
-        return sum(1 for _ in frames_of(self))
+        return sum(1 for _ in outwards(self.frame))
 
     @property
     def trace_function(self) -> Any:
         """The trace function (see `sys.settrace`) of this tasklet alone."""
-        from tasklets._tracing import TRACE, get
-
-        return get(self, TRACE)
+        return _tracing.get(self, _tracing.TRACE, self._runs_here())
 
     @trace_function.setter
     def trace_function(self, function: Any) -> None:
-        from tasklets._tracing import TRACE, put
-
-        put(self, TRACE, function)
+        self._set_tracing(_tracing.TRACE, function)
 
     @property
     def profile_function(self) -> Any:
         """The profile function (see `sys.setprofile`) of this tasklet alone."""
-        from tasklets._tracing import PROFILE, get
-
-        return get(self, PROFILE)
+        return _tracing.get(self, _tracing.PROFILE, self._runs_here())
 
     @profile_function.setter
     def profile_function(self, function: Any) -> None:
-        from tasklets._tracing import PROFILE, put
+        self._set_tracing(_tracing.PROFILE, function)
 
-        put(self, PROFILE, function)
+    def _set_tracing(self, which: int, function: Any) -> None:
+        if not self.alive:
+            raise RuntimeError("tasklet is not alive")
+        _tracing.put(self, which, function, self._runs_here())
+
+    def _runs_here(self) -> bool:
+        return self.is_current and self.thread_id == get_ident()
 
     @property
     def nesting_level(self) -> int:
@@ -856,14 +859,14 @@ class channel:
         scheduler = _thread.scheduler
         me = scheduler.current
         if me is None or _watching:
-            _watched.send(self, value)
+            _watched.send(get_scheduler(), self, value)
         elif self._balance < 0:
             if self._first._special:
-                _watched.send(self, value)
+                _watched.send(scheduler, self, value)
                 return
             partner = self._first
             if partner._scheduler is not scheduler:
-                raise _two_threads(self)
+                raise self._of_two_threads()
             # This is _shift, here and in `receive` without the call.
             after = self._first = partner._next
             if after is None:
@@ -893,7 +896,7 @@ class channel:
         scheduler = _thread.scheduler
         me = scheduler.current
         if me is None or _watching:
-            return _watched.receive(self)
+            return _watched.receive(get_scheduler(), self)
         if self._buffer:
             value = self._buffer.popleft()
             if self._balance > 0:
@@ -902,10 +905,10 @@ class channel:
                 scheduler.may_yield()
         elif self._balance > 0:
             if self._first._special:
-                return _watched.receive(self)
+                return _watched.receive(scheduler, self)
             partner = self._first
             if partner._scheduler is not scheduler:
-                raise _two_threads(self)
+                raise self._of_two_threads()
             value = partner.tempval
             after = self._first = partner._next
             if after is None:
@@ -1138,6 +1141,12 @@ class channel:
     def _closed_text(self, verb: str) -> str:
         return f"{CLOSED}: cannot {verb} {self!r}; look at .closing first, or iterate over it"
 
+    def _of_two_threads(self) -> TaskletError:
+        return TaskletError(
+            f"somebody of another OS thread waits in {self!r}, in a way that cannot be ended from this thread: by a "
+            "select, as a gevent greenlet, or its thread has ended. Let a tasklet wait there, by send() or receive()"
+        )
+
 
 def complete(entry: Any, value: Any) -> None:
     """End the wait of an entry that has just left its queue: it gets `value`, None for a sender. Never blocks."""
@@ -1151,54 +1160,28 @@ def complete(entry: Any, value: Any) -> None:
         entry._scheduler.wake(entry)
 
 
-def _two_threads(where: channel) -> TaskletError:
-    return TaskletError(
-        f"somebody of another OS thread waits in {where!r}, in a way that cannot be ended from this thread: by a "
-        "select, as a gevent greenlet, or its thread has ended. Let a tasklet wait there, by send() or receive()"
-    )
-
-
 class Wording:
-    """Makes the errors whose text Stackless fixed, and says what to do instead. In compatibility mode another one
-    makes them, and does what Stackless does where we do otherwise.
+    """Makes the errors whose text Stackless fixed: here to the letter, and with its rules where ours differ.
+
+    What the package uses, unless `tasklets.stackless` is installed, says also what to do instead: see `_advice`.
     """
 
-    atomic_refuses = True  # an atomic tasklet may not block
-    shares_contexts = False  # a tasklet gets the very context of who binds it, and not a copy
+    atomic_refuses = False  # an atomic tasklet may not block
+    shares_contexts = True  # a tasklet gets the very context of who binds it, and not a copy
 
     def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
-        return kind(_with_report(text, victim))
+        return RuntimeError(text) if kind is DeadlockError else kind(text)
 
     def block_trap(self, wish: str, victim: tasklet) -> Exception:
-        why = "it is atomic" if victim._traps == ATOMIC else "its block_trap is set"
-        return self.misuse(BLOCK_TRAP, f" ({why}, and it would have to wait: {wish})")
+        return self.misuse(BLOCK_TRAP)
 
     def misuse(self, text: str, detail: str = "", kind: type[Exception] = RuntimeError) -> Exception:
-        from tasklets._advice import advice
-
-        return kind(text + detail + advice(text))
+        return kind(text)
 
     def suicide(self) -> TaskletExit:
-        from tasklets._advice import SUICIDE
-
-        return TaskletExit(SUICIDE)
+        return TaskletExit()
 
 
-class Watch:
-    """What somebody wants to be told; the same for all threads. Change it by `change_watch`."""
-
-    # f(previous, next) before each switch; both are tasklets, previous may be None
-    switched: tuple[Callable[[tasklet | None, tasklet], object], ...] = ()
-    # f(channel, tasklet, sending, will_block) before each action on a channel, the value being in tasklet.tempval
-    acting: tuple[Callable[[channel, tasklet, int, int], object], ...] = ()
-    # f(type, value, traceback) when an exception leaves a tasklet, in that tasklet; nobody else hears of it then
-    failed: Callable[[type[BaseException], BaseException, Any], object] | None = None
-    tracing = False  # tasklets have trace and profile functions of their own, see `_tracing`
-    traps = 0  # threads whose switch_trap is set
-    threads = 0  # OS threads that have a scheduler
-
-
-watch = Watch()
 wording = Wording()
 
 CURRENT: Any = object()  # stands for the current tasklet where that is the default
@@ -1206,24 +1189,19 @@ _CURRENT: Any = CURRENT  # compiled, a C variable
 
 _gevent_is_there = False  # it has been imported: it has to find its hooks on the greenlets of tasklets
 
-# Protects `_schedulers` and, when several OS threads have schedulers, the queues of channels. What belongs to one
-# thread only, its ring above all, needs no lock: in the sequences without a call no other thread can come between.
-gate = threading.RLock()
-
 # True while a field of `watch` is set, and while several threads have schedulers: then `_watched` has to be asked.
 _watching = False
 
 
-def change_watch(**changes: Any) -> None:
-    """Set fields of `watch`, and let `_watched` be asked when one of them is set."""
+def _follow_watch(wanted: bool) -> None:
     global _watching
-    for name, value in changes.items():
-        setattr(watch, name, value)
-    wanted = bool(watch.switched or watch.acting or watch.traps or watch.threads > 1 or watch.tracing)
     if wanted and not _watching:
         for each in living_schedulers():
             each.last_run = each.current
     _watching = wanted
+
+
+followers.append(_follow_watch)
 
 
 def is_watching() -> bool:
@@ -1235,12 +1213,16 @@ def welcome_gevent() -> None:
     """gevent is being imported: from now on, let it find its hooks on the greenlet of every tasklet."""
     global _gevent_is_there
     _gevent_is_there = True
-    for one in gc.get_objects():
-        # Not isinstance: it asks proxies for their __class__, and dead ones raise.
-        if issubclass(type(one), tasklet):
-            scheduler = getattr(one, "_scheduler", None)
-            if scheduler is not None:
-                scheduler._show_to_gevent(one)
+    for one in all_tasklets():
+        scheduler = getattr(one, "_scheduler", None)
+        if scheduler is not None:
+            scheduler._show_to_gevent(one)
+
+
+def all_tasklets() -> list[tasklet]:
+    """Those of all OS threads, as the collector knows them: a list of our own would cost every tasklet something."""
+    # Not isinstance: it asks proxies for their __class__, and dead ones raise.
+    return [each for each in gc.get_objects() if issubclass(type(each), tasklet)]
 
 
 class Scheduler:
@@ -1345,7 +1327,7 @@ class Scheduler:
                 self.last_run = self.current
                 change_watch(threads=len({each.thread_id for each in living_schedulers()}))
             if _watching and not was_watching:
-                _watched.wait_until_others_are_outside(self)
+                _watched.wait_until_others_are_outside([o for o in living_schedulers() if o is not self])
             if watch.switched:
                 _watched.announce_birth(self)
 
@@ -1603,6 +1585,10 @@ class Scheduler:
     def refuse_if_trapped(self) -> None:
         if self.trap:
             raise wording.misuse("switch_trap")
+
+    def refuse_if_quiet(self) -> None:
+        if self.quiet:
+            raise wording.misuse("a callback cannot use channels")
 
     def may_yield(self) -> None:
         """After an action that found room, or a message, and so met nobody. A place to draw, see `alone`."""
@@ -2093,7 +2079,7 @@ class Scheduler:
         if self.reactor is None:
             from tasklets._reactor import Reactor
 
-            self.reactor = Reactor(self)
+            self.reactor = Reactor(self.turn, self.main._greenlet)
             self._switches_left = 1
             if self.current is None and self.head is not None:
                 self.reactor.arm()
@@ -2310,12 +2296,6 @@ def _throw_unless_dead(target: greenlet, error: BaseException) -> None:
         _throw(target, error)
 
 
-def _with_report(text: str, victim: tasklet | None) -> str:
-    from tasklets.debug import report
-
-    return report(text, victim)
-
-
 # Stands for the scheduler of a thread that has none yet.
 _UNBORN = Scheduler.__new__(Scheduler)
 _UNBORN.current = None
@@ -2338,10 +2318,8 @@ class _ThreadEnd:
 
     def __del__(self) -> None:
         if self.scheduler.workers > len(self.scheduler.idle) or self.scheduler.count > 1:
-            from tasklets._threads import kill_all
-
             setattr(_thread, "scheduler", self.scheduler)  # noqa: B010  it was deleted with everything else
-            kill_all(self.scheduler)
+            kill_all(self.scheduler, all_tasklets)
             delattr(_thread, "scheduler")
         self.scheduler.thread_id = -1
         with gate:
@@ -2428,8 +2406,6 @@ def run() -> None:
     """
     get_scheduler().run()
 
-
-from tasklets import _watched  # noqa: E402  the rest of the core; it needs the names above
 
 if cython.compiled:
     source_digest = made_of.decode()  # type: ignore[name-defined] # noqa: F821  what `_which_form` looks for

@@ -1,17 +1,13 @@
-"""The Python frames of a tasklet, without those of this package at the inner end."""
+"""Python frames, without those of this package at the inner end."""
 
 from __future__ import annotations
 
 import os
-import sys
-from _thread import get_ident
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
-
-    from tasklets._core import tasklet
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -20,6 +16,7 @@ _CORE = tuple(
     PACKAGE + name
     for name in (
         "_core.py",
+        "_watch.py",
         "_watched.py",
         "_watchdog.py",
         "_ticks.py",
@@ -35,23 +32,15 @@ def is_of_core(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_CORE)
 
 
-def innermost(one: tasklet) -> FrameType | None:
-    """The innermost frame outside of the scheduler; None when the tasklet did not start or is dead."""
-    frame: FrameType | None
-    if one.is_current:
-        frame = sys._getframe() if one.thread_id == get_ident() else sys._current_frames().get(one.thread_id)
-    else:
-        suspended = one._wake[0] if one._greenlet is None and one._wake is not None else one._greenlet
-        frame = suspended.gr_frame if suspended is not None else None
+def outside_core(frame: FrameType | None) -> FrameType | None:
+    """This frame, or the first further out that is none of the scheduler."""
     while frame is not None and is_of_core(frame):
         frame = frame.f_back
     return frame
 
 
-def frames_of(one: tasklet) -> Iterator[FrameType]:
-    """From the innermost to the outermost, without those of the scheduler."""
-    frame = innermost(one)
-    while frame is not None:
-        if not is_of_core(frame):
-            yield frame
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """From this frame to the outermost, without those of the scheduler."""
+    while (frame := outside_core(frame)) is not None:
+        yield frame
         frame = frame.f_back

@@ -12,9 +12,8 @@ import zipfile
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import tasklets.stackless
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 USAGE = "usage: python -m tasklets.stackless PROGRAM [ARGS] | -m MODULE [ARGS] | -c CODE [ARGS] | -"
@@ -34,8 +33,11 @@ Options of the interpreter go before the first -m:   python -X dev -m tasklets.s
 In a program of today, call tasklets.stackless.install() instead. What differs from Stackless: docs/divergence.md"""
 
 
-def main() -> None:
-    """Run the program that sys.argv names. It ends the process, with the exit code it would have under python."""
+def main(install: Callable[[], None]) -> None:
+    """Run the program that sys.argv names, after `install()`, which gives it `import stackless`.
+
+    It ends the process, with the exit code it would have under python.
+    """
     options = sys.argv[1:]
     if options and options[0] in ("-h", "--help"):
         print(HELP)
@@ -48,7 +50,7 @@ def main() -> None:
     program = ModuleType("__main__")
     program.__dict__.update(__builtins__=builtins, __cached__=None)
     sys.modules["__main__"] = program
-    tasklets.stackless.install()
+    install()
     sys.excepthook = _print_without_us
     if wants == "-m":
         _run_module(options[1], options[1:])

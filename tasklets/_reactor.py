@@ -16,7 +16,7 @@ from tasklets import _errors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tasklets._core import Scheduler
+    from greenlet import greenlet
 
 
 class DeadlockError(_errors.DeadlockError, LoopExit):
@@ -32,17 +32,17 @@ class Reactor:
     DeadlockError = DeadlockError
     monotonic = staticmethod(monotonic)  # a virtual clock has its own
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, lend_turn: Callable[[], object], root: greenlet | None) -> None:
+        """`lend_turn` gives the ring the hub's turn; `root` is the thread's main greenlet."""
         self.hub = get_hub()
         self.loop = self.hub.loop
-        self._scheduler = scheduler
+        self._lend_turn = lend_turn
         self._armed = False
         # Ctrl-C while everybody waits is no fault of the loop: main hears of it, and nothing is to be
         # printed.
         self.hub.NOT_ERROR = (*self.hub.NOT_ERROR, KeyboardInterrupt)
         # The hub throws into its parent what concerns the whole program. If it was made inside a tasklet,
         # that is not main.
-        root = scheduler.main._greenlet
         if root is not None and self.hub.parent is not root:
             self.hub.parent = root
 
@@ -58,7 +58,7 @@ class Reactor:
 
     def _turn(self) -> None:
         self._armed = False
-        self._scheduler.turn()
+        self._lend_turn()
 
     def call_soon(self, function: Callable[..., object], *args: Any) -> Any:
         """Let the loop call a function in its next round; returns the callback, which has a `stop()`."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from _thread import get_ident
 from typing import TYPE_CHECKING
 
 from greenlet import error as GreenletError
 
-from tasklets import _core
 from tasklets._errors import TaskletExit
+from tasklets._watch import gate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from tasklets._core import Scheduler, tasklet
 
 MAX_KILLS = 10  # a tasklet that has refused to die so often is left alone
@@ -37,11 +38,9 @@ def run_first(one: tasklet) -> None:
         scheduler.count += 1
 
 
-def throw_into_orphan(one: tasklet, error: BaseException) -> None:
-    """Throw an exception into a tasklet whose thread has ended: it dies, but there is nobody to raise anything in."""
-    if not isinstance(error, TaskletExit):
-        raise _core.wording.misuse("tasklet has no thread")
-    with _core.gate:
+def kill_orphan(one: tasklet) -> None:
+    """Kill a tasklet whose thread has ended: it dies, but there is nobody to raise anything in."""
+    with gate:
         if one._channel is not None:
             one._channel._discard(one)
             one._channel = None
@@ -49,15 +48,14 @@ def throw_into_orphan(one: tasklet, error: BaseException) -> None:
     one.tempval = one._call = one._context = None
 
 
-def kill_all(scheduler: Scheduler) -> None:
+def kill_all(scheduler: Scheduler, find_tasklets: Callable[[], Iterable[tasklet]]) -> None:
     """On a thread that ends: kill its tasklets that have started. The others just never run."""
     main = scheduler.main
     if scheduler.current is not main or scheduler.thread_id != get_ident():
         return
     while main._next is not main:
         scheduler.unlink(main._next)
-    # The collector knows them all; a list of our own would cost every tasklet something.
-    for one in [each for each in gc.get_objects() if issubclass(type(each), _core.tasklet)]:
+    for one in find_tasklets():
         if one._scheduler is scheduler and one is not main and one._has_begun and not one._special:
             try:
                 _kill(scheduler, one)

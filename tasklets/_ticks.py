@@ -22,14 +22,12 @@ from _thread import get_ident, interrupt_main, start_new_thread
 from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tasklets._core import gate
-from tasklets._frames import PACKAGE, frames_of
+from tasklets._frames import PACKAGE
+from tasklets._watch import gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import CodeType, FrameType
-
-    from tasklets._core import tasklet
 
 _monitoring: Any = getattr(sys, "monitoring", None)  # CPython 3.12 and later
 
@@ -73,8 +71,8 @@ class Meter:
     def rest(self) -> None:
         """There is nothing left to count."""
 
-    def prepare(self, one: tasklet) -> None:
-        """`one`, which may stand in a switch, is about to go on."""
+    def prepare(self, frames: Iterable[FrameType]) -> None:
+        """A stack with these frames, which may stand in a switch, is about to go on."""
 
 
 class Monitor(Meter):
@@ -104,10 +102,10 @@ class Monitor(Meter):
     def stop(self) -> None:
         self.want(0)
 
-    def prepare(self, one: tasklet) -> None:
+    def prepare(self, frames: Iterable[FrameType]) -> None:
         if not self.events:
             return
-        for frame in frames_of(one):
+        for frame in frames:
             code = frame.f_code
             if code not in self.prepared and not code.co_filename.startswith(PACKAGE):
                 self.prepared.add(code)
@@ -279,7 +277,7 @@ class Signal(Slice):
     def stop(self) -> None:
         signal.signal(self.number, signal.SIG_DFL)
 
-    def prepare(self, one: tasklet) -> None: ...
+    def prepare(self, frames: Iterable[FrameType]) -> None: ...
 
     def look(self) -> float:
         left = self.seconds_left()

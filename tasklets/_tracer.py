@@ -6,13 +6,12 @@ import sys
 from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 
-from tasklets._frames import PACKAGE, frames_of
+from tasklets._frames import PACKAGE
 from tasklets._ticks import PATIENCE, Counted, Meter, counting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import FrameType
-
-    from tasklets._core import tasklet
 
 _settrace, _gettrace = sys.settrace, sys.gettrace  # `tasklets.stackless.install` replaces them in `sys`
 _setprofile, _getprofile = sys.setprofile, sys.getprofile
@@ -60,10 +59,10 @@ class Tracer(Meter):
     def rest(self) -> None:
         self.used = -sys.maxsize
 
-    def prepare(self, one: tasklet) -> None:
+    def prepare(self, frames: Iterable[FrameType]) -> None:
         if _gettrace() is not self:  # an exception that was thrown into a tasklet has ended it
             _settrace(self)
-        for frame in frames_of(one):
+        for frame in frames:
             if not frame.f_code.co_filename.startswith(PACKAGE):
                 self._follow(frame, frame.f_trace)
 

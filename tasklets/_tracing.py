@@ -14,19 +14,17 @@ from _thread import get_ident
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tasklets import _core
 from tasklets._frames import PACKAGE
 from tasklets._tracer import get_trace, set_trace
+from tasklets._watch import change_watch, gate, watch
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from tasklets._core import tasklet
-
 _set_profile, _get_profile = sys.setprofile, sys.getprofile  # `install` replaces them in `sys`
 
-# Those of tasklets that do not run: [trace, profile].
-_kept: WeakKeyDictionary[tasklet, list[Any]] = WeakKeyDictionary()
+# Those of tasklets that do not run: [trace, profile]. Nothing of a tasklet is looked at here.
+_kept: WeakKeyDictionary[object, list[Any]] = WeakKeyDictionary()
 _threads: set[int] = set()  # those whose running tasklet may have some
 
 TRACE, PROFILE = 0, 1
@@ -64,19 +62,17 @@ def getprofile() -> Any:
     return _unwrapped(_get_profile())
 
 
-def get(one: tasklet, which: int) -> Any:
-    """The trace or profile function of a tasklet."""
-    if _runs_here(one):
+def get(one: object, which: int, runs_here: bool) -> Any:
+    """The trace or profile function of a tasklet. `runs_here`: it is the running one of this OS thread."""
+    if runs_here:
         return getprofile() if which else gettrace()
     kept = _kept.get(one)
     return _unwrapped(kept[which]) if kept is not None else None
 
 
-def put(one: tasklet, which: int, function: Any) -> None:
-    """Set the trace or profile function of a tasklet."""
-    if not one.alive:
-        raise RuntimeError("tasklet is not alive")
-    if _runs_here(one):
+def put(one: object, which: int, function: Any, runs_here: bool) -> None:
+    """Set the trace or profile function of a tasklet that is alive."""
+    if runs_here:
         (setprofile if which else settrace)(function)
         return
     kept = _kept.setdefault(one, [None, None])
@@ -98,7 +94,7 @@ def setprofile(function: Any) -> None:
     _set_profile(_wrapped(function))
 
 
-def suspend(one: tasklet | None) -> None:
+def suspend(one: object | None) -> None:
     """A tasklet is about to be switched out: keep its functions. None: it has ended, and needs them no more."""
     trace, profile = get_trace(), _get_profile()
     if trace is None and profile is None:
@@ -113,7 +109,7 @@ def suspend(one: tasklet | None) -> None:
         _kept[one] = [trace, profile]
 
 
-def resume(one: tasklet | None) -> None:
+def resume(one: object | None) -> None:
     """A tasklet goes on, or starts: set its functions again."""
     kept = _kept.pop(one, None) if one is not None else None
     if kept is not None:
@@ -134,20 +130,16 @@ def renew() -> None:
             set_trace(trace)
 
 
-def _runs_here(one: tasklet) -> bool:
-    return one.is_current and one.thread_id == get_ident()
-
-
 def _begin() -> None:
-    with _core.gate:
+    with gate:
         _threads.add(get_ident())
-        if not _core.watch.tracing:
-            _core.change_watch(tracing=True)
+        if not watch.tracing:
+            change_watch(tracing=True)
 
 
 def _end() -> None:
     """This thread has no such function any more."""
-    with _core.gate:
+    with gate:
         _threads.discard(get_ident())
-        if not _threads and _core.watch.tracing:
-            _core.change_watch(tracing=False)
+        if not _threads and watch.tracing:
+            change_watch(tracing=False)

@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING
 
 from greenlet import getcurrent as current_greenlet
 
-from tasklets import _core, _ticks, _tracer
-from tasklets._frames import PACKAGE, is_of_core
+from tasklets import _ticks, _tracer
+from tasklets._frames import PACKAGE, is_of_core, outwards
 from tasklets._ticks import EXACT_TICKS, Instructions, Meter, Monitor, Signal, Slice, counting, free_signal
 from tasklets._tracer import Tracer
+from tasklets._watch import change_watch, gate, watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
     from tasklets._core import Scheduler, tasklet
@@ -72,20 +74,20 @@ class Watchdog:
         self.meter = _choose_meter(self)
 
     def start(self) -> None:
-        with _core.gate:
+        with gate:
             counting[get_ident()] = self
             if len(counting) == 1:
-                _core.change_watch(switched=(*_core.watch.switched, _switching))
+                change_watch(switched=(*watch.switched, _switching))
         self.meter.start()
 
     def stop(self) -> None:
         self.over = True
-        with _core.gate:
+        with gate:
             del counting[get_ident()]
             self.meter.stop()
             if not counting:
-                others = tuple(each for each in _core.watch.switched if each is not _switching)
-                _core.change_watch(switched=others)
+                others = tuple(each for each in watch.switched if each is not _switching)
+                change_watch(switched=others)
 
     def switching(self, after: tasklet) -> None:
         """Before each switch of the thread."""
@@ -93,7 +95,7 @@ class Watchdog:
             return
         if not self.total:
             self.meter.restart()
-        self.meter.prepare(after)
+        self.meter.prepare(_frames_of(after))
 
     def expire(self) -> None:
         """The time is over. Called again, sooner or later, until something has come of it."""
@@ -141,6 +143,11 @@ class Watchdog:
                 scheduler.append(runner)
             scheduler.head = runner  # so that it is who goes on
             scheduler._pause()
+
+
+def _frames_of(one: tasklet) -> Iterator[FrameType]:
+    """Looked for only when somebody asks: not every meter does."""
+    yield from outwards(one.frame)
 
 
 def _switching(before: tasklet | None, after: tasklet) -> None:

@@ -1,7 +1,7 @@
 """What switches and channel actions do in addition while somebody watches, or several OS threads have schedulers.
 
 `_core` asks here while `_core._watching` is true, so that nobody pays for it otherwise. Each switch is announced before
-it happens, and refused while a switch_trap is set; each action is announced too. `_core.gate` protects the queues of
+it happens, and refused while a switch_trap is set; each action is announced too. `_watch.gate` protects the queues of
 all channels: who acts first changes queue and ring under it, and then switches. A tasklet of another thread is put into
 the ring of that thread, which is woken if it sleeps; everything else that is wanted of it is posted to its inbox.
 """
@@ -13,10 +13,12 @@ from os.path import dirname
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from tasklets import _core, _tracing
-from tasklets._core import _defuse, _two_threads, gate, get_scheduler, living_schedulers, watch
+from tasklets import _tracing
+from tasklets._watch import gate, watch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tasklets._core import Scheduler, channel, tasklet
 
 _HERE = dirname(__file__)
@@ -99,10 +101,11 @@ def append(scheduler: Scheduler, one: tasklet) -> None:
 # -- actions ---------------------------------------------------------------------------------------------------------
 
 
-def send(where: channel, value: Any) -> None:
-    scheduler = get_scheduler()
+def send(scheduler: Scheduler, where: channel, value: Any) -> None:
     has_room = where._buffer is not None and not where.closing and len(where._buffer) < where.capacity
-    value = _begin_action(where, value, 1, where._balance >= 0 and not has_room, where._preference == -1)
+    value = _begin_action(
+        scheduler, where, value, 1, where._balance >= 0 and not has_room, where._preference == -1
+    )
     me = scheduler.current or scheduler.adopt()
     entry = None
     with gate:
@@ -130,10 +133,9 @@ def send(where: channel, value: Any) -> None:
         block(scheduler, me, where, 1)
 
 
-def receive(where: channel) -> Any:
-    scheduler = get_scheduler()
+def receive(scheduler: Scheduler, where: channel) -> Any:
     will_block = where._balance <= 0 and not where._buffer
-    _begin_action(where, None, 0, will_block, where._preference == 1 and not where._buffer)
+    _begin_action(scheduler, where, None, 0, will_block, where._preference == 1 and not where._buffer)
     me = scheduler.current or scheduler.adopt()
     value = entry = None
     with gate:
@@ -161,21 +163,19 @@ def receive(where: channel) -> Any:
         me.tempval = None
         return block(scheduler, me, where, -1)
     del entry
-    try:
-        return _defuse(value)
-    finally:
-        del value
+    me.tempval, value = value, None
+    return scheduler._result(me)
 
 
-def _begin_action(where: channel, value: Any, sending: int, will_block: bool, partner_first: bool) -> Any:
-    scheduler = get_scheduler()
+def _begin_action(
+    scheduler: Scheduler, where: channel, value: Any, sending: int, will_block: bool, partner_first: bool
+) -> Any:
     me = scheduler.current or scheduler.adopt()
-    if scheduler.quiet:
-        raise _core.wording.misuse("a callback cannot use channels")
+    scheduler.refuse_if_quiet()
     if scheduler.trap and not will_block and (partner_first or where._schedule_all):
         entry = where._first
         if entry is not None and not entry._special and not me._special:
-            raise _core.wording.misuse("switch_trap")
+            scheduler.refuse_if_trapped()
     if watch.acting:
         me.tempval = value
         scheduler.quiet = True
@@ -194,7 +194,7 @@ def _take_first(where: channel, scheduler: Scheduler) -> Any:
     # That of entries of `net` is the thread of their node: a channel that is known elsewhere is to be used there.
     owner: Any = getattr(entry, "_scheduler", None) or getattr(entry, "owner", scheduler)
     if owner is not scheduler and (entry._special or owner.thread_id == -1):
-        raise _two_threads(where)
+        raise where._of_two_threads()
     where._shift()
     if not entry._special:
         entry._channel = None
@@ -235,14 +235,14 @@ def block(scheduler: Scheduler, me: tasklet, where: channel, direction: int) -> 
     return scheduler._result(me)
 
 
-def wait_until_others_are_outside(newcomer: Scheduler) -> None:
+def wait_until_others_are_outside(others: Iterable[Scheduler]) -> None:
     """The second thread with a scheduler has come: wait until the first one is in no method of the core any more.
 
     It may have been stopped at the entry of `block`, say, and would go on there as if nobody else could have changed
     the channel meanwhile. The compiled core is never stopped there.
     """
-    for other in living_schedulers():
-        while other is not newcomer:
+    for other in others:
+        while True:
             frame = sys._current_frames().get(other.thread_id)
             if frame is None or not frame.f_code.co_filename.startswith(_HERE):
                 break

@@ -4,8 +4,8 @@
 
 The same modules under the same names, made of the same sources. `TASKLETS_PURE=1` in the environment forces the source.
 Modules that are chosen together may know each other's types, so all of them are compiled or none is. A compiled file
-carries the digest of the sources of all: when one is older, is missing or cannot be loaded, none is used, and a
-warning says so. setup.py reads here how digests are made, so nothing of the packages is imported.
+carries the digest of the sources of all: when one is older, is missing, cannot be loaded or fails while it is imported,
+none is used, and a warning says so. setup.py reads here how digests are made, so nothing of the packages is imported.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
-from importlib.util import module_from_spec, spec_from_file_location
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
 
 CORE_SOURCES: Final = ("_core.py", "_core.pxd", "_data_stack.h")  # of what the core is made
 _MARK: Final = b"tasklets-source-digest:"  # stands before the digest in a compiled file, see _core.pxd
@@ -39,10 +39,13 @@ def choose(
     compiled = {name: path for name in names if (path := find_compiled(folder, name)) is not None}
     if _is_source_wanted() or (needs is not None and not is_compiled(needs)):
         compiled = {}
-    elif compiled and (why := _why_not(package, folder, names, sources, compiled)) is not None:
+    why = _why_not(package, folder, names, sources, compiled) if compiled else None
+    finder = _Finder(package, folder, names, {} if why else compiled)
+    sys.meta_path.insert(0, finder)
+    if compiled and why is None:
+        why = _why_not_imported(package, names, finder)
+    if why is not None:
         warnings.warn(why, RuntimeWarning, stacklevel=3)
-        compiled = {}
-    sys.meta_path.insert(0, _Finder(package, folder, names, compiled))
 
 
 def is_compiled(name: str = "tasklets._core") -> bool:
@@ -84,8 +87,6 @@ def _why_not(
     package: str, folder: Path, names: Sequence[str], sources: Sequence[str], compiled: Mapping[str, Path]
 ) -> str | None:
     """Why these files are not to be used, if so."""
-    others = f", nor what else is compiled of {package}" if len(names) > 1 else ""
-    ends = f"and is not used{others}: {package} is slower now."
     missing = [name for name in names if name not in compiled]
     if missing:
         return (
@@ -95,15 +96,35 @@ def _why_not(
     digest = source_digest(folder, sources)
     for path in compiled.values():
         if is_stale(path, digest):
-            return f"{path.name} is older than its source {ends} {_ADVICE}"
-    for name, path in compiled.items():
-        spec = spec_from_file_location(f"{package}.{name}", path)
-        assert spec is not None
-        try:
-            module_from_spec(spec)  # loads the library, and runs nothing of the module
-        except ImportError as error:
-            return f"{path.name} cannot be loaded {ends} {error}"
+            return f"{path.name} is older than its source {_ends(package, names)} {_ADVICE}"
     return None
+
+
+def _why_not_imported(package: str, names: Sequence[str], finder: _Finder) -> str | None:
+    """Import the compiled modules; or say why that fails, and leave nothing that has seen one of them."""
+    before = set(sys.modules)
+    for name in names:
+        try:
+            import_module(f"{package}.{name}")
+        except Exception as error:  # noqa: BLE001  types of another size are a ValueError, and so on
+            path = finder.last_failed()
+            finder.take_sources()
+            _forget(package, set(sys.modules) - before)
+            return f"{path.name} cannot be loaded {_ends(package, names)} {error}"
+    return None
+
+
+def _forget(package: str, modules: Iterable[str]) -> None:
+    for name in modules:
+        parent, _, child = name.rpartition(".")
+        if parent == package:
+            del sys.modules[name]
+            vars(sys.modules[package]).pop(child, None)  # where `from package import child` looks first
+
+
+def _ends(package: str, names: Sequence[str]) -> str:
+    others = f", nor what else is compiled of {package}" if len(names) > 1 else ""
+    return f"and is not used{others}: {package} is slower now."
 
 
 class _Finder:
@@ -114,39 +135,18 @@ class _Finder:
     ) -> None:
         self._sources = {f"{package}.{name}": folder / f"{name}.py" for name in names}
         self._compiled = {f"{package}.{name}": path for name, path in compiled.items()}
+        self._asked: list[str] = []
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        source, compiled = self._sources.get(fullname), self._compiled.get(fullname)
-        if source is None:
+        if fullname not in self._sources:
             return None
-        if compiled is None:
-            return spec_from_file_location(fullname, source)
-        if len(self._compiled) > 1:  # the source of one does not go with the others
-            return spec_from_file_location(fullname, compiled)
-        return spec_from_file_location(fullname, compiled, loader=_Compiled(fullname, compiled, source))
+        self._asked.append(fullname)
+        return spec_from_file_location(fullname, self._compiled.get(fullname) or self._sources[fullname])
 
+    def last_failed(self) -> Path:
+        """The compiled file whose import has failed just now; it may have been imported by another one."""
+        return self._compiled[next(name for name in reversed(self._asked) if name not in sys.modules)]
 
-class _Compiled(ExtensionFileLoader):
-    """Loads a compiled file, or the source when it does not find what it needs."""
-
-    def __init__(self, fullname: str, compiled: Path, source: Path) -> None:
-        super().__init__(fullname, str(compiled))
-        self._source = source
-
-    def exec_module(self, module: ModuleType) -> None:
-        try:
-            super().exec_module(module)
-            return
-        except ImportError as error:
-            package = self.name.partition(".")[0]
-            warnings.warn(
-                f"{os.path.basename(self.path)} cannot be loaded and is not used: {package} is slower now. {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        spec = spec_from_file_location(self.name, self._source)
-        assert spec is not None
-        assert spec.loader is not None
-        # What stands there when this returns is what is imported; when it raises, the import system removes it.
-        fresh = sys.modules[self.name] = module_from_spec(spec)
-        spec.loader.exec_module(fresh)
+    def take_sources(self) -> None:
+        """Find none of the compiled files any more."""
+        self._compiled = {}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from typing import TYPE_CHECKING
 
-from tasklets._core import get_scheduler, tasklet
+from tasklets._core import all_tasklets, get_scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from tasklets._core import tasklet
 
 MAX_LINES = 20  # of a report; a thousand blocked tasklets are mostly the same story
 
@@ -26,12 +27,7 @@ def waiting() -> list[tasklet]:
     Searches the collector's lists, so that running tasklets pay nothing for it.
     """
     mine = get_scheduler()
-    return [
-        found
-        for found in gc.get_objects()
-        # Not isinstance: it asks proxies for their __class__, and dead ones raise.
-        if issubclass(type(found), tasklet) and found._scheduler is mine and found.blocked
-    ]
+    return [one for one in all_tasklets() if one._scheduler is mine and one.blocked]
 
 
 def where(one: tasklet) -> str:

@@ -30,8 +30,9 @@ from tasklets._core import (
     switch_trap as switch_trap,
     tasklet as tasklet,
 )
-from tasklets._errors import DeadlockError, TaskletExit as TaskletExit
+from tasklets._errors import TaskletExit as TaskletExit
 from tasklets._ticks import timer
+from tasklets._watch import change_watch, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,7 +188,7 @@ def set_schedule_callback(callback: Callable[[tasklet | None, tasklet], object] 
     _check_callable(callback)
     old, _schedule_callback = _schedule_callback, callback
     announce = _prev_alive(callback) if callback is not None else None
-    _core.change_watch(switched=_replaced(_core.watch.switched, _announce, announce))
+    change_watch(switched=_replaced(watch.switched, _announce, announce))
     _announce = announce
     return old
 
@@ -221,7 +222,7 @@ def set_channel_callback(callback: Callable[[_core.channel, tasklet, int, int], 
     global _channel_callback
     _check_callable(callback)
     old, _channel_callback = _channel_callback, callback
-    _core.change_watch(acting=_replaced(_core.watch.acting, old, callback))
+    change_watch(acting=_replaced(watch.acting, old, callback))
     return old
 
 
@@ -236,8 +237,8 @@ def set_error_handler(callback: Callable[..., object] | None = None) -> Any:
     Returns the one before.
     """
     _check_callable(callback)
-    old = _core.watch.failed
-    _core.change_watch(failed=callback)
+    old = watch.failed
+    change_watch(failed=callback)
     return old
 
 
@@ -252,25 +253,6 @@ def _replaced(them: tuple[Any, ...], old: Any, new: Any) -> tuple[Any, ...]:
 
 
 # -- the module ----------------------------------------------------------------------------------------------------
-
-
-class _Terse(_core.Wording):
-    """Stackless's errors, to the letter, and its rules where ours differ."""
-
-    atomic_refuses = False
-    shares_contexts = True
-
-    def deadlock(self, text: str, victim: tasklet | None, kind: type[Exception] = DeadlockError) -> Exception:
-        return RuntimeError(text) if kind is DeadlockError else kind(text)
-
-    def block_trap(self, wish: str, victim: tasklet) -> Exception:
-        return RuntimeError(_core.BLOCK_TRAP)
-
-    def misuse(self, text: str, detail: str = "", kind: type[Exception] = RuntimeError) -> Exception:
-        return kind(text)
-
-    def suicide(self) -> TaskletExit:
-        return TaskletExit()
 
 
 class _Stackless(ModuleType):
@@ -290,14 +272,15 @@ def install() -> None:
     """Make `import stackless` work, and errors be Stackless's, in this whole process."""
     sys.modules["stackless"] = sys.modules[__name__]
     builtins.TaskletExit = TaskletExit  # type: ignore[attr-defined]
-    _core.wording = _Terse()
+    _core.wording = _core.Wording()
     sys.settrace, sys.gettrace = _tracing.settrace, _tracing.gettrace
     sys.setprofile, sys.getprofile = _tracing.setprofile, _tracing.getprofile
 
 
 if __name__ == "__main__":  # a second copy of this module, which only starts the program
+    from tasklets import stackless as imported
     from tasklets._old_program import main as run_program
 
-    run_program()
+    run_program(imported.install)
 else:
     sys.modules[__name__].__class__ = _Stackless

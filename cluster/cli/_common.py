@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -148,19 +148,41 @@ def text_of(data: bytes) -> str:
         return f"({len(data)} bytes, which mean nothing here: {error})"
 
 
-def make_table(*columns: str) -> Any:
+# Never broken into lines: what people copy into their next command, and single words.
+WHOLE = ("task", "job", "node", "role", "state", "lease", "age")
+NARROWEST = 8  # characters that other columns are folded to
+_GAP = 2
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows below each other; a column in which none has anything is left out.
+
+    On a terminal (and for COLUMNS) texts are folded, but no ids, if all fits then. Else, and in a pipe, each row is a
+    line, however long.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
     from rich.table import Table
 
+    found = [tuple(row) for row in rows]
+    kept = [n for n, column in enumerate(columns) if not column or not found or any(row[n] for row in found)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def show(table: Any) -> None:
-    from rich.console import Console
-
-    Console().print(table)
+    least, most = -_GAP, -_GAP
+    for n in kept:
+        longest = max([len(columns[n]), *(cell_len(row[n]) for row in found)])
+        is_whole = columns[n] in WHOLE
+        narrowest = longest if is_whole else min(longest, NARROWEST)
+        table.add_column(columns[n], overflow="fold", no_wrap=is_whole, min_width=narrowest)
+        least, most = least + narrowest + _GAP, most + longest + _GAP
+    for row in found:
+        table.add_row(*(row[n] for n in kept))
+    console = Console()
+    is_folded = (sys.stdout.isatty() or "COLUMNS" in os.environ) and least <= console.width
+    console = console if is_folded else Console(width=most)
+    with console.capture() as printed:
+        console.print(table, crop=False)
+    for line in printed.get().splitlines():
+        click.echo(line.rstrip())  # or a terminal shows blanks that do not fit on lines of their own
 
 
 def print_rows(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ...]) -> None:
@@ -168,10 +190,15 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool, columns: tuple[str, ..
     if as_json:
         print_json(rows)
         return
-    table = make_table(*columns)
-    for row in rows:
-        table.add_row(*(str(row.get(column, "")) for column in columns))
-    show(table)
+    show_table(columns, [[_cell(column, row.get(column)) for column in columns] for row in rows])
+
+
+_USUAL = {"queue": "default", "priority": 0, "attempts": 0, "losses": 0}
+
+
+def _cell(column: str, value: Any) -> str:
+    """A value as it is shown: empty where it is what it mostly is."""
+    return "" if value is None or value == _USUAL.get(column) else str(value)
 
 
 def print_record(row: dict[str, Any], as_json: bool, *, without: tuple[Any, ...] = (None, "")) -> None:
@@ -179,11 +206,7 @@ def print_record(row: dict[str, Any], as_json: bool, *, without: tuple[Any, ...]
     if as_json:
         print_json(row)
         return
-    table = make_table("", "")
-    for name, value in row.items():
-        if value not in without:
-            table.add_row(name, str(value))
-    show(table)
+    show_table(("", ""), [(name, str(value)) for name, value in row.items() if value not in without])
 
 
 def print_json(value: Any) -> None:

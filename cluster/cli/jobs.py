@@ -17,13 +17,12 @@ from cluster.cli._common import (
     import_modules,
     imports_option,
     json_option,
-    make_table,
     open_client,
     print_json,
     print_record,
     print_rows,
     repeat,
-    show,
+    show_table,
     text_of,
     wait_option,
     watch_option,
@@ -64,8 +63,11 @@ def jobs(
         now = client.store.now()
         begin = None if since is None else now - since
         found = client.jobs(state=state, name=name, since=begin, limit=limit, after=after)
-        columns = ("job", "name", "class", "state", "done", "failed", "total", "age", "reason")
-        print_rows([_job_row(job, now) for job in found], as_json, columns)
+        rows = [_job_row(job, now) for job in found]
+        for row in () if as_json else rows:
+            row["done"] = f"{row['done']}/{row['total']}" if row["total"] else ""
+            row["failed"] = row["failed"] or ""
+        print_rows(rows, as_json, ("job", "name", "class", "state", "done", "failed", "age", "reason"))
 
     with open_client(store, group) as client:
         repeat(watch, shown)
@@ -289,12 +291,10 @@ def trace(job_id: str, store: str, group: str, as_json: bool) -> None:
             print_json(rows)
             return
         click.echo(f"job {job.job_id} ({job.cls or 'no class'}) {job.state}, started {_clock(job.created)}")
-        table = make_table("after", "what", "task", "operation", "by", "detail")
-        for row in rows:
-            table.add_row(
-                f"{row['after']:.3f} s", row["what"], row["task"], row["operation"], row["by"], row["detail"]
-            )
-        show(table)
+        columns = ("what", "task", "operation", "by", "detail")
+        show_table(
+            ("after", *columns), [(f"{row['after']:.3f} s", *(row[name] for name in columns)) for row in rows]
+        )
 
 
 def timeline(client: Any, job: Any) -> Iterator[dict[str, Any]]:

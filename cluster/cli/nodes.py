@@ -215,14 +215,29 @@ def up(
             "template:coordinator", NodeTemplate("coordinator", options=tuple(shared), **common).dumps()
         )
         client.store.put("dispatch", dispatch)
-        write_bounds(client.store, Bounds(least, max(least, most or least), count))
+        write_bounds(
+            client.store,
+            Bounds(
+                least,
+                max(least, most or least),
+                count,
+                queues=[queue.partition("=")[0] for queue in queues],
+                patience=settings.backlog_wait,
+            ),
+        )
         healer = Healer(client.store, settings, f"cluster up on {socket.gethostname()}")
         deadline = time.monotonic() + wait
+        # Of those that are there some may have been killed a moment ago. Who lives renews its lease.
+        doubtful = {(m.node, m.lease_until) for m in client.members()}
         healer.revive()
         while True:
             members = client.members()
             healer.check(members)
-            workers = [m for m in members if m.role == "worker" and m.state == "up"]
+            workers = [
+                m
+                for m in members
+                if m.role == "worker" and m.state == "up" and (m.node, m.lease_until) not in doubtful
+            ]
             leads = any(m.role == "coordinator" and m.state == "up" for m in members)
             if leads and len(workers) >= least:
                 click.echo(

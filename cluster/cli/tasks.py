@@ -18,19 +18,19 @@ from cluster.cli._common import (
     import_modules,
     imports_option,
     json_option,
-    make_table,
     open_client,
     print_json,
     print_record,
     print_rows,
     repeat,
     set_option,
-    show,
+    show_table,
     text_of,
     wait_option,
     watch_option,
 )
 from cluster.errors import ClusterError
+from cluster.healing import read_bounds
 from cluster.settings import Settings, explain_settings
 from net import values
 
@@ -66,6 +66,11 @@ def _group_status(client: Any, as_json: bool) -> None:
     lock = client.store.lock("coordinator")
     leader = lock.holder.split("#")[0] if lock else None
     workers = [m for m in members if m.role == "worker"]
+    bounds = read_bounds(client.store)
+    wanted = None
+    if bounds is not None:
+        backlog = _decide.backlog_of(members, stats, client.store.queues(), bounds)
+        wanted = _decide.desired_workers(bounds, backlog)
     remarks = list(_remarks(client, stats, members, leader))
     if as_json:
         print_json(
@@ -74,6 +79,8 @@ def _group_status(client: Any, as_json: bool) -> None:
                 "leader": leader,
                 "fence": lock.fence if lock else None,
                 "workers": len(workers),
+                "wanted": wanted,
+                "bounds": bounds and [bounds.least, bounds.most],
                 "slots": sum(m.slots for m in workers),
                 "running": sum(m.running for m in workers),
                 "tasks": stats.tasks,
@@ -83,18 +90,19 @@ def _group_status(client: Any, as_json: bool) -> None:
             }
         )
         return
+    limits = f" ({wanted} wanted, {bounds.least} to {bounds.most} allowed)" if bounds else ""
     click.echo(
-        f"group {client.store.group!r}: {len(workers)} workers, {sum(m.slots for m in workers)} slots, "
+        f"group {client.store.group!r}: {len(workers)} workers{limits}, {sum(m.slots for m in workers)} slots, "
         f"{'led by ' + leader if leader else 'nobody leads'}"
     )
     everywhere = {state for counts in stats.tasks.values() for state, count in counts.items() if count}
     rare = [state for state in ("scheduled", "blocked", "held", "idle", "cancelled") if state in everywhere]
     states = ("ready", "assigned", "done", "dead", *rare)  # as many as fit into a terminal beside each other
-    table = make_table("queue", *states, "waits since")
+    rows = []
     for queue, counts in sorted(stats.tasks.items()):
         age = stats.oldest_ready.get(queue)
-        table.add_row(queue, *(str(counts.get(s, 0)) for s in states), "" if age is None else f"{age:.1f} s")
-    show(table)
+        rows.append((queue, *(str(counts.get(s, 0)) for s in states), "" if age is None else f"{age:.1f} s"))
+    show_table(("queue", *states, "waits since"), rows)
     for remark in remarks:
         click.echo(f"! {remark}")
 
@@ -137,15 +145,18 @@ def members(store: str, group: str, as_json: bool, watch: float | None) -> None:
             print_json([asdict(m) for m in rows])
             return
         now = client.store.now()
-        table = make_table(
-            "node", "role", "state", "slots", "running", "queues", "host", "pid", "version", "lease"
-        )
-        for m in rows:
-            table.add_row(
-                m.node, m.role, m.state, str(m.slots), str(m.running), " ".join(m.queues), m.host, str(m.pid),
-                m.version, f"{m.lease_until - now:.1f} s",
-            )  # fmt: skip
-        show(table)
+        mixed = len({m.version for m in rows if m.version}) > 1
+        show_table(
+            ("node", "role", "state", "busy", "queues", "pid on host", "version", "lease"),
+            [
+                (
+                    m.node, m.role, m.state, f"{m.running}/{m.slots}" if m.slots else "", " ".join(m.queues),
+                    f"{m.pid} on {m.host}" if m.pid else m.host, m.version if mixed else "",
+                    f"{m.lease_until - now:.1f} s",
+                )
+                for m in rows
+            ],
+        )  # fmt: skip
 
     with open_client(store, group) as client:
         repeat(watch, shown)
@@ -360,8 +371,5 @@ def config(
     if as_json:
         print_json({name: {"value": value, "from": source} for name, (value, source) in found.items()})
         return
-    table = make_table("setting", "value", "from")
-    for one in fields(Settings):
-        value, source = found[one.name]
-        table.add_row(one.name, str(value), source)
-    show(table)
+    rows = [(one.name, *found[one.name]) for one in fields(Settings)]
+    show_table(("setting", "value", "from"), [[str(cell) for cell in row] for row in rows])

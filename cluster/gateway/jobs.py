@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import falcon
+from msgspec.structs import replace
 
 from cluster.errors import JobNotFound
 from cluster.gateway import messages, submitting, views
@@ -43,6 +45,7 @@ MOST_LISTED: Final = 1000
 MOST_RESULTS: Final = 10_000
 PAGE_BYTES: Final = 16 << 20
 STATES: Final = tuple(state.value for state in JobState)
+_CURSOR: Final = re.compile(r"([0-9]{1,15})\.([0-9]{1,16})")
 _KEPT: Final = ("name", "queue", "priority", "description", "by", "fail_fast", "ttl", "meta")
 
 
@@ -226,11 +229,11 @@ class Results:
         store = self._service.store
         low = integer(req, "from", 0, 0, 2**53)
         limit = integer(req, "limit", 1000, 1, MOST_RESULTS)
+        follow, behind = flag(req, "follow"), _place(req.get_param("after") or "")
         job = find(store, job_id)
         if NDJSON in (req.accept or ""):
             resp.content_type = NDJSON
-            follow = flag(req, "follow")
-            resp.stream = self._follow(job_id) if follow else self._lines(job_id, low)
+            resp.stream = self._follow(job_id, low, behind) if follow else self._lines(job_id, low)
             return
         found: list[ResultView] = []
         end = min(low + limit, job.total)
@@ -250,10 +253,10 @@ class Results:
         for _, shown in _by_index(self._service.store, job_id, low, 2**62):
             yield b"".join(messages.encoded(one) + b"\n" for one in shown)
 
-    def _follow(self, job_id: str) -> Iterator[bytes]:
-        """In the order of their arrival, until the job has ended."""
+    def _follow(self, job_id: str, low: int, behind: _Place) -> Iterator[bytes]:
+        """In the order of their arrival, until the job has ended: those from the index `low` on, behind a place."""
         service = self._service
-        after = 0
+        after = behind[0] - 1  # of the row at that place some may have been sent, and others not
         with service.listening(f"job:{job_id}") as wait:
             while True:
                 job = service.store.job(job_id)
@@ -261,10 +264,28 @@ class Results:
                 while rows := service.store.results(job_id, after=after):
                     after = rows[-1].seq
                     for row in rows:
-                        yield b"".join(messages.encoded(one) + b"\n" for one in views.result_views(row))
+                        yield b"".join(
+                            messages.encoded(replace(one, cursor=f"{row.seq}.{one.index}")) + b"\n"
+                            for one in views.result_views(row)
+                            if one.index >= low and (row.seq, one.index) > behind
+                        )
                 if ended or service.draining:
                     return
                 wait(service.options.poll)
+
+
+# Where somebody stands who follows: the number of a row, by arrival, and the last index of it that was sent.
+_Place = tuple[int, int]
+
+
+def _place(cursor: str) -> _Place:
+    """The place of a cursor that we gave. Raises Problem."""
+    if not cursor:
+        return (1, -1)
+    found = _CURSOR.fullmatch(cursor)
+    if found is None:
+        raise Problem(400, "invalid", f"?after= is the cursor of a line, and not {cursor!r}", path="after")
+    return int(found[1]), int(found[2])
 
 
 def _by_index(store: Store, job_id: str, low: int, high: int) -> Iterator[tuple[bytes, list[ResultView]]]:

@@ -154,6 +154,10 @@ class ResultView(Struct, kw_only=True):
     index: int
     value: Any | UnsetType = UNSET
     error: dict[str, Any] | UnsetType = UNSET
+    cursor: (
+        Annotated[str, Meta(description="Of a line that was followed: ?after= it goes on behind this one.")]
+        | UnsetType
+    ) = UNSET
 
 
 class ResultList(Struct, kw_only=True):

@@ -170,6 +170,11 @@ def _paths(options: Options) -> dict[str, Any]:
                     _query("from", "the first index", _integer(0, 2**53, 0)),
                     _query("limit", "how many inputs", _integer(1, jobs.MOST_RESULTS, 1000)),
                     _query("follow", "of lines: as they come, until the job has ended", {"type": "boolean"}),
+                    _query(
+                        "after",
+                        "of lines that are followed: those behind the one with this cursor",
+                        {"type": "string", "pattern": "^[0-9]{1,15}[.][0-9]{1,16}$"},
+                    ),
                 ],
                 wrong=(404,),
             )

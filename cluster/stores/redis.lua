@@ -4,11 +4,11 @@
 --
 --   t:ID         hash, a task                           l:LANE      zset rank -> id, a line of ready tasks
 --   lanes        zset, the lines that are not empty     due         zset time -> id, scheduled tasks
---   assigned     set of ids                             a:ID        hash node -> assignment
+--   tasks:STATE  zset of ids                            a:ID        hash node -> assignment
 --   leases       zset lease -> ID\31NODE                w:NODE      set of ids
 --   k:Q\31KEY    id, the head of an ordering key        kb:Q\31KEY  list of ids blocked behind it
 --   c:Q\31OP\31KEY\31JOB  id, who absorbs a coalesce key  ab:ID   list, the arguments it absorbed
---   deadlines, ended, dead, ids   zsets of ids          tally, cnt, n, members, locks, queues, cfg   hashes
+--   deadlines, ended, ids         zsets of ids          tally, cnt, n, members, locks, queues, cfg   hashes
 --   ev           stream, the journal
 -- The keys of jobs, and what is done with them, are in redis_jobs.lua, which follows this file; redis_call.lua, the
 -- end of the script, makes the call.
@@ -55,6 +55,8 @@ local function unpacked(hash, field)
 end
 
 local LIVING = {scheduled = true, blocked = true, ready = true, held = true, idle = true, assigned = true}
+-- Those of the other states are most of all tasks: whoever wants some finds them among all ids.
+local LISTED = {scheduled = true, blocked = true, ready = true, held = true, idle = true, assigned = true, dead = true}
 local function living(id) return LIVING[get(id, 'state') or ''] or false end
 
 -- Move a task to another state: out of the structure it is in, into the one where it is looked for. Returns its job, and
@@ -73,9 +75,7 @@ local function move(id, to)
       if call('GET', absorber) == id then call('DEL', absorber) end
     end
   elseif from == 'idle' then call('ZREM', P .. 'due', id)
-  elseif from == 'assigned' then call('SREM', P .. 'assigned', id)
   elseif from == 'blocked' then call('LREM', key('kb', queue .. SEP .. okey), 1, id)
-  elseif from == 'dead' then call('ZREM', P .. 'dead', id)
   end
   if to == 'ready' then
     call('ZADD', key('l', lane), rank, id)
@@ -85,17 +85,16 @@ local function move(id, to)
     call('ZADD', P .. 'due', due, id)
     if ckey then call('SET', key('c', queue .. SEP .. op .. SEP .. ckey .. SEP .. (job or '')), id) end
     readied = true
-  elseif to == 'assigned' then call('SADD', P .. 'assigned', id)
   elseif to == 'blocked' then call('RPUSH', key('kb', queue .. SEP .. okey), id)
   elseif to == 'idle' then
     if tonumber(due) > 0 then
       call('ZADD', P .. 'due', due, id)
       readied = true
     end
-  elseif to == 'held' then -- it is where its job has it
-  elseif to == 'dead' then call('ZADD', P .. 'dead', 0, id)
-  else call('ZADD', P .. 'ended', now, id)
+  elseif not LIVING[to] and to ~= 'dead' then call('ZADD', P .. 'ended', now, id)
   end
+  if LISTED[from] then call('ZREM', key('tasks', from), id) end
+  if LISTED[to] then call('ZADD', key('tasks', to), 0, id) end
   if counted then jobs.moved(job, id, from, to, rank) end
   if LIVING[to] then set(id, 'state', to) else set(id, 'state', to, 'ended', now) end
   if from then tally(queue, from, -1) end
@@ -544,10 +543,13 @@ local function page(source, wanted, read)
 end
 
 function calls.tasks()
-  local source = A.job_id and key('jt', A.job_id) or P .. (A.state == 'dead' and 'dead' or 'ids')
+  local source = LISTED[A.state] and key('tasks', A.state) or P .. 'ids'
+  local of_job = A.job_id and key('jt', A.job_id)
+  if of_job and (not LISTED[A.state] or call('ZCARD', of_job) < call('ZCARD', source)) then source = of_job end
   return page(source, function(id)
-    local state, queue = unpack(call('HMGET', key('t', id), 'state', 'queue'))
+    local state, queue, job = unpack(call('HMGET', key('t', id), 'state', 'queue', 'job'))
     return (not A.state or state == A.state) and (not A.queue or queue == A.queue)
+      and (not A.job_id or job == A.job_id)
   end, whole)
 end
 
@@ -714,7 +716,7 @@ function calls.survey()
       table.insert(rows.duplicates, all)
     end
   end
-  for _, id in ipairs(call('SMEMBERS', P .. 'assigned')) do
+  for _, id in ipairs(call('ZRANGE', key('tasks', 'assigned'), 0, -1)) do
     if #rows.unassigned == A.limit then break end
     if call('EXISTS', key('a', id)) == 0 then table.insert(rows.unassigned, id) end
   end
@@ -773,7 +775,8 @@ local function remove_task(id)
   local queue, state, job = unpack(call('HMGET', key('t', id), 'queue', 'state', 'job'))
   tally(queue, state, -1)
   call('DEL', key('t', id), key('ab', id))
-  for _, set_of in ipairs({'ids', 'ended', 'dead'}) do call('ZREM', P .. set_of, id) end
+  if LISTED[state] then call('ZREM', key('tasks', state), id) end
+  for _, set_of in ipairs({'ids', 'ended'}) do call('ZREM', P .. set_of, id) end
   if job then call('ZREM', key('jt', job), id) end
 end
 

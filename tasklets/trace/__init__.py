@@ -13,8 +13,10 @@
 While nothing is recorded it costs nothing. What is and is not seen: docs/design.md, "trace".
 """
 
+from tasklets.trace._events import Event as Event
 from tasklets.trace._merging import merge as merge
-from tasklets.trace._recording import Event as Event, Recording as Recording, record as record
+from tasklets.trace._recording import Recording as Recording
+from tasklets.trace._watcher import record as record
 
 __all__ = ["Event", "Recording", "merge", "record"]
 

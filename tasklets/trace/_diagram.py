@@ -12,7 +12,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasklets.trace._recording import Event, Line, Message, Recording
+    from tasklets.trace._events import Event, Line, Message
 
 COLOURS = ("#3b82f6", "#e07a1f", "#22a06b", "#c2559d", "#8b6cef", "#0fa3b1", "#b08900", "#e0566b")
 RED = "#e5484d"
@@ -47,13 +47,6 @@ svg.tt{color:#1c2024}
 .tt .paper{fill:#ffffff}
 @media (prefers-color-scheme:dark){svg.tt{color:#e8eaed}.tt .paper{fill:#14171a}}
 """
-PAGE_STYLE = """
-:root{color-scheme:light dark}
-body{margin:0;font:14px system-ui,sans-serif;color:#1c2024;background:#ffffff}
-main{padding:24px;overflow-x:auto}
-pre{font-size:12px}
-@media (prefers-color-scheme:dark){body{color:#e8eaed;background:#14171a}}
-"""
 
 
 @dataclass(slots=True)
@@ -70,11 +63,9 @@ class _Track:
     sends: list[float] = field(default_factory=list)
 
 
-def draw(recording: Recording, max_events: int, *, standalone: bool) -> str:
-    """The diagram as an SVG element."""
-    events = recording.events
-    left_out = recording.dropped + max(0, len(events) - max_events)
-    return _Diagram(events[-max_events:], left_out).as_svg(standalone)
+def draw(events: tuple[Event, ...], left_out: int, *, standalone: bool) -> str:
+    """The diagram as an SVG element. It says how many earlier events are left out."""
+    return _Diagram(events, left_out).as_svg(standalone)
 
 
 class _Diagram:

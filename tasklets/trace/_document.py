@@ -7,15 +7,11 @@ same `clock` have the same monotonic one: a boot of one machine.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from tasklets.trace._recording import Crossing, Event, Line, Message
-
-if TYPE_CHECKING:
-    from tasklets.trace._recording import Recording
+from tasklets.trace._events import Crossing, Event, Line, Message
 
 FORMAT: Final = 1
 KEY: Final = "tasklets"  # beside "traceEvents"
@@ -35,20 +31,8 @@ class Document:
     crossings: tuple[Crossing, ...]
 
 
-def of(recording: Recording) -> Document:
-    return Document(
-        recording.node,
-        os.getpid(),
-        _clock(),
-        recording._wall,
-        recording._began,
-        recording.dropped,
-        recording.events,
-        tuple(recording._crossings),
-    )
-
-
-def _clock() -> str:
+def this_clock() -> str:
+    """The `clock` of this process."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

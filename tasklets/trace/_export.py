@@ -6,14 +6,22 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tasklets.trace import _document
-from tasklets.trace._diagram import PAGE_STYLE, draw
+from tasklets.trace._document import KEY, encode
 
 if TYPE_CHECKING:
-    from tasklets.trace._recording import Event, Recording
+    from tasklets.trace._document import Document
+    from tasklets.trace._events import Event
+
+PAGE_STYLE = """
+:root{color-scheme:light dark}
+body{margin:0;font:14px system-ui,sans-serif;color:#1c2024;background:#ffffff}
+main{padding:24px;overflow-x:auto}
+pre{font-size:12px}
+@media (prefers-color-scheme:dark){body{color:#e8eaed;background:#14171a}}
+"""
 
 
-def chrome(recording: Recording) -> str:
+def chrome(document: Document) -> str:
     """The Trace Event Format: a process per node, in it a track per tasklet with its turns and waits, an arrow (flow)
     per message. Beside it stands what `merge` reads.
     """
@@ -22,11 +30,11 @@ def chrome(recording: Recording) -> str:
     tracks: dict[int, _Track] = {}  # by the number of the line
     began: dict[_Track, tuple[str, float]] = {}  # what it does, and since when
     last = 0.0
-    for event in recording.events:
+    for event in document.events:
         line = event.line
         if line.node not in nodes:
             nodes[line.node] = len(nodes) + 1
-            out.append(_meta("process_name", (nodes[line.node], 0), {"name": line.node or recording.node}))
+            out.append(_meta("process_name", (nodes[line.node], 0), {"name": line.node or document.node}))
         if line.number not in tracks:
             track = tracks[line.number] = nodes[line.node], len(tracks) + 1
             out.append(_meta("thread_name", track, {"name": event.tasklet}))
@@ -46,7 +54,7 @@ def chrome(recording: Recording) -> str:
         _end_slice(out, began, track, last)
     whole: dict[str, Any] = {"traceEvents": out, "displayTimeUnit": "ns"}
     if not any(nodes):  # what was merged is not merged again
-        whole[_document.KEY] = _document.encode(_document.of(recording))
+        whole[KEY] = encode(document)
     return json.dumps(whole, indent=0)
 
 
@@ -88,12 +96,12 @@ def _instant(event: Event, track: _Track) -> dict[str, Any]:
     }
 
 
-def page(recording: Recording) -> str:
+def page(headline: str, diagram: str, table: str) -> str:
     """A page with the diagram and the table."""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>tasklets: {escape(repr(recording))}</title>
+<title>tasklets: {escape(headline)}</title>
 <style>{PAGE_STYLE}</style></head>
-<body><main>{draw(recording, 2000, standalone=False)}
-<details><summary>as a table</summary><pre>{escape(str(recording))}</pre></details></main></body></html>
+<body><main>{diagram}
+<details><summary>as a table</summary><pre>{escape(table)}</pre></details></main></body></html>
 """

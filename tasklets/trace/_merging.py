@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasklets.trace import _document
-from tasklets.trace._recording import Event, Line, Message, Recording
+from tasklets.trace._events import Event, Line, Message
+from tasklets.trace._recording import Recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,20 +1,22 @@
-"""A recording as text: a line per event, turns left out."""
+"""Events as text: a line per event, turns left out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasklets.trace._recording import Event, Recording
+    from collections.abc import Iterable
+
+    from tasklets.trace._events import Event
 
 MAX_ROWS = 500
 TURNS = ("run", "yield")  # who had the turn is seen from who did something
 
 
-def as_text(recording: Recording) -> str:
-    rows = [event for event in recording.events if event.kind not in TURNS]
+def as_text(headline: str, events: Iterable[Event]) -> str:
+    rows = [event for event in events if event.kind not in TURNS]
     hidden = len(rows) - MAX_ROWS
-    lines = [repr(recording)]
+    lines = [headline]
     if hidden > 0:
         rows = rows[hidden:]
         lines.append(f"... {hidden} earlier ones")

@@ -212,7 +212,7 @@ def test_garbled_bytes_do_no_harm(
 def test_who_asks_and_does_not_read_is_given_up_before_memory_runs_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("net._exports.MAX_UNREAD_BYTES", 1 << 20)
+    monkeypatch.setattr("net._link.MAX_UNREAD_BYTES", 1 << 20)
     with attacked() as (network, hostile, _inbox, _window):
         hostile.introduce()
         (link,) = network.node("home").links
@@ -403,7 +403,7 @@ def test_a_session_is_not_taken_over_by_another_node() -> None:
 def test_who_asks_for_large_messages_and_refuses_them_unread_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("net._exports.MAX_UNREAD_BYTES", 3_000_000)
+    monkeypatch.setattr("net._link.MAX_UNREAD_BYTES", 3_000_000)
     with attacked() as (network, hostile, inbox, _window):
         hostile.introduce()
         home = network.node("home")

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from cluster.cli import cluster
+from cluster.records import Member
+from cluster.stores import open_store
 from cluster.testing import FAST, environ_of, wait_for as wait
 
 pytestmark = pytest.mark.real
@@ -41,7 +43,7 @@ def variables(url: str) -> dict[str, str]:
     return {**environ_of(FAST), "CLUSTER_STORE": url, "PYTHONPATH": path, "COLUMNS": "200"}
 
 
-def run(folder: Path, url: str, *words: str, code: int = 0, **more: str) -> str:
+def run(folder: Path, url: str, *words: str, code: int = 0, **more: str | None) -> str:
     """Run a command in this process; return what it printed."""
     with contextlib.chdir(folder):
         done = CliRunner().invoke(
@@ -68,6 +70,8 @@ def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  #
         assert "WorkerLost" in run(folder, url, "submit", "myops:crash", "--wait", "20", code=1)
         status = json.loads(run(folder, url, "status", "--json"))
         assert (status["workers"], status["slots"], status["counters"]["completed"]) == (2, 2, 1)
+        assert (status["wanted"], status["bounds"]) == (2, [2, 2])
+        assert "2 workers (2 wanted, 2 to 2 allowed), 2 slots" in run(folder, url, "status")
         assert status["leader"].startswith("coordinator-")
         assert "1 dead letters" in status["remarks"][0]
         members = json.loads(run(folder, url, "members", "--json"))
@@ -89,6 +93,20 @@ def test_a_group_goes_up_works_and_goes_down(folder: Path, url: str) -> None:  #
     assert json.loads(run(folder, url, "members", "--json")) == []
 
 
+def test_up_counts_no_worker_that_may_be_dead(folder: Path) -> None:  # G-27
+    url = f"sqlite:///{folder}/work.db"
+    words = ("up", "--import", "myops", "--slots", "1")
+    try:
+        run_apart(folder, url, *words)
+        (before,) = (m for m in json.loads(run(folder, url, "members", "--json")) if m["role"] == "worker")
+        os.kill(before["pid"], signal.SIGKILL)
+        assert "1 workers" in run_apart(folder, url, *words)
+        members = json.loads(run(folder, url, "members", "--json"))
+        assert [m["pid"] != before["pid"] for m in members if m["role"] == "worker"] == [True]
+    finally:
+        run_apart(folder, url, "down")
+
+
 def test_status_says_why_a_task_does_not_run(folder: Path, url: str) -> None:  # X6
     task = run(folder, url, "submit", "myops:fib", "1").strip()
     assert "there is no worker" in run(folder, url, "status", task)
@@ -105,6 +123,30 @@ def test_a_second_submit_of_an_id_is_the_same_task(folder: Path, url: str) -> No
     words = ("submit", "myops:fib", "1", "--id", "x")
     assert run(folder, url, *words) == run(folder, url, *words) == "x\n"
     assert json.loads(run(folder, url, "status", "--json"))["tasks"] == {"default": {"ready": 1}}
+
+
+def test_ids_are_never_broken(folder: Path) -> None:  # X6
+    url = f"sqlite:///{folder}/work.db"
+    task, operation, node = (
+        "part-00017/" + 20 * "x",
+        "reports.monthly:summarise_region",
+        "build-server-1-4711-ab12",
+    )
+    store = open_store(url)
+    store.join(Member(node, "i", "worker", slots=1, host="build-server-1", pid=4711, queues=("default",)), 60)
+    store.close()
+    run(folder, url, "submit", operation, "--id", task, "--queue", "of the month")
+
+    narrow = run(folder, url, "tasks", COLUMNS="80")
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert task in narrow
+    assert "ready" in narrow
+    assert operation not in narrow  # folded
+    assert node in run(folder, url, "members", COLUMNS="80")
+    for width in ({"COLUMNS": "40"}, {"COLUMNS": None}):  # not even the ids fit; a pipe
+        head, row = run(folder, url, "tasks", **width).splitlines()
+        assert head.split() == ["task", "operation", "queue", "state"]  # and none has a worker
+        assert row.split("  ") == [task, operation, "of the month", "ready"]
 
 
 @pytest.mark.parametrize(

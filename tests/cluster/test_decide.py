@@ -8,9 +8,11 @@ from dataclasses import replace
 from hypothesis import given, strategies as st
 
 from cluster._decide import (
+    Backlog,
     Bounds,
     Failure,
     Turns,
+    backlog_of,
     buckets_of,
     deal,
     delay_after,
@@ -26,7 +28,7 @@ from cluster._decide import (
     winner,
 )
 from cluster.policy import Policy, Retry
-from cluster.records import BUCKETS, Assignment, Member, Survey, Task, TaskState
+from cluster.records import BUCKETS, Assignment, Member, Statistics, Survey, Task, TaskState
 
 names = st.text("abcdef", min_size=1, max_size=4)
 assignments = st.builds(
@@ -139,12 +141,15 @@ def test_dealing_never_passes_the_slots(
         assert held.get(node, 0) + count <= member.slots
 
 
-@given(members, st.integers(0, 3), st.integers(0, 5), st.integers(0, 100), st.integers(1, 4))
+backlogs = st.builds(Backlog, ready=st.integers(0, 100), running=st.integers(0, 50), waits=st.floats(0, 20))
+
+
+@given(members, st.integers(0, 3), st.integers(0, 5), backlogs, st.integers(1, 4))
 def test_a_plan_keeps_within_the_bounds(
-    group: list[Member], least: int, more: int, waiting: int, slots: int
+    group: list[Member], least: int, more: int, backlog: Backlog, slots: int
 ) -> None:  # G-21, G-22, G-24, G-27
     bounds = Bounds(least, least + more, slots)
-    plan = plan_workers(group, bounds, waiting, 100.0, 30.0)
+    plan = plan_workers(group, bounds, backlog, 100.0, 30.0)
     there = [m for m in group if m.role == "worker" and m.state != "draining"]
     after = len(there) + plan.spawn - len(plan.retire)
     assert not (plan.spawn and plan.retire)
@@ -156,17 +161,39 @@ def test_a_plan_keeps_within_the_bounds(
     assert set(plan.retire) <= idle
 
 
-@given(st.integers(0, 10_000), st.integers(0, 50))
-def test_what_is_wanted_grows_with_the_backlog(waiting: int, running: int) -> None:
+@given(backlogs)
+def test_what_is_wanted_grows_with_the_backlog_and_with_its_age(backlog: Backlog) -> None:
     bounds = Bounds(1, 10, 2)
-    wanted = desired_workers(bounds, waiting, running)
+    wanted = desired_workers(bounds, backlog)
     assert 1 <= wanted <= 10
-    assert desired_workers(bounds, waiting + 1, running) >= wanted
+    assert desired_workers(bounds, replace(backlog, ready=backlog.ready + 1)) >= wanted
+    assert desired_workers(bounds, replace(backlog, waits=backlog.waits + 10.0)) >= wanted
+
+
+def test_long_tasks_want_a_slot_each() -> None:  # G-22: expected time, as far as the queue shows it
+    bounds = Bounds(1, 4, slots=1)
+    assert desired_workers(bounds, Backlog(ready=6, running=2, waits=1.0)) == 2
+    assert desired_workers(bounds, Backlog(ready=6, running=2, waits=6.0)) == 4
+    assert desired_workers(bounds, Backlog(ready=1, running=2, waits=6.0)) == 3
+    assert desired_workers(bounds, Backlog(running=4)) == 1  # nothing waits for a slot
+
+
+def test_what_such_workers_do_not_serve_wants_none_of_them() -> None:  # G-22
+    statistics = Statistics(
+        {"a": {"ready": 1, "assigned": 5}, "b": {"ready": 10}, "c": {"ready": 100}},
+        {},
+        {"b": 20.0, "c": 50.0},
+    )
+    group = [worker("up", running=2), worker("gone", running=3, state="draining")]
+    bounds = Bounds(1, 9, queues=["a", "b"])
+    assert backlog_of(group, statistics, {}, bounds) == Backlog(11, 2, 20.0)
+    assert backlog_of(group, statistics, {"b": {"paused": 1}}, bounds) == Backlog(1, 2, 0.0)
+    assert backlog_of(group, statistics, {}, Bounds(1, 9)) == Backlog(111, 2, 50.0)
 
 
 def test_who_is_on_its_way_counts() -> None:  # A3.10, G-21
     group = [worker("a", state="joining"), worker("b", state="up"), worker("c", state="draining")]
-    assert plan_workers(group, Bounds(3, 3), 0, 0.0, 30.0).spawn == 1
+    assert plan_workers(group, Bounds(3, 3), Backlog(), 0.0, 30.0).spawn == 1
     assert lacks_coordinator(group)
     assert not lacks_coordinator([*group, Member("x", "", "coordinator", "joining")])
 

@@ -25,6 +25,7 @@ from cluster._decide import Bounds
 from cluster.errors import LeaseLost, NameTaken
 from cluster.healing import Healer, write_bounds
 from cluster.provision import NodeTemplate, Started
+from cluster.records import Member
 from cluster.stores import open_store
 from cluster.stores.contract import plant_assignment
 from cluster.testing import FAST, Nodes, all_events, check_journal, environ_of, lock_history, wait_for
@@ -588,6 +589,30 @@ def test_a_client_brings_back_a_group_of_which_everybody_was_just_killed(
     assert handle.result(15) == 3
 
 
+@on("redis")
+def test_whose_process_on_this_machine_is_gone_is_not_waited_for(
+    healing: Client, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # G-27
+    monkeypatch.setattr("cluster.healing.SILENCE", 0.2)
+    slow, gate = replace(FAST, member_ttl=60.0, coordinator_lease=60.0), tmp_path / "gate"
+    with Nodes(url, imports=["tests.cluster.ops"], settings=slow) as nodes:
+        coordinator, worker = nodes.coordinator("--name", "c"), nodes.worker("--name", "w", slots=1)
+        handle = healing.submit(ops.until, str(gate))
+        wait_for(lambda: leader(healing) == "c" and healing.store.assignments())
+        healing.store.join(Member("far", "i", "worker", host="elsewhere", pid=worker.pid), 60.0)
+        coordinator.kill()
+        worker.process.kill()  # nobody has waited for it: it stays as a zombie
+        write_bounds(healing.store, Bounds(2, 2))
+        began = time.monotonic()
+        assert healing.revive()
+        wait_for(lambda: leader(healing) not in (None, "c") and counts(healing) == (2, 1))
+        assert time.monotonic() - began < here(slow.member_ttl / 4)
+        gate.touch()
+        assert {m.node for m in healing.members()}.isdisjoint({"c", "w"})
+        assert handle.wait(10).losses == 1  # as if its lease had run out: max_losses holds
+        healing.store.leave("far", "i")
+
+
 def test_a_coordinator_hears_at_once_that_it_is_asked_and_drained(url: str, client: Client) -> None:  # G-27
     slow = replace(FAST, heartbeat=60.0, member_ttl=200.0)
     coordinator = Coordinator(url, name="c", settings=slow)
@@ -716,6 +741,28 @@ def test_backlog_grows_the_group_and_idleness_shrinks_it(
             there.discard(event.subject)
         most = max(most, len(there))
     assert most == 3
+
+
+@on("redis")
+def test_long_tasks_get_a_slot_each_also_when_one_of_them_is_killed(
+    healing: Client, tmp_path: Path
+) -> None:  # G-22
+    client, gate = healing, tmp_path / "gate"
+    write_bounds(client.store, Bounds(1, 2, slots=1, patience=0.2))
+    client.revive()
+    handles = [client.submit(ops.until, str(gate)) for _ in range(3)]
+
+    def at_work() -> list[Member]:
+        return [m for m in client.members() if m.role == "worker" and m.running]
+
+    wait_for(lambda: len(at_work()) == 2)
+    victim = at_work()[0]
+    with_pid(victim.pid, signal.SIGKILL)
+    wait_for(lambda: len([m for m in at_work() if m.node != victim.node]) == 2)
+    assert counts(client)[0] == 2  # as many as are allowed
+    gate.touch()
+    for handle in handles:
+        handle.wait(10)
 
 
 @on("redis")

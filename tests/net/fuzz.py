@@ -31,7 +31,18 @@ SOURCES: Final = (  # all that the bytes of a peer pass through
         "_landing",
         "_window",
     ),
-    *("_link", "_operations", "_exports", "_entries", "_offers", "_references", "_spawning", "_failures"),
+    *(
+        "_link",
+        "_large",
+        "_dispatch",
+        "_operations",
+        "_exports",
+        "_grants",
+        "_entries",
+        "_offers",
+        "_references",
+    ),
+    *("_spawning", "_failures"),
 )
 SHARES: Final = {"bytes": 2, "handshake": 1, "frames": 4}  # of the time
 MAX_MEGABYTES: Final = 1024  # of the whole process: beyond it libFuzzer ends it, as a fault

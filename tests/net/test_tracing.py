@@ -18,7 +18,6 @@ from net._link import sending_watcher
 from net.node import Node
 from net.testing import memory_network
 from tasklets import Timeout, channel, select, sleep, tasklet, timeout, trace
-from tasklets.trace._document import of
 from tasklets.trace._merging import merge_documents
 from tests.net import peers
 from tests.net.peers import ROOT, until
@@ -45,7 +44,7 @@ def arrows(
         network.run_at("home", home).name = "home"
         network.run_at("away", away).name = "away"
         network.run()
-    events = merge_documents([of(recording)]).events
+    events = merge_documents([recording._document()]).events
     found = []
     for event in events:
         message = event.message

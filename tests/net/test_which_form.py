@@ -102,6 +102,44 @@ def test_when_one_cannot_be_loaded_none_is_used(copy: Path) -> None:
     assert f"{library.name} cannot be loaded and is not used, nor what else is compiled of net" in said
 
 
+FAILING = """
+from importlib.machinery import ExtensionFileLoader as Loader
+load = Loader.exec_module
+def fail(self, module):
+    if self.name == "net._protocol": raise ValueError("net._session.Session has another size")
+    load(self, module)
+Loader.exec_module = fail
+"""
+ALIKE = """
+import sys, net
+for name, module in list(sys.modules.items()):
+    if name.startswith("net."):
+        for each in vars(module).values():  # what it has imported is what is there, and not what was there before
+            of = getattr(each, "__module__", None)
+            if isinstance(each, type) and of and of.startswith("net."):
+                assert getattr(sys.modules[of], each.__name__, each) is each, (name, each)
+assert net._link.wire is net._wire is sys.modules["net._wire"]
+"""
+
+
+@needs_compiled
+def test_when_one_fails_while_it_is_imported_none_is_used() -> None:
+    """It fails in the middle, when others have been imported already, some of them from their sources."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{FAILING}\n{WHICH}\n{ALIKE}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TASKLETS_PURE": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+    assert "_protocol." in done.stderr
+    assert (
+        "cannot be loaded and is not used, nor what else is compiled of net: net is slower now. "
+        "net._session.Session has another size" in done.stderr
+    )
+
+
 @needs_compiled
 def test_without_the_compiled_core_none_is_used(copy: Path) -> None:
     core = find_compiled(copy / "tasklets", "_core")

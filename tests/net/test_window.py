@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from net import Place, _wire as wire, open_place
-from net._exports import Grant, accept
+from net._exports import accept
+from net._grants import Grant
 from net._window import Window
 from net.errors import RemoteProtocolError
 from tasklets import channel

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasklets import TaskletExit, channel, getcurrent, run, schedule, schedule_remove, stackless, tasklet
-from tasklets._core import change_watch
+from tasklets._watch import change_watch
 
 
 def message(function: Callable[..., object], *args: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasklets import DeadlockError, _core, bomb, run, stackless, tasklet
+from tasklets import DeadlockError, _core, _watch, bomb, run, stackless, tasklet
 
 ROOT = str(Path(_core.__file__).parents[1])
 
@@ -93,14 +93,14 @@ def test_callbacks_can_be_asked_for_and_leave_those_of_others_alone() -> None:
 
     def mine(*switch: object) -> None: ...
 
-    _core.change_watch(switched=(other,))
+    _watch.change_watch(switched=(other,))
     try:
         assert stackless.set_schedule_callback(mine) is None
         assert stackless.get_schedule_callback() is mine
         assert stackless.set_schedule_callback(None) is mine
-        assert _core.watch.switched == (other,)
+        assert _watch.watch.switched == (other,)
     finally:
-        _core.change_watch(switched=())
+        _watch.change_watch(switched=())
 
 
 def test_thread_info_and_ids() -> None:

@@ -112,7 +112,10 @@ def test_a_finished_tasklet_keeps_neither_its_function_nor_its_arguments(s: Modu
     s.run()
     assert gone() is None
     assert function_gone() is None
-    assert sys.getrefcount(one) == 2
+    bare = object()
+    assert sys.getrefcount(one) == sys.getrefcount(
+        bare
+    )  # how many that is differs between releases of Python
 
 
 @MANY("how", ["schedule_remove", "interrupted", "interrupted late"])
@@ -272,7 +275,7 @@ def test_threads_do_not_disturb_one_another(s: ModuleType) -> None:
 
 
 def test_nothing_is_swapped_when_nobody_has_one_any_more(s: ModuleType) -> None:
-    from tasklets._core import watch
+    from tasklets._watch import watch
 
     s.tasklet(lambda: sys.settrace(Recorder()))()
     s.run()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tasklets import _ticks
-from tasklets._core import is_watching, watch
+from tasklets._core import is_watching
+from tasklets._watch import watch
 
 MANY = pytest.mark.parametrize
 SHORT, LONG = 1000, 3 * _ticks.EXACT_TICKS  # ticks: counted one by one, and measured as time

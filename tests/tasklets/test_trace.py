@@ -18,7 +18,8 @@ from tasklets import (
     tasklet,
     trace,
 )
-from tasklets._core import is_watching, watch
+from tasklets._core import is_watching
+from tasklets._watch import watch
 from tasklets.testing import virtual_clock
 from tasklets.trace import Recording
 
@@ -278,7 +279,7 @@ def test_the_data_for_perfetto_has_turns_waits_and_an_arrow_per_message() -> Non
     recording = produce_and_consume()
     from tasklets.trace._export import chrome
 
-    events = json.loads(chrome(recording))["traceEvents"]
+    events = json.loads(chrome(recording._document()))["traceEvents"]
     names = {each["args"]["name"] for each in events if each["name"] == "thread_name"}
     assert names == {"main", "producer", "consumer"}
     arrows = [(each["ph"], each["id"]) for each in events if each["ph"] in "sf"]

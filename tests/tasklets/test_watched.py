@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tasklets import channel, getcurrent, getmain, run, schedule, schedule_remove, tasklet
-from tasklets._core import change_watch, is_watching, switch_trap
+from tasklets._core import is_watching, switch_trap
+from tasklets._watch import change_watch
 
 
 @pytest.fixture(autouse=True)

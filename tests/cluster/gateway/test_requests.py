@@ -20,6 +20,7 @@ from net import values
 from tests.cluster.gateway.conftest import JSON, NDJSON, Local
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+LINES = {"Accept": "application/x-ndjson"}
 
 
 def job_of(local: Local, **body: Any) -> str:
@@ -424,9 +425,7 @@ def test_results_are_paged_by_index(local: Local) -> None:
         path = page["next"]
 
     assert seen == [(n, n * n) for n in range(2, 10)]
-    lines = local.simulate_get(
-        f"/jobs/{job_id}/results?from=7", headers={"Accept": "application/x-ndjson"}
-    ).text
+    lines = local.simulate_get(f"/jobs/{job_id}/results?from=7", headers=LINES).text
     assert [json.loads(line)["value"] for line in lines.splitlines()] == [49, 64, 81]
 
 
@@ -451,15 +450,33 @@ def test_failed_inputs_have_an_error_and_what_there_is(local: Local) -> None:
 
 def test_results_can_be_followed(local: Local) -> None:
     job_id = job_of(local, inputs=list(range(6)), shards=3)
-    following = gevent.spawn(
-        local.simulate_get, f"/jobs/{job_id}/results?follow=true", headers={"Accept": "application/x-ndjson"}
-    )
+    following = gevent.spawn(local.simulate_get, f"/jobs/{job_id}/results?follow=true", headers=LINES)
     for _ in range(3):
         gevent.sleep(0.05)
         work(local)
 
     lines = following.get(timeout=10).text.splitlines()
     assert sorted(json.loads(line)["index"] for line in lines) == list(range(6))
+
+
+def test_whoever_follows_again_goes_on_where_it_was(local: Local) -> None:
+    """Wherever it was cut off, also between the results of one row; `from=` leaves out what is before an index."""
+    job_id = job_of(local, inputs=list(range(9)), shards=1)
+    rows = [Result(low, 3, codecs.encode((low, low + 1, low + 2))) for low in (3, 0, 6)]
+    work(local, 1, lambda task: tuple(rows))
+
+    def followed(query: str) -> list[Any]:
+        answer = local.simulate_get(f"/jobs/{job_id}/results?follow=true{query}", headers=LINES)
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    whole = followed("")
+    assert [line["index"] for line in whole] == [3, 4, 5, 0, 1, 2, 6, 7, 8]
+    for number, line in enumerate(whole):
+        assert followed(f"&after={line['cursor']}") == whole[number + 1 :]
+    assert followed("&from=4") == [line for line in whole if line["index"] >= 4]
+    for wrong in ("7", "a.b", "1.2.3", "-1.0", "9" * 40 + ".0"):
+        answer = local.simulate_get(f"/jobs/{job_id}/results?follow=true&after={wrong}", headers=LINES)
+        assert (answer.status_code, answer.json["path"]) == (400, "after")
 
 
 def test_why_nothing_happens_is_said(local: Local) -> None:

@@ -58,6 +58,24 @@ def add_dormant(store: Store, count: int) -> None:
         store.finish("w", ends)
 
 
+@pytest.mark.parametrize("counted", ["redis"], indirect=True)
+def test_listing_what_lives_does_not_pay_for_what_has_ended(counted: tuple[Store, Count]) -> None:
+    store, count = counted
+    store.join(Member("w", "i", "worker"), 600)
+    job_id, _ = store.start(NewJob(""))
+    store.submit([NewTask("op", b"", job_id=job_id, index=n) for n in range(300)])
+    ended = store.claim("w", "i", 295, queues=["default"], ops=["op"], lease=60)[0]
+    store.finish("w", [Finish(claim.task.task_id, claim.fence, Ending.DONE) for claim in ended])
+    store.claim("w", "i", 2, queues=["default"], ops=["op"], lease=60)
+
+    def living(job: str) -> list[int]:
+        return [len(store.tasks(state=state, job_id=job)) for state in ("ready", "assigned", "scheduled")]
+
+    for job in ("", job_id):
+        assert living(job) == [3, 2, 0]
+        assert count(lambda job=job: living(job)) < 60
+
+
 @pytest.mark.timeout(300)
 def test_a_claim_does_not_pay_for_dormant_jobs(counted: tuple[Store, Count], full_size: bool) -> None:
     #

@@ -22,6 +22,7 @@ from cluster.records import (
     Notify,
     Result,
     Task,
+    TaskState,
     Timer,
     TurnEnd,
 )
@@ -265,6 +266,13 @@ class Pair:
             "jobs": [self.of_job(job) for job in store.jobs(limit=1000)],
             "by state": [[job.job_id for job in store.jobs(state=state, limit=1000)] for state in JobState],
             "tasks": [replace(self.of_task(t), more=()) for t in store.tasks(limit=10_000)],
+            "tasks by state": [
+                [
+                    [task.task_id for task in store.tasks(state=state, job_id=of, limit=10_000)]
+                    for of in ("", *self.jobs)
+                ]
+                for state in TaskState
+            ],
             "results": {job_id: [replace(r, seq=0) for r in rows] for job_id, rows in results.items()},
             "by index": {j: [replace(r, seq=0) for r in store.results_at(j, 3, 10**9)] for j in self.jobs},
             "counts": statistics.tasks,
