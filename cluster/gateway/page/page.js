@@ -567,25 +567,27 @@ for (const button of document.querySelectorAll("#acts [data-signal]")) {
     act(`job ${id}: ${kind}`, async () => {
       const reply = await ask(`/jobs/${encodeURIComponent(id)}/signal`, "POST", { type: kind });
       if (reply.status !== "ok") throw new Error(reply.status);
+      if (open !== id) return;  // closed meanwhile, or another one is looked at
       lookedAt = "";
       look();
     });
   });
 }
 
-$("again").addEventListener("click", () =>
+$("again").addEventListener("click", () => {
+  const id = open;
   act("what failed is submitted again", async () => {
-    const taken = await ask(`/jobs/${encodeURIComponent(open)}/retry`, "POST");
-    look(taken.id);
-  }),
-);
+    const taken = await ask(`/jobs/${encodeURIComponent(id)}/retry`, "POST");
+    if (open === id) look(taken.id);
+  });
+});
 
 $("forget").addEventListener("click", () => {
   if (!sure($("forget"), "Forget")) return;
   const id = open;
   act(`job ${id} is forgotten`, async () => {
     await ask(`/jobs/${encodeURIComponent(id)}`, "DELETE");
-    closeJob();
+    if (open === id) closeJob();
   });
 });
 

@@ -187,6 +187,31 @@ def test_it_can_be_used_by_keys_alone(page: Gateway, browser: Chrome, tmp_path: 
     page.post(f"/jobs/{second}/signal", {"type": "terminate"})
 
 
+def test_a_job_that_was_closed_before_its_signal_was_answered_stays_closed(
+    page: Gateway, browser: Chrome, tmp_path: Path
+) -> None:
+    job_id = page.submit(operation=OPS + "until", inputs=[str(tmp_path / "never")])
+    row_of(browser, job_id).click()
+    cancel = browser.find_element("css selector", "#acts [data-signal='cancel']")
+    until(browser, cancel.is_enabled)
+    browser.execute_script(
+        """
+        const real = window.fetch;
+        window.fetch = async (path, ...rest) => {
+          if (path.endsWith("/signal")) await new Promise((resolve) => (window.answer = resolve));
+          (window.asked ||= []).push(path);
+          return real(path, ...rest);
+        };
+        """
+    )
+    cancel.click()
+    press(browser, Keys.ESCAPE)
+    browser.execute_script("window.answer()")
+    until(browser, lambda: text(browser, "#said") == f"job {job_id}: cancel")
+    assert not browser.find_element("id", "job").is_displayed()
+    assert "/jobs/null" not in browser.execute_script("return window.asked")
+
+
 def test_strangers_text_is_text(page: Gateway, browser: Chrome) -> None:
     job_id = page.submit(
         template='echo "$1"; echo "$1" >&2; exit 1', inputs=[STRANGE], name=STRANGE, description=STRANGE
