@@ -6,7 +6,7 @@ from net._apart cimport Apart as TheApart
 from net._bulk cimport Incoming as TheIncoming, Outgoing as TheOutgoing
 from net._codec cimport Codec as TheCodec
 from net._protocol cimport Protocol as TheProtocol
-from net._session cimport Session as TheSession
+from net._session cimport Session as TheSession, size_of
 
 
 cdef object _watcher
@@ -77,10 +77,16 @@ cdef class Link:
     cpdef object _arm_end_of_turn(self)
     @cython.locals(session=TheSession)
     cpdef object _end_turn(self)
-    @cython.locals(session=TheSession, outgoing=TheOutgoing, outbox=list)
+    @cython.locals(outgoing=TheOutgoing)
+    cdef bint _has_batch(self) except -1
+    @cython.locals(outbox=list)
     cpdef object _flush(self)
+    @cython.locals(size=Py_ssize_t)
+    cpdef list _gather(self, list pieces)
     cpdef object _next_batch(self)
     @cython.locals(sent=Py_ssize_t)
-    cpdef object _write(self, data)
+    cpdef object _write(self, bytes data)
+    @cython.locals(sent=Py_ssize_t)
+    cpdef object _write_pieces(self, pieces)
     @cython.locals(size=Py_ssize_t, landed=Py_ssize_t, index=Py_ssize_t, frames=list, sizes=dict, protocol=TheProtocol)
     cpdef bint _read(self) except -1

@@ -28,7 +28,7 @@ from net._handshake import AuthenticationAsked
 from net._protocol import Protocol
 from net._pulse import Line, Pulse, pace, thread as pulse_thread
 from net._recovery import MAX_PATIENCE, PEER_PATIENCE, Recovery
-from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session
+from net._session import ACKNOWLEDGE_BYTES, REPLAY_BYTES, Pieces, Session, size_of
 from net._window import Windows
 from net._wire import MAX_FRAME_BYTES, SEND
 from net.errors import NetError, PeerLost, PeerUnreachable, RemoteProtocolError
@@ -37,7 +37,7 @@ from tasklets._core import Wait
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from net._entries import RemoteReceiver, RemoteSender, Sender
     from net._grants import Grant
@@ -60,6 +60,10 @@ FLUSH_LAST = 4000
 BATCH_BYTES = 64 * 1024
 # Answers that the peer asked for and does not read. Whoever asks for more without reading is no friend.
 MAX_UNREAD_BYTES = 256 * 1024 * 1024
+# What leaves in one call of the system, if so much waits. So the last bytes of a batch for which the kernel had no room
+# go with what follows them, and do not wake the peer by themselves: between two ends on one core 64 KiB go 1.06 times
+# as fast.
+GATHER_BYTES = 256 * 1024
 # For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
 ATTEMPT_SECONDS = 3.0
 
@@ -133,7 +137,7 @@ class Link:
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
         self._aparts = 0  # how many frames in the outbox have their large bytes apart
-        self._unsent: memoryview | Pieces | None = None  # of a batch that the transport took in part
+        self._unsent: list[bytes | memoryview] | None = None  # of batches that the transport took in part
         self._writing_failed = False
         self._writable = False  # there is a connection, it is open, and takes more
         self._end_of_turn_armed = False
@@ -255,7 +259,7 @@ class Link:
             self._flush()
         else:
             self._messages_left = self.messages_sent
-            self._write(self.session.envelope_apart(apart))
+            self._write_pieces(self.session.envelope_apart(apart))
         self._arm_end_of_turn()
         return size
 
@@ -320,20 +324,34 @@ class Link:
         if session.owed_bytes >= ACKNOWLEDGE_BYTES and self._writable:
             self._write(session.acknowledgement())
 
+    def _has_batch(self) -> bool:
+        """True when something is queued that may leave."""
+        outgoing = self._outgoing
+        return (
+            bool(self._outbox) or (outgoing.pending_bytes > 0 and outgoing.ready)
+        ) and self.session.replay_bytes < REPLAY_BYTES
+
     def _flush(self) -> None:
-        session, outgoing = self.session, self._outgoing
-        while (
-            self._writable
-            and (self._outbox or (outgoing.pending_bytes and outgoing.ready))
-            and session.replay_bytes < REPLAY_BYTES
-        ):
+        while self._writable and self._has_batch():
             outbox = self._outbox
             if outbox and self._outbox_bytes <= BATCH_BYTES and not self._aparts:  # nearly always
                 self._outbox, self._outbox_bytes = [], 0
                 self._messages_left = self.messages_sent
-                self._write(session.envelope(outbox))
+                self._write(self.session.envelope(outbox))
             else:
-                self._write(self._next_batch())
+                self._write_pieces(self._gather([]))
+
+    def _gather(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Add the next batches to what is to be written in one call."""
+        size = sum(map(len, pieces))
+        while size < GATHER_BYTES and self._has_batch():
+            batch = self._next_batch()
+            if isinstance(batch, tuple):
+                pieces += batch
+            else:
+                pieces.append(batch)
+            size += size_of(batch)
+        return pieces
 
     def _next_batch(self) -> bytes | Pieces:
         """The next batch to leave: as many frames of the outbox as should leave together, one whose large bytes are
@@ -359,31 +377,43 @@ class Link:
         self._outbox_bytes -= size
         return self.session.envelope(batch)
 
-    def _write(self, data: Any) -> None:
-        """Write bytes, or a batch in two pieces."""
+    def _write(self, data: bytes) -> None:
         assert self._transport is not None
         try:
-            if type(data) is tuple:
-                sent = self._transport.send_pieces(data)
-            else:
-                sent = self._transport.send(data)
-        except BlockingIOError:
-            sent = 0
+            sent = self._transport.send(data)
         except OSError as error:
-            # Not under the feet of whoever is sending: it is about to register who hears the answer.
-            self._writing_failed = True
-            self._writable = False
-            self._call_soon(self._on_writing_failed, f"writing failed: {error.strerror or error}")
-            return
-        if type(data) is tuple:
-            head, body = data
-            if sent >= len(head) + len(body):
-                return
-            self._unsent = (head[sent:], body) if sent < len(head) else memoryview(body)[sent - len(head) :]
-        elif sent < len(data):
-            self._unsent = memoryview(data)[sent:]
-        else:
-            return
+            sent = self._not_written(error)
+        if 0 <= sent < len(data):
+            self._wait_writable([data], sent)
+
+    def _write_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """The same for bytes in several pieces."""
+        assert self._transport is not None
+        try:
+            sent = self._transport.send_pieces(pieces)
+        except OSError as error:
+            sent = self._not_written(error)
+        if 0 <= sent < sum(map(len, pieces)):
+            self._wait_writable(pieces, sent)
+
+    def _not_written(self, error: OSError) -> int:
+        """Return how many bytes were sent: none, or -1 when none ever will be."""
+        if isinstance(error, BlockingIOError):
+            return 0
+        # Not under the feet of whoever is sending: it is about to register who hears the answer.
+        self._writing_failed = True
+        self._writable = False
+        self._call_soon(self._on_writing_failed, f"writing failed: {error.strerror or error}")
+        return -1
+
+    def _wait_writable(self, pieces: Sequence[bytes | memoryview], sent: int) -> None:
+        """The rest waits for room."""
+        assert self._transport is not None
+        index = 0
+        while sent >= len(pieces[index]):
+            sent -= len(pieces[index])
+            index += 1
+        self._unsent = [memoryview(pieces[index])[sent:], *pieces[index + 1 :]]
         self._writable = False
         self._transport.wait_writable()
 
@@ -400,7 +430,7 @@ class Link:
         rest, self._unsent = self._unsent, None
         self._writable = self.peer is not None and self._recovery.deadline is None
         if rest is not None:
-            self._write(rest)
+            self._write_pieces(self._gather(rest) if self._writable else rest)
         self._flush()
         if self._writable and self.session.owes:
             self._write(self.session.acknowledgement())
@@ -585,10 +615,9 @@ class Link:
         self._end_patience()
         log.info("%s: connected again, %d batches are sent again", self.name, len(batches))
         missing = b"".join(batches)
-        assert not isinstance(self._unsent, tuple)
         self._writable = self._unsent is None and not self._writing_failed
         if self._unsent is not None:  # of our HELLO
-            self._unsent = memoryview(bytes(self._unsent) + missing)
+            self._unsent.append(missing)
         elif missing and self._writable:
             self._write(missing)
         if self._reconnecting is not None:
@@ -753,7 +782,7 @@ class Link:
     def _say_last_words(self, lingering: Lingering) -> None:
         """Send all that is queued, and wait until the peer has read it."""
         if self._unsent is not None:
-            lingering.send_all(b"".join(self._unsent) if isinstance(self._unsent, tuple) else self._unsent)
+            lingering.send_all(b"".join(self._unsent))
             self._unsent = None
         goodbye = self._outbox.pop()
         assert isinstance(goodbye, bytes)

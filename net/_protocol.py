@@ -162,6 +162,9 @@ TRANSITIONS: Final[Mapping[tuple[State, str], State]] = MappingProxyType(
 )
 
 
+# Asked for with every batch, and an Enum has to search for its members.
+_NEW, _OPEN = State.NEW, State.OPEN
+
 # What frames are as far as the state is concerned; all others are a "frame".
 _STEPS: Final[Mapping[int, str]] = MappingProxyType({HELLO: "hello", GOODBYE: "goodbye"})
 
@@ -172,7 +175,7 @@ class Protocol:
     def __init__(self, hello: Hello, codec: Codec, session: Session | None = None) -> None:
         self.hello = hello
         self.peer: Hello | None = None  # filled by the first frame received
-        self.state = State.NEW
+        self.state = _NEW
         self.session = session
         self.sizes: dict[
             int, int
@@ -238,7 +241,7 @@ class Protocol:
         try:
             session = self.session
             if (
-                self.state is State.OPEN
+                self.state is _OPEN
                 and session is not None
                 and not self._buffer
                 and self._landing is None
@@ -250,7 +253,7 @@ class Protocol:
                     session.take(number, size, acknowledged)
                     frames = self._codec.decode(data[BATCH.size :])
                     for frame in frames:
-                        if frame[0] in _STEPS or self.state is not State.OPEN:
+                        if frame[0] in _STEPS or self.state is not _OPEN:
                             self._step(_STEPS.get(frame[0], "frame"))
                     if self._codec.sizes:
                         self.sizes = self._codec.sizes
@@ -277,9 +280,9 @@ class Protocol:
         return []
 
     def _receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
-        if self.state is State.ERROR:
-            raise RemoteProtocolError(f"{self!r} failed before; open a new session")
-        if self.state not in (State.NEW, State.OPEN):
+        if self.state is not _OPEN and self.state is not _NEW:
+            if self.state is State.ERROR:
+                raise RemoteProtocolError(f"{self!r} failed before; open a new session")
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
         frames: list[Frame] = []
         view = memoryview(data)
@@ -339,7 +342,7 @@ class Protocol:
 
     def _begin_landing(self, size: int, number: int, acknowledged: int, begun: memoryview) -> None:
         """The rest of a batch, or of the large bytes at its end, goes straight to where it stays."""
-        head = read_head(begun) if self.state is State.OPEN else None
+        head = read_head(begun) if self.state is _OPEN else None
         if head is not None and head[2] + head[3] == size - NUMBER_BYTES:
             self._landing = Landing(head[3])
             self._landing.add(begun[head[2] :])
@@ -394,13 +397,13 @@ class Protocol:
         With a `head` only the large bytes behind that are given.
         """
         codec = self._codec
-        if self.state is State.NEW:
+        if self.state is _NEW:
             frames += self._take_hello(number, batch)
             return
         session = self.session
         if session is None:
             raise RemoteProtocolError("a batch before its HELLO was answered")
-        if self.state is not State.OPEN:
+        if self.state is not _OPEN:
             self._step("frame")
         if number == 0:
             if size != NUMBER_BYTES:
@@ -412,7 +415,7 @@ class Protocol:
         if not taken:
             raise RemoteProtocolError(f"batch {number} has no frames")
         for frame in taken:
-            if frame[0] in _STEPS or self.state is not State.OPEN:
+            if frame[0] in _STEPS or self.state is not _OPEN:
                 self._step(_STEPS.get(frame[0], "frame"))
         for index, each in codec.sizes.items():
             self.sizes[len(frames) + index] = each

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol as Interface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Transport(Interface):
@@ -37,7 +37,7 @@ class Transport(Interface):
     def send(self, data: bytes | memoryview) -> int:
         """Take as many of the bytes as there is room for now, and return how many. Raises OSError."""
 
-    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+    def send_pieces(self, pieces: Sequence[bytes | memoryview]) -> int:
         """The same for bytes in several pieces, which are sent without being copied into one."""
 
     def wait_writable(self) -> None:

@@ -18,7 +18,7 @@ from tasklets.debug import waiting
 from tasklets.testing import VirtualClock, virtual_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from net._link import Link
 
@@ -336,7 +336,7 @@ class MemoryTransport:
                 self._add(piece)
         return len(taken)
 
-    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+    def send_pieces(self, pieces: Sequence[bytes | memoryview]) -> int:
         return self.send(b"".join(pieces))
 
     def wait_writable(self) -> None:

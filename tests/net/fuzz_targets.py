@@ -5,7 +5,7 @@ is left after its end, or when it has made a node keep more than the limits allo
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -244,7 +244,7 @@ class Feed:
             raise BlockingIOError
         return len(data)
 
-    def send_pieces(self, pieces: tuple[bytes | memoryview, ...]) -> int:
+    def send_pieces(self, pieces: Sequence[bytes | memoryview]) -> int:
         return self.send(b"".join(pieces))
 
     def wait_writable(self) -> None:
