@@ -16,14 +16,12 @@ import selectors
 import socket
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from net._wire import BATCH, NUMBER_BYTES
 from net.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from net._link import Link
 
 log = logging.getLogger("net")
@@ -87,7 +85,7 @@ class Line:
         self.closed = False
         self._buffer = bytearray(READ_BYTES)
         self._link = link
-        self._call = link.node.reactor.loop.run_callback_threadsafe
+        self._call = link.node.reactor.call_from_elsewhere
         self._answered = monotonic()  # when the link's event loop had a turn last
         self._asked = False
 
@@ -115,16 +113,11 @@ class Line:
             self._link.stalled_for = self.pulse.stalled_for
         return size > 0
 
-    def tell(self, what: Callable[..., object], *args: Any) -> None:
-        """Let the link's thread call something."""
-        with contextlib.suppress(Exception):  # its event loop may be gone
-            self._call(what, *args)
-
     def end(self, silent: bool) -> None:
         if silent:
-            self.tell(self._link.on_silence, self, f"no sign of life for {self.pulse.silence:g} s")
+            self._call(self._link.on_silence, self, f"no sign of life for {self.pulse.silence:g} s")
         else:
-            self.tell(self._link.on_pulse_ended, self)
+            self._call(self._link.on_pulse_ended, self)
 
     # -- in the link's thread ----------------------------------------------------------------------------------
 

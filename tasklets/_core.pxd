@@ -135,6 +135,7 @@ cdef class Scheduler:
     cdef public object bell
     cdef public long count
     cdef public tasklet current
+    cdef public list endings
     cdef public tasklet head
     cdef public list idle
     cdef public object inbox

@@ -1262,6 +1262,7 @@ class Scheduler:
         "bell",
         "count",
         "current",
+        "endings",
         "head",
         "idle",
         "inbox",
@@ -1290,6 +1291,8 @@ class Scheduler:
         # Asked when the ring is empty: may something from outside (another process) still wake a tasklet that
         # waits on a channel?
         self.sources: list[Callable[[], bool]] = []
+        # Called when this thread ends, while its event loop is still there; not for the main thread, see atexit.
+        self.endings: list[Callable[[], object]] = []
         self.runners: list[tasklet] = []  # who called run(), outermost first
         self.limits: dict[object, tasklet] = {}  # timeouts that are running -> whose wait they will end
         self.idle: list[greenlet] = []
@@ -2330,25 +2333,32 @@ class _ThreadState(threading.local):
 class _ThreadEnd:
     """Deleted with the thread-local data, on the thread that ends: the last moment its greenlets can be ended.
 
-    Suspended greenlets keep what is on their stacks for ever, the scheduler for one.
+    Suspended greenlets keep what is on their stacks for ever, the scheduler for one. An event loop keeps two file
+    descriptors open until it is told to give them back.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
 
     def __del__(self) -> None:
-        if self.scheduler.workers > len(self.scheduler.idle) or self.scheduler.count > 1:
-            from tasklets._threads import kill_all
+        scheduler = self.scheduler
+        # In the child of a fork this is called on its only thread, for all those of the parent that it has not.
+        is_here = scheduler.thread_id == threading.get_ident()
+        if is_here:
+            has_tasklets = scheduler.workers > len(scheduler.idle) or scheduler.count > 1
+            if has_tasklets or scheduler.endings or scheduler.reactor is not None:
+                from tasklets._threads import end_all
 
-            setattr(_thread, "scheduler", self.scheduler)  # noqa: B010  it was deleted with everything else
-            kill_all(self.scheduler)
-            delattr(_thread, "scheduler")
-        self.scheduler.thread_id = -1
+                setattr(_thread, "scheduler", scheduler)  # noqa: B010  it was deleted with everything else
+                end_all(scheduler)
+                delattr(_thread, "scheduler")
+        scheduler.thread_id = -1
         with gate:
             change_watch(threads=len({each.thread_id for each in living_schedulers()}))
-        self.scheduler.let_go()
-        if cython.compiled:
-            forget_scheduler(self.scheduler)  # type: ignore[name-defined] # noqa: F821
+        if is_here:
+            scheduler.let_go()
+            if cython.compiled:
+                forget_scheduler(scheduler)  # type: ignore[name-defined] # noqa: F821
 
 
 _thread = _ThreadState()
