@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent import GreenletExit, Timeout, get_hub, timeout as gevent_timeout
+from gevent._hub_local import set_hub
 from gevent.exceptions import LoopExit
 
 from tasklets import _errors
@@ -92,6 +93,9 @@ class Reactor:
         hub = self.hub
         pool: Any = getattr(hub, "_threadpool", None)  # asked by its public name, it would be made
         if hub.loop is not None and not (pool is not None and pool.task_queue.unfinished_tasks):
+            set_hub(
+                hub
+            )  # gevent's thread-local data may be gone, and to wait for its pool it would make another hub
             hub.destroy(destroy_loop=True)
         # else somebody has done that, or a thread of the pool will still call it
         if hub.loop is None and not hub.dead:

@@ -305,6 +305,7 @@ def test_a_thread_that_ended_gives_its_event_loop_back() -> None:
         tasklet(sleep)(60)
         tasklet(gevent.sleep)(60)
         sleep(0.001)
+        assert gevent.get_hub().threadpool.apply(abs, (-1,)) == 1
         gone.append(weakref.ref(gevent.get_hub()))
         files.append(gevent.get_hub().loop.fileno())
 
