@@ -47,6 +47,7 @@ by `tempval` puts the books right first (`Scheduler._regain`).
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from collections import deque
@@ -2339,18 +2340,22 @@ class _ThreadEnd:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
+        self._process_id = os.getpid()
 
     def __del__(self) -> None:
         scheduler = self.scheduler
-        # In the child of a fork this is called on its only thread, for all those of the parent that it has not.
+        # Whoever looks at all objects just now, holds this one and lets it go on another thread.
         is_here = scheduler.thread_id == threading.get_ident()
-        if is_here:
-            has_tasklets = scheduler.workers > len(scheduler.idle) or scheduler.count > 1
-            if has_tasklets or scheduler.endings or scheduler.reactor is not None:
-                from tasklets._threads import end_all
+        # The child of a fork has not the other threads, and what they have open is not its own.
+        is_ours = is_here or self._process_id == os.getpid()
+        has_tasklets = scheduler.workers > len(scheduler.idle) or scheduler.count > 1
+        if is_ours and (has_tasklets or scheduler.endings or scheduler.reactor is not None):
+            from tasklets._threads import end_all
 
+            if is_here:
                 setattr(_thread, "scheduler", scheduler)  # noqa: B010  it was deleted with everything else
-                end_all(scheduler)
+            end_all(scheduler, has_tasklets)
+            if is_here:
                 delattr(_thread, "scheduler")
         scheduler.thread_id = -1
         with gate:

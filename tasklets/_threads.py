@@ -49,9 +49,10 @@ def throw_into_orphan(one: tasklet, error: BaseException) -> None:
     one.tempval = one._call = one._context = None
 
 
-def end_all(scheduler: Scheduler) -> None:
-    """On a thread that ends: kill its tasklets, tell those who asked to hear of it, give its event loop back."""
-    kill_all(scheduler)
+def end_all(scheduler: Scheduler, has_tasklets: bool) -> None:
+    """A thread ends: kill its tasklets, tell those who asked to hear of it, give its event loop back."""
+    if has_tasklets:
+        kill_all(scheduler)
     while scheduler.endings:
         try:
             scheduler.endings.pop()()
