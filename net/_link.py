@@ -716,7 +716,6 @@ class Link:
         if lingering is None:
             self.close()
             return
-        self.notify((wire.GOODBYE, ""))
         try:
             self._say_last_words(lingering)
         except (OSError, RemoteProtocolError) as error:
@@ -729,16 +728,13 @@ class Link:
         if self._unsent is not None:
             lingering.send_all(b"".join(self._unsent) if isinstance(self._unsent, tuple) else self._unsent)
             self._unsent = None
-        goodbye = self._outbox.pop()
-        assert isinstance(goodbye, bytes)
-        self._outbox_bytes -= len(goodbye)
         while self._outbox or self._outgoing.pending:
             while (self._outbox or self._outgoing.ready) and self.session.has_room:
                 batch = self._next_batch()
                 lingering.send_all(b"".join(batch) if isinstance(batch, tuple) else batch)
             if self._outbox or self._outgoing.pending:
                 self._hear(lingering)
-        lingering.send_all(self.session.envelope([goodbye]))
+        lingering.send_all(self.session.envelope([self._codec.encode((wire.GOODBYE, ""))]))
         lingering.end_sending()
         with contextlib.suppress(OSError):  # it may be too busy to read; its system has what we sent
             while lingering.receive_into(self.node.received):

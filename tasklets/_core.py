@@ -2352,10 +2352,10 @@ class _ThreadEnd:
         if is_ours and (has_tasklets or scheduler.endings or scheduler.reactor is not None):
             from tasklets._threads import end_all
 
-            if is_here:
+            if is_here and not cython.compiled:
                 setattr(_thread, "scheduler", scheduler)  # noqa: B010  it was deleted with everything else
             end_all(scheduler, has_tasklets)
-            if is_here:
+            if is_here and not cython.compiled:
                 delattr(_thread, "scheduler")
         scheduler.thread_id = -1
         with gate:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gevent import GreenletExit, Timeout, get_hub, timeout as gevent_timeout
 from gevent._hub_local import set_hub
-from gevent.exceptions import LoopExit
+from gevent.exceptions import HubDestroyed, LoopExit
+from greenlet import error as GreenletError
 
 from tasklets import _errors
 
@@ -90,16 +91,23 @@ class Reactor:
 
     def close(self) -> None:
         """On a thread that ends: give back what its event loop holds of the system."""
-        hub = self.hub
-        pool: Any = getattr(hub, "_threadpool", None)  # asked by its public name, it would be made
-        if hub.loop is not None and not (pool is not None and pool.task_queue.unfinished_tasks):
-            set_hub(
-                hub
-            )  # gevent's thread-local data may be gone, and to wait for its pool it would make another hub
+        hub: Any = self.hub
+        loop = hub.loop
+        pool = getattr(hub, "_threadpool", None)  # asked by their public names, both would be made
+        resolver = getattr(hub, "_resolver", None)
+        # What gevent keeps in thread-local data may be gone already. What is put there now stays for ever.
+        if loop is not None and pool is None and resolver is None:
+            with suppress(LoopExit, GreenletError):  # the latter when greenlet has let go of the thread
+                hub.throw(HubDestroyed(True))
+            hub.loop = None
+            loop.destroy()
+        elif loop is not None and (pool is None or not pool.task_queue.unfinished_tasks):
+            set_hub(hub)  # else it would make another one, to wait for its pool
             hub.destroy(destroy_loop=True)
-        # else somebody has done that, or a thread of the pool will still call it
+        # else somebody has done that, or a thread of the pool will still call the loop
         if hub.loop is None and not hub.dead:
-            hub.throw(GreenletExit)  # it stands where it told us so, and would for ever
+            with suppress(GreenletError):
+                hub.throw(GreenletExit)  # it stands where it told us so, and would for ever
 
     def begin_io(self) -> None:
         """A tasklet is about to wait inside gevent. A virtual clock refuses that."""

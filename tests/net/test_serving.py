@@ -1,10 +1,12 @@
 """serve and connect."""
 
 import contextlib
+import functools
 import gc
 import os
 import signal
 import socket
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import pytest
 
 import net
 from net import AddressInUse, BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable
+from net._link import FLUSH_FIRST
 from net._references import RemoteChannel
 from net.node import Node, get_node
 from net.testing import MemoryNetwork, memory_network
@@ -391,3 +394,19 @@ def test_a_thread_that_ended_leaves_nothing_of_its_node(server: net.Server, inbo
     kept.clear()  # references, which are released on another thread than theirs
     gc.collect()
     assert [each() for each in gone] == [None] * 3
+
+
+def test_last_words_leave_together_with_whatever_was_queued(
+    server: net.Server, inbox: channel, monkeypatch: pytest.MonkeyPatch
+) -> None:  # the goodbye may be the frame with which the queue is long enough to leave by itself
+    failures: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, tb: failures.append(error))
+
+    def work(size: int) -> None:
+        requests = net.connect(server.url("inbox"))
+        requests.send("x" * size)
+
+    for size in range(FLUSH_FIRST - 60, FLUSH_FIRST, 3):
+        run_in_thread(functools.partial(work, size))
+        assert len(inbox.receive()) == size
+    assert not failures
