@@ -79,6 +79,7 @@ else:
     _switch = greenlet.switch
 
 MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
+GIVE_BACK_WORKERS = 16 * 1024  # let go, after which their memory goes back to the system: 45 MB
 HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
 HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
 _SHOWN = ("switch_out", "switch", "throw")  # what gevent calls on a greenlet
@@ -1253,6 +1254,7 @@ class Scheduler:
         "_failure",
         "_hub_visit",
         "_last_blocked",
+        "_retired",
         "_root",
         "_starter",
         "_successor",
@@ -1299,6 +1301,7 @@ class Scheduler:
         self.idle: list[greenlet] = []
         self.workers = 0  # greenlets that have begun and not ended, the idle ones included
         self.reactor: Reactor | None = None
+        self._retired = 0  # workers that were let go since memory was last given back
         self._successor: tuple[tasklet | None] | None = (
             None  # a worker that retires tells the starter whom to run
         )
@@ -1959,7 +1962,12 @@ class Scheduler:
                 if successor is None:
                     self.workers += 1
                     _switch(greenlet(self._work))
-                elif successor[0] is None:
+                    continue
+                self._retired += 1
+                if cython.compiled and self._retired >= GIVE_BACK_WORKERS:
+                    self._retired = 0
+                    tasklets_give_back()  # type: ignore[name-defined] # noqa: F821
+                if successor[0] is None:
                     self._enter_hub()
                 else:
                     self._target, successor = successor[0], None

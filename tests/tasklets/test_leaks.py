@@ -1,6 +1,8 @@
 """What is over keeps nothing alive; what is forgotten breaks nothing."""
 
 import gc
+import platform
+import subprocess
 import sys
 import threading
 import tracemalloc
@@ -26,6 +28,7 @@ from tasklets import (
     timeout,
 )
 from tasklets._core import MAX_IDLE_WORKERS, get_scheduler
+from tasklets._which_form import is_compiled
 
 user: ContextVar[object] = ContextVar("user")
 
@@ -377,6 +380,36 @@ def test_a_tasklet_may_refuse_to_die_and_is_then_still_whole() -> None:
         assert one.alive
         one.kill()
     assert not one.alive
+
+
+PEAK = """
+from pathlib import Path
+from tasklets import channel, run, tasklet
+
+def used():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+orders = channel()
+before = used()
+for _ in range(40_000):
+    tasklet(orders.receive)()
+run()
+peak = used()
+last = bytearray(1000)  # something that stays, at the end of the heap
+for _ in range(40_000):
+    orders.send(None)
+run()
+print(peak - before, used() - before)
+"""
+
+
+@pytest.mark.skipif(
+    not is_compiled() or platform.libc_ver()[0] != "glibc", reason="the compiled core on glibc does it"
+)
+def test_when_very_many_tasklets_have_ended_the_system_has_their_memory_back() -> None:
+    found = subprocess.run([sys.executable, "-c", PEAK], check=True, stdout=subprocess.PIPE)
+    peak, after = map(int, found.stdout.split())
+    assert after < peak / 2
 
 
 # -- tasklets that nobody refers to any more ---------------------------------------------------------------------------
