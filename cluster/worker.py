@@ -88,6 +88,7 @@ class Worker:
         ] = []  # of tasks that go on, and their data: to be kept before their ends
         self._work = Flag()  # there may be something to do
         self._draining = False
+        self._last_call: Any = None  # when a drain has lasted for the grace
         self._stopped = Flag()
         self._leased_until = 0.0  # on our own clock, so too early rather than too late
         self._unheard: dict[str, int] = {}  # task id -> heartbeats
@@ -128,6 +129,8 @@ class Worker:
                     loop.get()
         finally:
             gevent.killall(loops)
+            if self._last_call is not None:
+                self._last_call.kill()
             gevent.joinall([gevent.spawn(slot.close) for slot in self._slots])
             self._leave()
 
@@ -136,7 +139,7 @@ class Worker:
         if not self._draining:
             self._draining = True
             self._member = replace(self._member, state="draining")
-            gevent.spawn_later(self.settings.grace, self._stopped.set)
+            self._last_call = gevent.spawn_later(self.settings.grace, self._stopped.set)
             self._work.set()
 
     def _signalled(self) -> None:

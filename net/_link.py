@@ -642,7 +642,7 @@ class Link:
         assert self.peer is not None
         settings = self.node.settings
         pulse = Pulse(pace(settings.heartbeat, self.peer.silence_ms), settings.silence, monotonic())
-        self._line = Line(sock, pulse, self.node.reactor.loop.run_callback_threadsafe, self._on_pulse_end)
+        self._line = Line(sock, pulse, self.node.reactor.call_from_elsewhere, self._on_pulse_end)
         pulse_thread.add(self._line)
 
     def _on_pulse_end(self, line: Line, silent: bool) -> None:
@@ -771,7 +771,6 @@ class Link:
         if lingering is None:
             self.close()
             return
-        self.notify((wire.GOODBYE, ""))
         try:
             self._say_last_words(lingering)
         except (OSError, RemoteProtocolError) as error:
@@ -784,16 +783,13 @@ class Link:
         if self._unsent is not None:
             lingering.send_all(b"".join(self._unsent))
             self._unsent = None
-        goodbye = self._outbox.pop()
-        assert isinstance(goodbye, bytes)
-        self._outbox_bytes -= len(goodbye)
         while self._outbox or self._outgoing.pending:
             while (self._outbox or self._outgoing.ready) and self.session.has_room:
                 batch = self._next_batch()
                 lingering.send_all(b"".join(batch) if isinstance(batch, tuple) else batch)
             if self._outbox or self._outgoing.pending:
                 self._hear(lingering)
-        lingering.send_all(self.session.envelope([goodbye]))
+        lingering.send_all(self.session.envelope([self._codec.encode((wire.GOODBYE, ""))]))
         lingering.end_sending()
         with contextlib.suppress(OSError):  # it may be too busy to read; its system has what we sent
             while lingering.receive_into(self.node.received):

@@ -124,8 +124,7 @@ class Line:
 
     def end(self, silent: bool) -> None:
         """It is over: nothing was heard for too long, or only its connection broke."""
-        with contextlib.suppress(Exception):  # the link's event loop may be gone
-            self._call(self._on_end, self, silent)
+        self._call(self._on_end, self, silent)
 
     # -- in the link's thread ----------------------------------------------------------------------------------
 

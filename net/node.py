@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from net import _wire as wire
 from net._codec import Codec, Description
 from net._entries import is_awaited
-from net._gate import Gate
+from net._gate import Gate, later
 from net._grants import Export
 from net._landing import Spare
 from net._link import Link
@@ -97,7 +97,6 @@ class Node:
         self.random = network.random if network is not None else Random()  # noqa: S311  only spreads attempts in time
         self.settings = settings or Settings()
         self.id = self.draw_id()
-        self._thread_id = threading.get_ident()
         self.name = name or f"pid {os.getpid()}"
         self.accepts_spawn = accepts_spawn
         self.delivered: Delivered | None = None  # of a child process: functions that its parent handed to it
@@ -127,11 +126,13 @@ class Node:
         # system calls, which is half of a round trip.
         self.received = memoryview(bytearray(READ_BYTES))
         self.spare = Spare()  # memory of large messages, for the next ones
-        self._tidying = False
+        self._cancel_tidying: Callable[[], None] | None = None  # the timer that will give it back
+        self._planned_pulses: dict[Link, Callable[[], None]] = {}  # for whom -> what cancels the timer
         self.decoding: Link | None = None  # whose bytes are being decoded: references in them came over it
         self.scheduler.sources.append(self._may_wake_somebody)
         if network is None:  # a send on a channel with room has returned before the message has left
             atexit.register(self.close)
+            self.scheduler.endings.append(self.close)
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.id.hex()[:8]} links={len(self.links)}>"
@@ -277,15 +278,11 @@ class Node:
 
     def tidy_later(self) -> None:
         """Give back what is kept for the next large messages, when none come any more."""
-        if not self._tidying and len(self.spare) and self.network is None:
-            self._tidying = True
-            timer = self.reactor.loop.timer(SPARE_SECONDS, ref=False)  # nobody waits for it
-            timer.start(self._tidy, timer)
+        if self._cancel_tidying is None and len(self.spare) and self.network is None:
+            self._cancel_tidying = later(self.reactor.loop, SPARE_SECONDS, self._tidy)
 
-    def _tidy(self, timer: Any) -> None:
-        timer.stop()
-        timer.close()
-        self._tidying = False
+    def _tidy(self) -> None:
+        self._cancel_tidying = None
         if self.spare.tidy():
             self.tidy_later()
 
@@ -294,12 +291,17 @@ class Node:
     def plan_pulse(self, link: Link) -> None:
         """Open a pulse for a session soon, if it is ours to do and there is where."""
         if link.opens and self.network is None and link.lost is None:
-            timer = self.reactor.loop.timer(self.settings.heartbeat / 4, ref=False)  # nobody waits for it
-            timer.start(self._start_pulse, timer, link)
+            self._forget_pulse(link)
+            seconds = self.settings.heartbeat / 4
+            self._planned_pulses[link] = later(self.reactor.loop, seconds, self._start_pulse, link)
 
-    def _start_pulse(self, timer: Any, link: Link) -> None:
-        timer.stop()
-        timer.close()
+    def _forget_pulse(self, link: Link) -> None:
+        cancel = self._planned_pulses.pop(link, None)
+        if cancel is not None:
+            cancel()
+
+    def _start_pulse(self, link: Link) -> None:
+        self._forget_pulse(link)
         if link.state in ("open", "stalled"):
             import gevent
 
@@ -487,6 +489,7 @@ class Node:
     def link_lost(self, link: Link) -> None:
         """Use the link for nothing new."""
         self.links.discard(link)
+        self._forget_pulse(link)
         if link.peer is not None and self._by_peer.get(link.peer.node_id) is link:
             del self._by_peer[link.peer.node_id]
         key = link.where, link.identity.security if link.identity is not None else None
@@ -504,9 +507,13 @@ class Node:
             listener.stop()
         for link in list(self.links):
             link.finish(deadline)
+        if self._cancel_tidying is not None:
+            self._cancel_tidying()
         if self._may_wake_somebody in self.scheduler.sources:
             self.scheduler.sources.remove(self._may_wake_somebody)
         atexit.unregister(self.close)
+        if self.close in self.scheduler.endings:
+            self.scheduler.endings.remove(self.close)
 
     # -- channels as values ----------------------------------------------------------------------------------
 
@@ -572,10 +579,10 @@ class Node:
 
     def drop(self, channel_id: bytes, introducers: dict[Link, int], user_of: Link | None) -> None:
         """A reference was collected, on whatever thread: tell those that gave it."""
-        if threading.get_ident() == self._thread_id:
+        if threading.get_ident() == self.scheduler.thread_id:
             self.reactor.call_soon(self._release, channel_id, introducers, user_of)
         else:
-            self.reactor.loop.run_callback_threadsafe(self._release, channel_id, introducers, user_of)
+            self.reactor.call_from_elsewhere(self._release, channel_id, introducers, user_of)
 
     def _release(self, channel_id: bytes, introducers: dict[Link, int], user_of: Link | None) -> None:
         for link, count in introducers.items():

@@ -18,6 +18,7 @@ cdef extern from "greenlet/greenlet.h":
 cdef extern from "_data_stack.h":
     void tasklets_keep_chunks()
     void tasklets_begin_small()
+    void tasklets_give_back()
 
 
 cdef extern from *:
@@ -129,12 +130,14 @@ cdef class Scheduler:
     cdef public greenlet _starter
     cdef public object _successor
     cdef public long _switches_left
+    cdef public long _retired
     cdef public tasklet _target
     cdef public bint alone
     cdef public bint asleep
     cdef public object bell
     cdef public long count
     cdef public tasklet current
+    cdef public list endings
     cdef public tasklet head
     cdef public list idle
     cdef public object inbox

@@ -47,6 +47,7 @@ by `tempval` puts the books right first (`Scheduler._regain`).
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from _thread import get_ident
@@ -61,7 +62,7 @@ from greenlet import GreenletExit, getcurrent as current_greenlet, greenlet
 from tasklets import _tracing, _watched
 from tasklets._errors import ChannelClosed, DeadlockError, InternalError, TaskletError, TaskletExit
 from tasklets._frames import outside_core, outwards
-from tasklets._threads import kill_all, kill_orphan, run_first
+from tasklets._threads import end_all, kill_orphan, run_first
 from tasklets._watch import change_watch, followers, gate, watch
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ else:
     _switch = greenlet.switch
 
 MAX_IDLE_WORKERS = 1024  # 1024 x ~6 KB; more finished workers than this are let go
+GIVE_BACK_WORKERS = 16 * 1024  # let go, after which their memory goes back to the system: 45 MB
 HUB_CHECK_SWITCHES = 64  # a clock reading costs ~40 ns, so while switches are quick only every 64th looks
 HUB_PERIOD = 0.001  # seconds a busy ring may keep the event loop waiting
 _SHOWN = ("switch_out", "switch", "throw")  # what gevent calls on a greenlet
@@ -1234,6 +1236,7 @@ class Scheduler:
         "_failure",
         "_hub_visit",
         "_last_blocked",
+        "_retired",
         "_root",
         "_starter",
         "_successor",
@@ -1244,6 +1247,7 @@ class Scheduler:
         "bell",
         "count",
         "current",
+        "endings",
         "head",
         "idle",
         "inbox",
@@ -1272,11 +1276,14 @@ class Scheduler:
         # Asked when the ring is empty: may something from outside (another process) still wake a tasklet that
         # waits on a channel?
         self.sources: list[Callable[[], bool]] = []
+        # Called when this thread ends, while its event loop is still there; not for the main thread, see atexit.
+        self.endings: list[Callable[[], object]] = []
         self.runners: list[tasklet] = []  # who called run(), outermost first
         self.limits: dict[object, tasklet] = {}  # timeouts that are running -> whose wait they will end
         self.idle: list[greenlet] = []
         self.workers = 0  # greenlets that have begun and not ended, the idle ones included
         self.reactor: Reactor | None = None
+        self._retired = 0  # workers that were let go since memory was last given back
         self._successor: tuple[tasklet | None] | None = (
             None  # a worker that retires tells the starter whom to run
         )
@@ -1941,7 +1948,12 @@ class Scheduler:
                 if successor is None:
                     self.workers += 1
                     _switch(greenlet(self._work))
-                elif successor[0] is None:
+                    continue
+                self._retired += 1
+                if cython.compiled and self._retired >= GIVE_BACK_WORKERS:
+                    self._retired = 0
+                    tasklets_give_back()  # type: ignore[name-defined] # noqa: F821
+                if successor[0] is None:
                     self._enter_hub()
                 else:
                     self._target, successor = successor[0], None
@@ -2310,23 +2322,34 @@ class _ThreadState(threading.local):
 class _ThreadEnd:
     """Deleted with the thread-local data, on the thread that ends: the last moment its greenlets can be ended.
 
-    Suspended greenlets keep what is on their stacks for ever, the scheduler for one.
+    Suspended greenlets keep what is on their stacks for ever, the scheduler for one. An event loop keeps two file
+    descriptors open until it is told to give them back.
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
+        self._process_id = os.getpid()
 
     def __del__(self) -> None:
-        if self.scheduler.workers > len(self.scheduler.idle) or self.scheduler.count > 1:
-            setattr(_thread, "scheduler", self.scheduler)  # noqa: B010  it was deleted with everything else
-            kill_all(self.scheduler, all_tasklets)
-            delattr(_thread, "scheduler")
-        self.scheduler.thread_id = -1
+        scheduler = self.scheduler
+        # Whoever looks at all objects just now, holds this one and lets it go on another thread.
+        is_here = scheduler.thread_id == get_ident()
+        # The child of a fork has not the other threads, and what they have open is not its own.
+        is_ours = is_here or self._process_id == os.getpid()
+        has_tasklets = scheduler.workers > len(scheduler.idle) or scheduler.count > 1
+        if is_ours and (has_tasklets or scheduler.endings or scheduler.reactor is not None):
+            if is_here and not cython.compiled:
+                setattr(_thread, "scheduler", scheduler)  # noqa: B010  it was deleted with everything else
+            end_all(scheduler, all_tasklets if has_tasklets else list)
+            if is_here and not cython.compiled:
+                delattr(_thread, "scheduler")
+        scheduler.thread_id = -1
         with gate:
             change_watch(threads=len({each.thread_id for each in living_schedulers()}))
-        self.scheduler.let_go()
-        if cython.compiled:
-            forget_scheduler(self.scheduler)  # type: ignore[name-defined] # noqa: F821
+        if is_here:
+            scheduler.let_go()
+            if cython.compiled:
+                forget_scheduler(scheduler)  # type: ignore[name-defined] # noqa: F821
 
 
 _thread = _ThreadState()

@@ -5,11 +5,14 @@ The one module here that imports gevent, and only when a tasklet first sleeps or
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gevent import Timeout, get_hub, timeout as gevent_timeout
-from gevent.exceptions import LoopExit
+from gevent import GreenletExit, Timeout, get_hub, timeout as gevent_timeout
+from gevent._hub_local import set_hub
+from gevent.exceptions import HubDestroyed, LoopExit
+from greenlet import error as GreenletError
 
 from tasklets import _errors
 
@@ -54,7 +57,12 @@ class Reactor:
 
     def arm_from_elsewhere(self) -> None:
         """The same, from another OS thread."""
-        self.loop.run_callback_threadsafe(self._turn)
+        self.call_from_elsewhere(self._turn)
+
+    def call_from_elsewhere(self, function: Callable[..., object], *args: Any) -> None:
+        """From another OS thread: let the loop call a function, unless it has ended with its thread."""
+        with suppress(ValueError):  # what gevent says of a loop that is no more
+            self.loop.run_callback_threadsafe(function, *args)
 
     def _turn(self) -> None:
         self._armed = False
@@ -80,6 +88,26 @@ class Reactor:
         timer.stop()
         timer.close()
         function(*args)
+
+    def close(self) -> None:
+        """On a thread that ends: give back what its event loop holds of the system."""
+        hub: Any = self.hub
+        loop = hub.loop
+        pool = getattr(hub, "_threadpool", None)  # asked by their public names, both would be made
+        resolver = getattr(hub, "_resolver", None)
+        # What gevent keeps in thread-local data may be gone already. What is put there now stays for ever.
+        if loop is not None and pool is None and resolver is None:
+            with suppress(LoopExit, GreenletError):  # the latter when greenlet has let go of the thread
+                hub.throw(HubDestroyed(True))
+            hub.loop = None
+            loop.destroy()
+        elif loop is not None and (pool is None or not pool.task_queue.unfinished_tasks):
+            set_hub(hub)  # else it would make another one, to wait for its pool
+            hub.destroy(destroy_loop=True)
+        # else somebody has done that, or a thread of the pool will still call the loop
+        if hub.loop is None and not hub.dead:
+            with suppress(GreenletError):
+                hub.throw(GreenletExit)  # it stands where it told us so, and would for ever
 
     def begin_io(self) -> None:
         """A tasklet is about to wait inside gevent. A virtual clock refuses that."""

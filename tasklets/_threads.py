@@ -48,6 +48,18 @@ def kill_orphan(one: tasklet) -> None:
     one.tempval = one._call = one._context = None
 
 
+def end_all(scheduler: Scheduler, find_tasklets: Callable[[], Iterable[tasklet]]) -> None:
+    """A thread ends: kill its tasklets, tell those who asked to hear of it, give its event loop back."""
+    kill_all(scheduler, find_tasklets)
+    while scheduler.endings:
+        try:
+            scheduler.endings.pop()()
+        except Exception:  # noqa: BLE001  nobody is left who could handle it
+            sys.excepthook(*sys.exc_info())
+    if scheduler.reactor is not None:
+        scheduler.reactor.close()
+
+
 def kill_all(scheduler: Scheduler, find_tasklets: Callable[[], Iterable[tasklet]]) -> None:
     """On a thread that ends: kill its tasklets that have started. The others just never run."""
     main = scheduler.main

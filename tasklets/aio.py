@@ -310,7 +310,6 @@ class TaskletThread(Portal):
         self._is_noticed.wait()
         self._release()
         self._keep.close()
-        get_scheduler().get_reactor().hub.destroy(destroy_loop=True)
 
     def _begun(self) -> None:
         self._is_open = True

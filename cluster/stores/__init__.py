@@ -9,8 +9,11 @@ The contract is `Store`, in `base`; `contract` tests an engine of your own again
 
 from __future__ import annotations
 
+import threading
+
 from cluster.errors import BadStoreUrl
 from cluster.stores.base import Listener, Store
+from tasklets import getcurrent
 
 __all__ = ["Listener", "Store", "open_store"]
 
@@ -27,6 +30,8 @@ def open_store(url: str, group: str = "default", *, patience: float = 10.0) -> S
     """
     if not group or not group.isprintable() or set(group) & set("{}\x1f/"):
         raise BadStoreUrl(f"a group's name is printable text without braces and slashes, and not {group!r}")
+    if threading.current_thread() is not threading.main_thread():
+        getcurrent()  # who has tasklets gives the event loop back when the thread ends, which gevent does not
     scheme, colon, rest = url.partition(":")
     if colon and scheme in ("sqlite", "memory"):
         from cluster.stores.sqlite import SqliteStore

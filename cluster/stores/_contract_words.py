@@ -35,6 +35,7 @@ class Words:
             handle.wipe()
         for handle in self._handles:
             handle.close()
+        del self.store, self._handles  # pytest keeps the object of each test
 
     def again(self, group: str = "default") -> Store:
         handle = self.open(group)

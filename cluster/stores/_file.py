@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,17 +21,24 @@ def transact(
     db: sqlite3.Connection, grp: str, offset: float, function: Callable[[Transaction], T], writes: bool
 ) -> tuple[T, set[str]]:
     """Call a function in a transaction; also return the hints to be given now that it is written."""
-    db.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-    try:
+    with _all_or_nothing(db, "BEGIN IMMEDIATE" if writes else "BEGIN"):
         transaction = Transaction(db, grp, time.monotonic() + offset if offset else time.time())
         result = function(transaction)
         transaction.flush()
+    return result, transaction.topics
+
+
+@contextmanager
+def _all_or_nothing(db: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    """A transaction, so that the caller may repeat what was in it, also when it was too late for a COMMIT."""
+    db.execute(begin)
+    try:
+        yield
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:
+        if db.in_transaction:  # some errors end it
             db.execute("ROLLBACK")
         raise
-    return result, transaction.topics
 
 
 def prepare(db: sqlite3.Connection, url: str) -> None:
@@ -40,18 +48,13 @@ def prepare(db: sqlite3.Connection, url: str) -> None:
     db.execute("PRAGMA cache_size = -16000")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version == 0:
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with _all_or_nothing(db):
             if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been quicker
                 if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise SchemaMismatch(f"{url} is a SQLite file of another program; choose another file")
                 for statement in statements(TABLES):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA}")
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
         (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA:
         raise SchemaMismatch(
@@ -79,14 +82,13 @@ def clock_offset(db: sqlite3.Connection) -> float:
     except OSError:  # not Linux; the monotonic clock is the machine's there too
         boot = "unknown"
     offset = time.time() - time.monotonic()
-    db.execute("BEGIN IMMEDIATE")
-    row = db.execute("SELECT offset FROM clock WHERE boot = ?", (boot,)).fetchone()
-    if row is None or (boot == "unknown" and abs(row[0] - offset) > 3600):
-        db.execute("DELETE FROM clock")
-        db.execute("INSERT INTO clock VALUES (?, ?)", (boot, offset))
-    else:
-        offset = row[0]
-    db.execute("COMMIT")
+    with _all_or_nothing(db):
+        row = db.execute("SELECT offset FROM clock WHERE boot = ?", (boot,)).fetchone()
+        if row is None or (boot == "unknown" and abs(row[0] - offset) > 3600):
+            db.execute("DELETE FROM clock")
+            db.execute("INSERT INTO clock VALUES (?, ?)", (boot, offset))
+        else:
+            offset = row[0]
     return float(offset)
 
 

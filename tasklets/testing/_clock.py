@@ -145,6 +145,12 @@ class VirtualReactor:
         self.hub.parent = current_greenlet()
         self.hub.throw(GreenletExit)
 
+    def close(self) -> None:
+        """Its thread ends: so does the reactor that would have come back."""
+        self.remove()
+        if self._before is not None:
+            self._before.close()
+
     @property
     def pending(self) -> int:
         """How many timers run."""

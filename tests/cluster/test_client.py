@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -63,6 +66,24 @@ def test_a_whole_program_runs_in_one_process(inline: Client, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="no such value"):
         inline.submit(ops.fail, "value").result(10)
     check_journal(all_events(inline.store), task_ids=[h.task_id for h in handles])
+
+
+def test_threads_that_had_a_client_leave_no_event_loop(
+    url: str,
+) -> None:  # each would keep two file descriptors
+    loops: list[weakref.ref[object]] = []
+
+    def submit() -> None:
+        with Client(url) as client:
+            client.submit(ops.add, 1, 2)
+        loops.append(weakref.ref(gevent.get_hub()))
+
+    for _ in range(3):
+        thread = threading.Thread(target=submit)
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert [each() for each in loops] == [None] * 3
 
 
 def test_cancelling_in_one_process(inline: Client) -> None:

@@ -1,10 +1,15 @@
 """serve and connect."""
 
 import contextlib
+import functools
+import gc
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,8 +17,9 @@ import pytest
 
 import net
 from net import AddressInUse, BadAddress, NameNotFound, NetError, PeerLost, PeerUnreachable
+from net._link import FLUSH_FIRST
 from net._references import RemoteChannel
-from net.node import get_node
+from net.node import Node, get_node
 from net.testing import MemoryNetwork, memory_network
 from tasklets import Timeout, channel, run, schedule, sleep, timeout
 from tests.net import peers
@@ -361,3 +367,46 @@ def test_each_of_those_who_connect_at_once_to_nobody_hears_of_it() -> None:
         sleep(100.0)
         assert len(heard) == len({id(error) for error in heard}) == 5
         assert not network.node("away")._dialling
+
+
+def run_in_thread(function: Callable[[], object]) -> None:
+    thread = threading.Thread(target=function)
+    thread.start()
+    until(lambda: not thread.is_alive())
+
+
+def test_a_thread_that_ended_leaves_nothing_of_its_node(server: net.Server, inbox: channel) -> None:
+    gone: list[weakref.ref[Node]] = []
+    kept: list[channel] = []
+
+    def work() -> None:
+        requests = net.connect(server.url("inbox"))
+        requests.send("not lost, although the thread ends at once")
+        gone.append(weakref.ref(get_node()))
+        kept.append(requests)
+
+    for _ in range(3):
+        run_in_thread(work)
+        assert inbox.receive() == "not lost, although the thread ends at once"
+    until(lambda: not get_node().links)
+    with pytest.raises(PeerLost, match="it was closed here"):
+        kept[0].send("late")
+    kept.clear()  # references, which are released on another thread than theirs
+    gc.collect()
+    assert [each() for each in gone] == [None] * 3
+
+
+def test_last_words_leave_together_with_whatever_was_queued(
+    server: net.Server, inbox: channel, monkeypatch: pytest.MonkeyPatch
+) -> None:  # the goodbye may be the frame with which the queue is long enough to leave by itself
+    failures: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, tb: failures.append(error))
+
+    def work(size: int) -> None:
+        requests = net.connect(server.url("inbox"))
+        requests.send("x" * size)
+
+    for size in range(FLUSH_FIRST - 60, FLUSH_FIRST, 3):
+        run_in_thread(functools.partial(work, size))
+        assert len(inbox.receive()) == size
+    assert not failures

@@ -1,11 +1,15 @@
 """What is over keeps nothing alive; what is forgotten breaks nothing."""
 
 import gc
+import platform
+import subprocess
+import sys
 import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 import gevent
 import pytest
@@ -24,6 +28,7 @@ from tasklets import (
     timeout,
 )
 from tasklets._core import MAX_IDLE_WORKERS, get_scheduler
+from tasklets._which_form import is_compiled
 
 user: ContextVar[object] = ContextVar("user")
 
@@ -295,6 +300,70 @@ def test_a_thread_that_ended_releases_its_scheduler() -> None:
     assert [each() for each in gone] == [None] * 5
 
 
+def test_a_thread_that_ended_gives_its_event_loop_back() -> None:
+    gone: list[weakref.ref[object]] = []
+    files: list[int] = []
+
+    def body() -> None:
+        tasklet(sleep)(60)
+        tasklet(gevent.sleep)(60)
+        sleep(0.001)
+        assert gevent.get_hub().threadpool.apply(abs, (-1,)) == 1
+        gone.append(weakref.ref(gevent.get_hub()))
+        files.append(gevent.get_hub().loop.fileno())
+
+    for _ in range(5):
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+    del thread
+    gc.collect()
+    assert [each() for each in gone] == [None] * 5
+    assert len(set(files)) == 1, "each thread gets the descriptor that the one before gave back"
+
+
+def test_a_thread_whose_pool_still_works_leaves_it_its_event_loop() -> None:
+    free = threading.Event()
+    pools: list[Any] = []
+    done: list[bool] = []
+
+    def body() -> None:
+        pools.append(gevent.get_hub().threadpool)
+        pools[0].spawn(lambda: done.append(free.wait(20)))
+        sleep(0.001)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert pools[0].hub.loop is not None
+    free.set()
+    pools[0].kill()
+    assert done == [True]
+
+
+def test_who_asked_hears_of_the_end_of_the_thread_whatever_the_others_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    failures: list[object] = []
+
+    def fail() -> None:
+        told.append("the last comes first")
+        raise ValueError("it cannot")
+
+    def body() -> None:
+        tasklet(pausing)(told)
+        schedule()
+        get_scheduler().endings += [lambda: told.append("told"), fail]
+
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, tb: failures.append(kind))
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert told[1:] == ["cleaned up", "the last comes first", "told"]
+    assert failures == [ValueError]
+
+
 def test_a_tasklet_may_refuse_to_die_and_is_then_still_whole() -> None:
     log: list[str] = []
 
@@ -311,6 +380,36 @@ def test_a_tasklet_may_refuse_to_die_and_is_then_still_whole() -> None:
         assert one.alive
         one.kill()
     assert not one.alive
+
+
+PEAK = """
+from pathlib import Path
+from tasklets import channel, run, tasklet
+
+def used():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+orders = channel()
+before = used()
+for _ in range(40_000):
+    tasklet(orders.receive)()
+run()
+peak = used()
+last = bytearray(1000)  # something that stays, at the end of the heap
+for _ in range(40_000):
+    orders.send(None)
+run()
+print(peak - before, used() - before)
+"""
+
+
+@pytest.mark.skipif(
+    not is_compiled() or platform.libc_ver()[0] != "glibc", reason="the compiled core on glibc does it"
+)
+def test_when_very_many_tasklets_have_ended_the_system_has_their_memory_back() -> None:
+    found = subprocess.run([sys.executable, "-c", PEAK], check=True, stdout=subprocess.PIPE)
+    peak, after = map(int, found.stdout.split())
+    assert after < peak / 2
 
 
 # -- tasklets that nobody refers to any more ---------------------------------------------------------------------------
