@@ -131,7 +131,8 @@ class Node:
         self.decoding: Link | None = None  # whose bytes are being decoded: references in them came over it
         self.scheduler.sources.append(self._may_wake_somebody)
         if network is None:  # a send on a channel with room has returned before the message has left
-            atexit.register(self.close)
+            self._process_id = os.getpid()
+            atexit.register(self._close_at_exit)
             self.scheduler.endings.append(self.close)
 
     def __repr__(self) -> str:
@@ -498,6 +499,10 @@ class Node:
         if self._sessions.get(link.session.session_id) is link:
             del self._sessions[link.session.session_id]
 
+    def _close_at_exit(self) -> None:
+        if os.getpid() == self._process_id:  # else it is the child of a fork, and the connections are its parent's
+            self.close()
+
     def close(self) -> None:
         """Stop listening, and say goodbye to every peer. Sends what is queued for them; blocks the process for
         that, for LAST_WORDS_SECONDS at most.
@@ -511,7 +516,7 @@ class Node:
             self._cancel_tidying()
         if self._may_wake_somebody in self.scheduler.sources:
             self.scheduler.sources.remove(self._may_wake_somebody)
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_at_exit)
         if self.close in self.scheduler.endings:
             self.scheduler.endings.remove(self.close)
 

@@ -410,3 +410,32 @@ def test_last_words_leave_together_with_whatever_was_queued(
         run_in_thread(functools.partial(work, size))
         assert len(inbox.receive()) == size
     assert not failures
+
+
+FORKS = """
+import os, sys
+import net
+from tasklets import channel
+
+server = net.serve("unix://" + sys.argv[1], requests=channel(8))
+there = net.connect(sys.argv[2] + "/inbox", timeout=10)
+there.send("before")
+child = os.fork()
+if child == 0:
+    sys.exit(0)  # as a program ends, with what atexit knows
+os.waitpid(child, 0)
+there.send("after")
+print(os.path.exists(sys.argv[1]))
+there.send(None)
+"""
+
+
+def test_the_child_of_a_fork_ends_without_ending_what_its_parent_has_open(tmp_path: Path) -> None:
+    inbox = channel(8)
+    with (
+        net.serve("tcp://127.0.0.1:0", inbox=inbox) as server,
+        peers.running("-c", FORKS, str(tmp_path / "socket"), str(server.address)) as program,
+        timeout(20),
+    ):
+        assert list(iter(inbox.receive, None)) == ["before", "after"]
+        assert peers.line_of(program) == "True"
