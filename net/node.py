@@ -500,7 +500,8 @@ class Node:
             del self._sessions[link.session.session_id]
 
     def _close_at_exit(self) -> None:
-        if os.getpid() == self._process_id:  # else it is the child of a fork, and the connections are its parent's
+        # The child of a fork has the connections, too, but they are its parent's.
+        if os.getpid() == self._process_id:
             self.close()
 
     def close(self) -> None:
