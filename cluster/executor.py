@@ -53,7 +53,7 @@ MAX_CHILDREN_BYTES = frames.MAX_FRAME_BYTES // 2  # of the children of one execu
 
 
 class _Link:
-    """This process's end of the socket pair."""
+    """This process's end of the socket pair. Ends the process when the agent has: nobody would hear of the work."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -62,7 +62,10 @@ class _Link:
         self._cancelled: set[str] = set()
 
     def send(self, *frame: Any) -> None:
-        self._socket.sendall(frames.packed(*frame))
+        try:
+            self._socket.sendall(frames.packed(*frame))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(0)
 
     def receive(self) -> list[Any]:
         while not self._waiting:
@@ -75,9 +78,12 @@ class _Link:
         return task_id in self._cancelled
 
     def _read(self) -> None:
-        data = self._socket.recv(1 << 16)
+        try:
+            data = self._socket.recv(1 << 16)
+        except ConnectionResetError:  # it ended without having read what we sent
+            data = b""
         if not data:
-            os._exit(0)  # the agent is gone
+            os._exit(0)
         for frame in self._frames.feed(data):
             if frame[0] == frames.CANCEL:
                 self._cancelled.add(frame[1])
@@ -106,10 +112,7 @@ def main() -> None:
     while True:
         _, task_id, name, args, more, told, limit, max_payload = link.receive()
         kind, details = execute(name, args, more, told, link, limit, max_payload)
-        try:
-            link.send(frames.ENDED, task_id, kind, details)
-        except BrokenPipeError:
-            os._exit(0)
+        link.send(frames.ENDED, task_id, kind, details)
 
 
 def _hold(lifeline: int) -> None:

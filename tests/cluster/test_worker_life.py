@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -192,3 +196,25 @@ def test_ctrl_c_does_not_end_an_executor_that_is_starting(
         assert client.submit(ops.add, 1, 2).result(10) == 3
         assert [starting] == list(tmp_path.glob("starting-*"))
         assert "Traceback" not in worker.output()
+
+
+@pytest.mark.parametrize("when", ["before its hello", "after it"])
+def test_an_executor_whose_agent_has_gone_ends_without_a_word(when: str) -> None:
+    ours, theirs = socket.socketpair()
+    alive, lifeline = os.pipe()  # stays open: not by this does it hear of the end
+    with (
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-m", "cluster.executor", str(theirs.fileno()), str(alive)],
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno(), alive],
+        ) as executor,
+    ):
+        if when == "after it":
+            wait_for(lambda: select.select([ours], [], [], 0)[0])
+        ours.close()  # and what it has sent was not read
+        theirs.close()
+        assert executor.communicate(timeout=here(20))[1] == b""
+    os.close(alive)
+    os.close(lifeline)
+    assert executor.returncode == 0
