@@ -15,6 +15,10 @@ from tests.cluster.ops import write
 
 NONE = Retry(max=0)
 QUICK = Retry(max=3, base=0.01, cap=0.02)
+MAPPED, FOLDED = (
+    range(1000),
+    range(2000),
+)  # inputs of those who ask by HTTP, whose last is held up until they go on
 
 
 @operation
@@ -261,17 +265,32 @@ def fold_noted(x: int) -> int:
     return x
 
 
+def wait_to_go() -> None:
+    """Hold up what must not be done before something else has happened: until the file beside the journal is there."""
+    while not os.path.exists(os.environ["JOURNAL"] + ".go"):
+        time.sleep(0.01)
+
+
+@operation
+def map_until_go(x: int) -> int:
+    if x == MAPPED[-1]:
+        wait_to_go()
+    return map_noted(x)
+
+
 @operation(queue="folds")
-def join_noted(low: int, high: int) -> str:
+def join_until_go(low: int, high: int) -> str:
+    if FOLDED[-1] in range(low, high):
+        wait_to_go()
     return "".join(str(fold_noted(x)) for x in range(low, high))
 
 
 class Joined(Job):
-    """The fold of those who ask by HTTP: a job whose tasks are its parts. Its inputs are the numbers below `params`."""
+    """The fold of those who ask by HTTP: a job whose tasks are its parts. Its inputs are FOLDED."""
 
-    def start(self, params: int) -> None:
-        for low in range(0, params, 25):
-            self.spawn(join_noted, low, min(low + 25, params), meta=b"%06d" % low)
+    def start(self, params: None) -> None:
+        for low in FOLDED[::25]:
+            self.spawn(join_until_go, low, low + 25, meta=b"%06d" % low)
 
     def on_task_done(self, task: TaskEnded, result: str) -> None:
         self.data[task.meta.decode()] = result

@@ -20,9 +20,8 @@ from cluster.records import make_id
 from cluster.testing import Nodes, all_events, check_journal, wait_for
 from tests.cluster.conftest import lines
 from tests.cluster.directives import ops
+from tests.cluster.directives.ops import FOLDED, MAPPED
 from tests.cluster.gateway.conftest import NDJSON, Gateway, ask, start_gateway
-
-MAPPED, FOLDED = range(1000), range(2000)  # the fold gets more of the workers, and is to last as long
 
 
 def follow(gateway: Gateway, job_id: str, *, after: str = "", kill_after: int = 0) -> list[Any]:
@@ -56,14 +55,16 @@ def test_a_killed_gateway_costs_a_connection(
     other = start_gateway(nodes) if repetition % 2 else None
     wait_for(lambda: gateway.get("/members").json()["slots"] == 4, 20)
     map_id, fold_id = make_id(), make_id()
-    head = {"operation": ops.map_noted.name, "id": map_id, "shards": 40}
+    head = {"operation": ops.map_until_go.name, "id": map_id, "shards": 40}
     upload = b"\n".join(json.dumps(line).encode() for line in (head, *MAPPED))
     assert ask(f"{gateway.url}/jobs", upload, headers=NDJSON).status == 202
-    gateway.submit(**{"class": f"{ops.__name__}:Joined", "params": len(FOLDED), "id": fold_id})
+    gateway.submit(**{"class": f"{ops.__name__}:Joined", "id": fold_id})
+    wait_for(lambda: lines(journal, "folded"), 20)
 
     seen = follow(gateway, map_id, kill_after=100 + 15 * repetition)
-    assert len(seen) < len(MAPPED), "it was killed too late to prove anything"
-    assert 0 < len(lines(journal, "folded")) < len(FOLDED), "so it was for the fold"
+    assert len(lines(journal, "mapped")) < len(MAPPED)
+    assert len(lines(journal, "folded")) < len(FOLDED)
+    Path(f"{journal}.go").touch()
     gateway = other or start_gateway(nodes, "--port", gateway.url.rpartition(":")[2])
     again = ask(f"{gateway.url}/jobs", upload, headers=NDJSON)  # by a client that is not sure
     rest = follow(gateway, map_id, after=seen[-1]["cursor"])
