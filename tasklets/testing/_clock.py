@@ -174,6 +174,10 @@ class VirtualReactor:
     def call_soon(self, function: Callable[..., object], *args: Any) -> Any:
         return self._add(self.now, function, args)
 
+    def call_from_elsewhere(self, function: Callable[..., object], *args: Any) -> None:
+        # Its one step is one of the heap in C, in which no other thread can come between.
+        self.call_soon(function, *args)
+
     def call_later(self, seconds: float, function: Callable[..., object], *args: Any) -> Callable[[], None]:
         return self._add(self.now + max(0.0, seconds), function, args).cancel
 

@@ -1,6 +1,7 @@
 """A network in memory ends with its block, and leaves nothing behind (T8.10)."""
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -40,3 +41,24 @@ def test_the_tasklets_of_its_nodes_end_with_it_and_so_do_those_that_they_started
     del parent, network
     gc.collect()
     assert node() is None
+
+
+def test_a_reference_that_another_thread_collects_is_given_back() -> None:
+    inbox = channel(1)
+
+    def serve() -> None:
+        with net.serve("tcp://home:1", inbox=inbox):
+            sleep(100)
+
+    def use() -> None:
+        held = [net.connect("tcp://home:1/inbox")]
+        collector = threading.Thread(target=held.clear)
+        collector.start()
+        collector.join()
+
+    with memory_network() as network:
+        network.run_at("home", serve)
+        network.run_at("away", use)
+        sleep(10)
+        (link,) = network.node("home").links
+        assert not link.grants
