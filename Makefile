@@ -127,7 +127,7 @@ $(STAMP): pyproject.toml $(wildcard setup.py)
 
 # Compiling takes half a minute. A compiled core that is older than its source would be left aside, with a warning.
 # The modules of net that are compiled, too, as net/_hot.py has them.
-HOT := _apart _bulk _codec _entries _exports _grants _landing _large _link _protocol _references _session _window
+HOT := _apart _bulk _codec _entries _exports _grants _landing _large _link _protocol _references _runway _session _window
 
 $(CORE): $(STAMP) setup.py tasklets/_core.py tasklets/_core.pxd tasklets/_data_stack.h net/_made_of.h $(HOT:%=net/%.py) $(wildcard net/_*.pxd)
 	@echo "compiling the core and the hot path of net (a minute; works without, but slower)"

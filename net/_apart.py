@@ -46,6 +46,15 @@ class Apart:
     def of(cls, frame: Frame) -> "Apart":
         """Pack a frame of APART_KINDS that ends with bytes."""
         kind, subject, body = frame
+        if type(subject) is bytes:
+            named = _ID_MARK + subject
+        else:
+            named = _SMALL[subject] if subject < 0x80 else msgpack.packb(subject)
+        return cls.behind(_OPENINGS[kind] + named, body)
+
+    @classmethod
+    def behind(cls, start: bytes, body: bytes | memoryview) -> "Apart":
+        """The same for a frame of which all is packed but these bytes."""
         size = len(body)
         if size >= 1 << 16:
             length = _LENGTH32.pack(_BIN32, size)
@@ -53,11 +62,7 @@ class Apart:
             length = _LENGTH16.pack(_BIN16, size)
         else:
             length = bytes((_BIN8, size))
-        if type(subject) is bytes:
-            named = _ID_MARK + subject
-        else:
-            named = _SMALL[subject] if subject < 0x80 else msgpack.packb(subject)
-        return cls(_OPENINGS[kind] + named + length, body)
+        return cls(start + length, body)
 
     def __len__(self) -> int:
         return self.size

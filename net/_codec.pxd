@@ -21,4 +21,4 @@ cdef class Codec:
     cpdef bytes _encode_thoroughly(self, tuple frame)
     @cython.locals(start=Py_ssize_t, end=Py_ssize_t, now=Py_ssize_t, size=Py_ssize_t, frames=list)
     cpdef list decode(self, batch)
-    cpdef list decode_apart(self, tuple head, bytes body)
+    cpdef tuple frame_apart(self, tuple head, bytes body)

@@ -208,7 +208,8 @@ class Codec:
             if len(batch) > _TRUSTED_BYTES:
                 head = read_head(batch)
                 if head is not None and head[2] + head[3] == len(batch):
-                    return self.decode_apart(head, bytes(batch[head[2] :]))
+                    self.sizes[0] = len(batch)
+                    return [self.frame_apart(head, bytes(batch[head[2] :]))]
                 _walk(batch)
             unpacker = self._unpacker
             unpack, tell = unpacker.unpack, unpacker.tell
@@ -255,14 +256,13 @@ class Codec:
             self._renew_unpacker()
         return frames
 
-    def decode_apart(self, head: Head, body: bytes) -> list[Frame]:
-        """The same for a batch of one frame that ends with large bytes, of which these are all."""
-        kind, subject, begin, size = head
+    def frame_apart(self, head: Head, body: bytes) -> Frame:
+        """The frame that ends with large bytes, of what stands before them and of these. Raises RemoteProtocolError."""
+        kind, subject, _, _ = head
         frame: Frame = (kind, subject, body)
         if (type(subject) is bytes) != (kind == SEND) or kind == PART:  # else it is as the table says
             check_frame(frame)
-        self.sizes = {0: begin + size} if begin + size > SMALL_BYTES else {}
-        return [frame]
+        return frame
 
     def _renew_unpacker(self) -> None:
         self._tags_open = 0

@@ -17,6 +17,7 @@ HOT: Final = (
     "_link",
     "_protocol",
     "_references",
+    "_runway",
     "_session",
     "_window",
 )
@@ -30,6 +31,7 @@ TYPES: Final = (
     "_link.pxd",
     "_protocol.pxd",
     "_references.pxd",
+    "_runway.pxd",
     "_session.pxd",
     "_window.pxd",
     "../tasklets/_core.pxd",

@@ -46,6 +46,8 @@ cdef class Landing:
     cdef public Py_ssize_t size
 
     @cython.locals(count=Py_ssize_t)
+    cpdef Py_ssize_t fill(self, Py_ssize_t size) except -1
+    @cython.locals(count=Py_ssize_t)
     cpdef Py_ssize_t add(self, data) except -1
     cpdef bytes take(self)
 

@@ -1,8 +1,7 @@
 """Where bytes go whose number is known before they come: straight to the place where they stay.
 
     landing = Landing(65536)
-    size = sock.recv_into(landing.room)            # or landing.add(data), for what was read elsewhere
-    landing.received += size
+    landing.fill(sock.recv_into(landing.room))     # or landing.add(data), for what was read elsewhere
     if landing.is_full:
         data = landing.take()                      # bytes, and no copy
 
@@ -48,6 +47,17 @@ class Landing:
     @property
     def is_full(self) -> bool:
         return self.received == self.size
+
+    @property
+    def whole(self) -> memoryview:
+        """All of it, while nothing has come."""
+        return self._room
+
+    def fill(self, size: int) -> int:
+        """So many bytes were put into `room` and behind it; return how many lie behind it."""
+        count = min(size, self.size - self.received)
+        self.received += count
+        return size - count
 
     def add(self, data: bytes | memoryview) -> int:
         """Take of the data what there is room for, and return how much."""

@@ -12,6 +12,10 @@ from net._session cimport Session as TheSession, size_of
 cdef object _watcher
 
 
+@cython.locals(size=Py_ssize_t)
+cpdef Py_ssize_t bytes_of(pieces) except -1
+
+
 cdef class Link:
     cdef object __weakref__
     cdef public long _aparts
@@ -20,6 +24,7 @@ cdef class Link:
     cdef public TheCodec _codec
     cdef public list _end_callbacks
     cdef public bint _end_of_turn_armed
+    cdef public bint _large_left
     cdef public object _line
     cdef public long long _messages_left
     cdef public object _next_op
@@ -68,8 +73,8 @@ cdef class Link:
     cpdef Py_ssize_t send_value(self, bytes head, bytes channel_id, value) except -1
     @cython.locals(size=Py_ssize_t, exported=list)
     cpdef Py_ssize_t _queue(self, bytes packed, tuple frame) except -1
-    @cython.locals(size=Py_ssize_t, apart=TheApart)
-    cpdef Py_ssize_t _send_apart(self, tuple frame) except -1
+    @cython.locals(size=Py_ssize_t)
+    cpdef Py_ssize_t _send_apart(self, int kind, subject, TheApart apart) except -1
     cpdef Py_ssize_t send_message(self, tuple frame) except -1
     cpdef object notify(self, tuple frame)
     cpdef object tell_room(self, found)
@@ -84,9 +89,11 @@ cdef class Link:
     @cython.locals(size=Py_ssize_t)
     cpdef list _gather(self, list pieces)
     cpdef object _next_batch(self)
+    @cython.locals(size=Py_ssize_t)
+    cpdef Py_ssize_t _serve(self) except -1
     @cython.locals(sent=Py_ssize_t)
     cpdef object _write(self, bytes data)
     @cython.locals(sent=Py_ssize_t)
     cpdef object _write_pieces(self, pieces)
-    @cython.locals(size=Py_ssize_t, landed=Py_ssize_t, index=Py_ssize_t, frames=list, sizes=dict, protocol=TheProtocol)
-    cpdef bint _read(self) except -1
+    @cython.locals(size=Py_ssize_t, index=Py_ssize_t, rooms=list, frames=list, sizes=dict, protocol=TheProtocol)
+    cpdef Py_ssize_t _read(self) except -1

@@ -64,6 +64,16 @@ MAX_UNREAD_BYTES = 256 * 1024 * 1024
 # go with what follows them, and do not wake the peer by themselves: between two ends on one core 64 KiB go 1.06 times
 # as fast.
 GATHER_BYTES = 256 * 1024
+# Large messages of one turn, behind the first, leave together when they are so many bytes: two of 64 KiB. Each call
+# wakes the peer, which costs as much as to copy one of them; with more in a call both ends wait for each other.
+SEVERAL_BYTES = 96 * 1024
+# So many bytes in one read are a stream, of which more is under way.
+STREAM_BYTES = 32 * 1024
+# Of a stream in one round of the event loop: then others have their turn, after half a millisecond or so.
+MOST_READS = 16
+# How often a node that need not share its processor looks whether more of a stream has come, before it sleeps; some
+# 25 us. A sender that has to wake the peer for each message is held up for longer than by the message.
+LOOKS = 24
 # For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
 ATTEMPT_SECONDS = 3.0
 
@@ -137,6 +147,7 @@ class Link:
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
         self._aparts = 0  # how many frames in the outbox have their large bytes apart
+        self._large_left = False  # in this turn, one of those
         self._unsent: list[bytes | memoryview] | None = None  # of batches that the transport took in part
         self._writing_failed = False
         self._writable = False  # there is a connection, it is open, and takes more
@@ -206,7 +217,7 @@ class Link:
             raise self.loss("not taken")
         last = frame[-1]
         if type(last) is bytes and len(last) >= APART_BYTES and frame[0] in APART_KINDS:
-            return self._send_apart(frame)
+            return self._send_apart(frame[0], subject_of(frame), Apart.of(frame))
         return self._queue(self._codec.encode(frame), frame)
 
     def send_value(self, head: bytes, channel_id: bytes, value: Any) -> int:
@@ -216,7 +227,7 @@ class Link:
         if self.lost is not None:
             raise self.loss("not taken")
         if type(value) is bytes and len(value) >= APART_BYTES:
-            return self._send_apart((SEND, channel_id, value))
+            return self._send_apart(SEND, channel_id, Apart.behind(head, value))
         packed = self._codec.encode_send(head, value)
         return self._queue(packed, (SEND, channel_id, value) if len(packed) > MAX_FRAME_BYTES else None)
 
@@ -229,7 +240,7 @@ class Link:
         size = len(packed)
         if size > MAX_FRAME_BYTES:
             assert frame is not None
-            self.session.check_size(frame, size)
+            self.session.check_size(frame[0], size)
             packed = self._codec.encode(self._outgoing.add(packed, subject_of(frame)))
         self._outbox.append(packed)
         self._outbox_bytes += len(packed)
@@ -244,22 +255,24 @@ class Link:
                     self.notify((wire.CLOSED, self.node.id_of(one)))
         return size
 
-    def _send_apart(self, frame: wire.Frame) -> int:
+    def _send_apart(self, kind: int, subject: bytes | int | None, apart: Apart) -> int:
         """Queue a frame whose large bytes are not copied."""
-        apart = self.session.pack_apart(frame)
         size = apart.size
         if size > MAX_FRAME_BYTES:
-            announced = self._codec.encode(self._outgoing.add(apart, subject_of(frame)))
+            self.session.check_size(kind, size)
+            announced = self._codec.encode(self._outgoing.add(apart, subject))
             self._outbox.append(announced)
             self._outbox_bytes += len(announced)
-        elif self._outbox or not self._writable or not self.session.has_room:
+        elif self._large_left or self._outbox or not self._writable or not self.session.has_room:
             self._outbox.append(apart)
             self._outbox_bytes += size
             self._aparts += 1
-            self._flush()
+            if self._outbox_bytes >= SEVERAL_BYTES:
+                self._flush()
         else:
             self._messages_left = self.messages_sent
             self._write_pieces(self.session.envelope_apart(apart))
+            self._large_left = True
         self._arm_end_of_turn()
         return size
 
@@ -314,15 +327,18 @@ class Link:
             self._call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
-        self._end_of_turn_armed = False
         self._threshold = FLUSH_FIRST
-        if self._roomy:
-            self._send_room()
-        if self._outbox or self._outgoing.pending_bytes:
-            self._flush()
-        session = self.session
-        if session.owed_bytes >= ACKNOWLEDGE_BYTES and self._writable:
-            self._write(session.acknowledgement())
+        self._large_left = False
+        try:
+            if self._roomy:
+                self._send_room()
+            if self._outbox or self._outgoing.pending_bytes:
+                self._flush()
+            session = self.session
+            if session.owed_bytes >= ACKNOWLEDGE_BYTES and self._writable:
+                self._write(session.acknowledgement())
+        finally:
+            self._end_of_turn_armed = False  # not before: what is said here leaves here
 
     def _has_batch(self) -> bool:
         """True when something is queued that may leave."""
@@ -343,7 +359,7 @@ class Link:
 
     def _gather(self, pieces: list[bytes | memoryview]) -> list[bytes | memoryview]:
         """Add the next batches to what is to be written in one call."""
-        size = sum(map(len, pieces))
+        size = bytes_of(pieces)
         while size < GATHER_BYTES and self._has_batch():
             batch = self._next_batch()
             if isinstance(batch, tuple):
@@ -393,7 +409,7 @@ class Link:
             sent = self._transport.send_pieces(pieces)
         except OSError as error:
             sent = self._not_written(error)
-        if 0 <= sent < sum(map(len, pieces)):
+        if 0 <= sent < bytes_of(pieces):
             self._wait_writable(pieces, sent)
 
     def _not_written(self, error: OSError) -> int:
@@ -438,55 +454,67 @@ class Link:
     # -- receiving -------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        """Act on what has arrived, let those run who were woken by it, and send what they have to say.
+        """Act on what has arrived; and while it is a stream of large messages, on what arrives meanwhile."""
+        reads, looks = MOST_READS, 0
+        while self._transport is not None:
+            size = self._serve()
+            if size >= STREAM_BYTES:
+                reads -= 1
+                looks = self.node.looks
+            elif size:  # what is under way is taken
+                return
+            else:
+                looks -= 1
+            if looks <= 0 or not reads:
+                return
+
+    def _serve(self) -> int:
+        """Act on what has arrived, let those run who were woken by it, and send what they have to say. Returns how many
+        bytes have arrived.
 
         That is one round of the loop instead of three: nobody need ask for the callbacks whose work is done here.
         """
         reactor = self.node.reactor
-        lends_turn, reactor._armed = not reactor._armed, True
-        ends_turn, self._end_of_turn_armed = not self._end_of_turn_armed, True
+        reactor._armed = self._end_of_turn_armed = True
+        size = 0
         try:
-            self._read()
-            if lends_turn:
-                reactor._turn()
-            if ends_turn:
-                self._end_turn()
+            size = self._read()
+            reactor._turn()
+            self._end_turn()
         except BaseException as error:  # noqa: BLE001  Ctrl-C: if we raised it, gevent would not call us again
             reactor._armed = self._end_of_turn_armed = False
             reactor.arm()
             self._arm_end_of_turn()
             self._call_soon(_raise, error)
+        return size
 
     def _on_event(self) -> None:
         """The same where there is no event loop to be spared."""
         self._read()
         self._arm_end_of_turn()
 
-    def _read(self) -> bool:
-        """Act on what has arrived; False when there was nothing."""
+    def _read(self) -> int:
+        """Act on what has arrived; returns how many bytes that was."""
         node = self.node
         handlers, received = node.handlers, node.received
         transport, protocol = self._transport, self._protocol
         assert transport is not None
         assert protocol is not None
-        room, landed = protocol.room, 0
+        receive_pieces = transport.receive_pieces
+        rooms = None if receive_pieces is None else protocol.rooms()
         try:
-            if room is None or transport.receive_pieces is None:
-                size = transport.receive_into(received)
-            else:
-                size = transport.receive_pieces((room, received))[0]
-                landed = min(size, len(room))
+            size = transport.receive_into(received) if rooms is None else receive_pieces(rooms)[0]  # type: ignore[misc]
         except BlockingIOError:
-            return False
+            return 0
         except OSError as error:
             self._cut(f"the connection broke: {error.strerror or error}")
-            return False
+            return 0
         if not size:
             self._cut("its connection ended")
-            return False
+            return 0
         try:
             node.decoding = self
-            frames = protocol.receive(received[: size - landed], landed)
+            frames = protocol.receive(received[:size]) if rooms is None else protocol.landed(size)
             sizes = protocol.sizes
             for index, frame in enumerate(frames):
                 if self.lost is None:
@@ -504,7 +532,7 @@ class Link:
             log.exception("%s: a frame led to a fault here, its connection is closed", self.name)
             self.lose("a frame of it led to a fault here")
         self.frame_bytes = 0
-        return True
+        return size
 
     def act(self, frame: wire.Frame, size: int) -> None:
         """Act on a frame of which it matters how large it is."""
@@ -520,7 +548,9 @@ class Link:
         """Go on over this connection."""
         assert self._transport is None
         hello = self._hello()
-        self._use(transport, Protocol(hello, self._codec, self.session if self.opens else None))
+        self._use(
+            transport, Protocol(hello, self._codec, self.session if self.opens else None, self.node.runway)
+        )
         assert self._protocol is not None
         # Who is connected to says at once what it speaks: one that speaks otherwise, or wants a secret, sees it.
         self._write(self._protocol.opening() if self.opens else self._protocol.preface())
@@ -848,6 +878,14 @@ class Link:
         for callback in self._end_callbacks:
             callback()
         self.node.scheduler.reconsider()
+
+
+def bytes_of(pieces: Sequence[bytes | memoryview]) -> int:
+    """How many they have together."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+    return size
 
 
 def _raise(error: BaseException) -> None:

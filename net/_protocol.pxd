@@ -4,17 +4,36 @@ cimport cython
 
 from net._codec cimport Codec as TheCodec
 from net._landing cimport Landing as TheLanding
+from net._runway cimport Runway as TheRunway, Shape as TheShape
 from net._session cimport Session as TheSession
 
 
+cdef extern from *:
+    """
+    /* Eight bytes, the highest first. */
+    static unsigned long long number_at(PyObject *beginning, Py_ssize_t at) {
+        const unsigned char *from = (const unsigned char *)PyByteArray_AS_STRING(beginning) + at;
+        unsigned long long number = 0;
+        for (int place = 0; place < 8; place++)
+            number = number << 8 | from[place];
+        return number;
+    }
+    """
+    unsigned long long number_at(bytearray beginning, Py_ssize_t at)
+
+
 cdef class Protocol:
+    cdef public long _alike
     cdef public bytearray _buffer
     cdef public TheCodec _codec
     cdef public tuple _begun
+    cdef public bint _is_laid
     cdef public TheLanding _landing
     cdef public bint _opened
     cdef public bint _preface_read
     cdef public bint _preface_sent
+    cdef public TheRunway _runway
+    cdef public TheShape _shape
     cdef public object hello
     cdef public object peer
     cdef public TheSession session
@@ -22,15 +41,22 @@ cdef class Protocol:
     cdef public object state
 
     @cython.locals(session=TheSession, size=Py_ssize_t, number=cython.ulonglong, frames=list)
-    cpdef list receive(self, data, Py_ssize_t landed=*)
-    @cython.locals(offset=Py_ssize_t, frames=list)
-    cpdef list _receive(self, data)
+    cpdef list receive(self, data)
+    @cython.locals(runway=TheRunway, landing=TheLanding)
+    cpdef list rooms(self)
+    @cython.locals(frames=list)
+    cpdef list landed(self, Py_ssize_t size)
+    @cython.locals(runway=TheRunway, shape=TheShape, landing=TheLanding, slot=Py_ssize_t, beginning=bytearray)
+    cpdef object _land(self, Py_ssize_t size, list frames)
+    @cython.locals(offset=Py_ssize_t)
+    cpdef list _receive(self, data, list frames)
     @cython.locals(moved=Py_ssize_t, size=Py_ssize_t, end=Py_ssize_t, buffer=bytearray)
     cpdef Py_ssize_t _complete(self, view) except -1
     @cython.locals(size=Py_ssize_t, end=Py_ssize_t)
     cpdef Py_ssize_t _take_batches(self, view, Py_ssize_t offset, list frames) except -1
     cpdef object _check_size(self, Py_ssize_t size)
     cpdef object _begin_landing(self, Py_ssize_t size, number, acknowledged, begun)
+    cpdef object _compare(self, bytes beginning, tuple head)
     @cython.locals(landing=TheLanding)
     cpdef object _end_landing(self, list frames)
     @cython.locals(codec=TheCodec, session=TheSession, taken=list)
@@ -40,7 +66,16 @@ cdef class Protocol:
         unsigned long long number,
         unsigned long long acknowledged,
         batch,
-        head,
+        list frames,
+    )
+    @cython.locals(session=TheSession)
+    cpdef object _take_apart(
+        self,
+        Py_ssize_t size,
+        unsigned long long number,
+        unsigned long long acknowledged,
+        tuple head,
+        bytes body,
         list frames,
     )
     cpdef object _step(self, event)

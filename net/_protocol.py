@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from net._apart import HEAD_BYTES, Head, read_head
 from net._codec import Codec
 from net._handshake import check_not_asked
 from net._landing import Landing
 from net._printable import printable
+from net._runway import SIZE_BYTES, Runway, Shape
 from net._session import BULK_BYTES, MAX_MESSAGE_BYTES, Limits, Session
 from net._wire import (
     BATCH,
@@ -31,14 +32,28 @@ from net._wire import (
     MAX_TEXT_CHARS,
     NUMBER_BYTES,
     PREFACE,
+    SMALL_BYTES,
     VERSION,
     Frame,
     shorten,
 )
 from net.errors import LocalProtocolError, RemoteProtocolError
 
+if TYPE_CHECKING:
+    import cython  # the name by which Cython knows it; never imported
+else:
+    from tasklets import _cython as cython
+
 SHORT_BYTES: Final = 4096  # up to here it pays to look whether one batch came by itself
 BEGINNING_BYTES: Final = BATCH.size + HEAD_BYTES  # of a batch, by which one sees where the rest of it belongs
+A_ROW: Final = 2  # so many large messages of one shape, one after the other, let us expect more
+
+if not cython.compiled:  # else see _protocol.pxd: there without an object
+
+    def number_at(beginning: bytearray, at: int) -> int:
+        """One of the numbers of a batch."""
+        return int.from_bytes(beginning[at : at + 8], "big")
+
 
 # What a connection is for.
 TALK: Final = "session"
@@ -172,7 +187,9 @@ _STEPS: Final[Mapping[int, str]] = MappingProxyType({HELLO: "hello", GOODBYE: "g
 class Protocol:
     """One end of one connection. After a RemoteProtocolError every call raises."""
 
-    def __init__(self, hello: Hello, codec: Codec, session: Session | None = None) -> None:
+    def __init__(
+        self, hello: Hello, codec: Codec, session: Session | None = None, runway: Runway | None = None
+    ) -> None:
         self.hello = hello
         self.peer: Hello | None = None  # filled by the first frame received
         self.state = _NEW
@@ -181,6 +198,7 @@ class Protocol:
             int, int
         ] = {}  # of what `receive` returned last: index -> bytes, of those that are not small
         self._codec = codec
+        self._runway = runway or Runway(memoryview(b""))  # into which its bytes, and others', are read
         self._preface_sent = False
         self._opened = False
         self._preface_read = False
@@ -188,6 +206,9 @@ class Protocol:
         self._landing: Landing | None = None  # the rest of a batch that has begun, or of its large bytes
         # Of that batch: its size, its number, what it acknowledges, and what stands before its large bytes.
         self._begun: tuple[int, int, int, Head | None] = (0, 0, 0, None)
+        self._shape: Shape | None = None  # of the large message that began last
+        self._alike = 0  # how many of that shape came one after the other
+        self._is_laid = False  # the runway, for more of it
 
     def __repr__(self) -> str:
         peer = f" with {self.peer.name or self.peer.node_id.hex()[:8]!r}" if self.peer else ""
@@ -222,18 +243,66 @@ class Protocol:
 
     # ------------------------------------------------------------------------------------------- coming in
 
-    @property
-    def room(self) -> memoryview | None:
-        """Where the next bytes of the stream may be put without a copy: then tell `receive` how many were. None: there
-        is no such place.
+    def rooms(self) -> list[Any] | None:
+        """Where the next bytes of the stream may be put without a copy, in this order: then tell `landed` how many they
+        were. None: there is no such place.
         """
-        return None if self._landing is None else self._landing.room
+        runway, landing = self._runway, self._landing
+        self._is_laid = self._alike >= A_ROW and not self._buffer
+        if not self._is_laid:
+            return None if landing is None else [landing.room, runway.received]
+        assert self._shape is not None
+        runway.lay(self._shape)
+        return runway.buffers if landing is None else [landing.room, *runway.buffers]
 
-    def receive(self, data: bytes | bytearray | memoryview, landed: int = 0) -> list[Frame]:
+    def landed(self, size: int) -> list[Frame]:
+        """Take so many bytes, 1 or more, that were put into `rooms`. Otherwise like `receive`."""
+        if self.sizes:
+            self.sizes = {}
+        frames: list[Frame] = []
+        try:
+            rest = self._land(size, frames)
+            return self._receive(rest, frames) if len(rest) else frames
+        except RemoteProtocolError:
+            self.state = State.ERROR
+            self._forget()
+            raise
+
+    def _land(self, size: int, frames: list[Frame]) -> bytes | memoryview:
+        """Take what came to where it stays; return the rest."""
+        landing = self._landing
+        if landing is not None:
+            size = landing.fill(size)
+            if landing.is_full:
+                self._end_landing(frames)
+        runway, shape = self._runway, self._shape
+        if not size or not self._is_laid:
+            return runway.received[:size]
+        assert shape is not None
+        for slot in range(len(runway.beginnings)):
+            beginning = runway.beginnings[slot]
+            if size < len(beginning) or not shape.is_of(beginning):
+                self._alike = 0
+                return runway.contents(slot, size)
+            landing = runway.take(slot)
+            size = landing.fill(size - len(beginning))
+            self._landing = landing
+            self._begun = (
+                shape.head[2] + shape.length + NUMBER_BYTES,
+                number_at(beginning, SIZE_BYTES),
+                number_at(beginning, SIZE_BYTES + 8),
+                shape.head,
+            )
+            if landing.is_full:
+                self._end_landing(frames)
+            if not size:
+                return b""
+        return runway.received[:size]
+
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
         """Take bytes as they come, and return the frames complete by now. `b""` is the end of the stream.
 
-        `landed` bytes before them have been put into `room`. The first frame of all is (HELLO, features), and fills
-        `peer`. Frames before a fault are lost with it.
+        The first frame of all is (HELLO, features), and fills `peer`. Frames before a fault are lost with it.
         Raises RemoteProtocolError when the other side broke the rules.
         """
         if self.sizes:
@@ -258,10 +327,7 @@ class Protocol:
                     if self._codec.sizes:
                         self.sizes = self._codec.sizes
                     return frames
-            if landed:
-                assert self._landing is not None
-                self._landing.received += landed
-            return self._receive(data) if landed or len(data) else self._receive_end()
+            return self._receive(data, []) if len(data) else self._receive_end()
         except RemoteProtocolError:
             self.state = State.ERROR
             self._forget()
@@ -279,12 +345,11 @@ class Protocol:
         self._step("end of stream")
         return []
 
-    def _receive(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+    def _receive(self, data: bytes | bytearray | memoryview, frames: list[Frame]) -> list[Frame]:
         if self.state is not _OPEN and self.state is not _NEW:
             if self.state is State.ERROR:
                 raise RemoteProtocolError(f"{self!r} failed before; open a new session")
             raise RemoteProtocolError(f"{len(data)} bytes after the end")
-        frames: list[Frame] = []
         view = memoryview(data)
         offset = 0
         while True:
@@ -331,7 +396,7 @@ class Protocol:
             self._check_size(size)
             end = offset + BATCH.size - NUMBER_BYTES + size
             if end <= len(view):
-                self._take(size, number, acknowledged, view[offset + BATCH.size : end], None, frames)
+                self._take(size, number, acknowledged, view[offset + BATCH.size : end], frames)
                 offset = end
                 continue
             if len(view) - offset >= BEGINNING_BYTES:
@@ -346,17 +411,28 @@ class Protocol:
         if head is not None and head[2] + head[3] == size - NUMBER_BYTES:
             self._landing = Landing(head[3])
             self._landing.add(begun[head[2] :])
+            self._compare(BATCH.pack(size, number, acknowledged) + bytes(begun[: head[2]]), head)
         else:
             head = None
             self._landing = Landing(size - NUMBER_BYTES)
             self._landing.add(begun)
         self._begun = size, number, acknowledged, head
 
+    def _compare(self, beginning: bytes, head: Head) -> None:
+        """A large message begins: is it like the one before it?"""
+        if self._shape is not None and self._shape.is_of(beginning):
+            self._alike += 1
+        else:
+            self._shape, self._alike = Shape(beginning, head), 1
+
     def _end_landing(self, frames: list[Frame]) -> None:
         size, number, acknowledged, head = self._begun
         landing, self._landing = self._landing, None
         assert landing is not None
-        self._take(size, number, acknowledged, landing.take(), head, frames)
+        if head is None:
+            self._take(size, number, acknowledged, landing.take(), frames)
+        else:
+            self._take_apart(size, number, acknowledged, head, landing.take(), frames)
 
     def _read_preface(self, data: bytes | bytearray | memoryview) -> int:
         """Return how many bytes belong to the preface."""
@@ -389,13 +465,9 @@ class Protocol:
         number: int,
         acknowledged: int,
         batch: bytes | bytearray | memoryview,
-        head: Head | None,
         frames: list[Frame],
     ) -> None:
-        """Take a batch: of the session, or one of its own (number 0) that says hello or acknowledges.
-
-        With a `head` only the large bytes behind that are given.
-        """
+        """Take a batch: of the session, or one of its own (number 0) that says hello or acknowledges."""
         codec = self._codec
         if self.state is _NEW:
             frames += self._take_hello(number, batch)
@@ -411,7 +483,7 @@ class Protocol:
             session.acknowledge(acknowledged)
             return
         session.take(number, size, acknowledged)
-        taken = codec.decode(batch) if head is None else codec.decode_apart(head, bytes(batch))
+        taken = codec.decode(batch)
         if not taken:
             raise RemoteProtocolError(f"batch {number} has no frames")
         for frame in taken:
@@ -420,6 +492,20 @@ class Protocol:
         for index, each in codec.sizes.items():
             self.sizes[len(frames) + index] = each
         frames += taken
+
+    def _take_apart(
+        self, size: int, number: int, acknowledged: int, head: Head, body: bytes, frames: list[Frame]
+    ) -> None:
+        """Take a batch of one frame, which ends with large bytes."""
+        session = self.session
+        if session is None:
+            raise RemoteProtocolError("a batch before its HELLO was answered")
+        if self.state is not _OPEN:
+            self._step("frame")
+        session.take(number, size, acknowledged)
+        if size - NUMBER_BYTES > SMALL_BYTES:
+            self.sizes[len(frames)] = size - NUMBER_BYTES
+        frames.append(self._codec.frame_apart(head, body))
 
     def _take_hello(self, number: int, batch: bytes | bytearray | memoryview) -> list[Frame]:
         frames = self._codec.decode(batch)

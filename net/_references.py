@@ -43,7 +43,7 @@ class RemoteChannel(channel):
     """A reference to a channel at home elsewhere.
 
     `send` on a channel of capacity 0 returns when a receiver has taken the message, one round trip later.
-    With capacity n it returns at once while fewer than min(n, 1024) messages, and less than 1 MiB, of this node are
+    With capacity n it returns at once while fewer than min(n, 1024) messages, and less than 1.5 MiB, of this node are
     under way: sent, and not known here to have found room. Messages of one sender arrive in order. An operation on a
     channel whose home is gone raises PeerLost. `balance` counts only what waits at this node.
     """

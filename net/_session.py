@@ -15,22 +15,34 @@ Not here: what the bytes of one connection are (net._protocol), and when to give
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from net._apart import Apart
 from net._codec import Codec
-from net._wire import BATCH, FRAMES, MAX_BATCH_BYTES, NUMBER_BYTES, Frame
+from net._wire import BATCH, FRAMES, MAX_BATCH_BYTES, NUMBER_BYTES, WINDOW_BYTES, Frame
 from net.errors import LocalProtocolError, RemoteProtocolError
 from tasklets import NotSendable
+
+if TYPE_CHECKING:
+    import cython  # the name by which Cython knows it; never imported
+else:
+    from tasklets import _cython as cython
 
 # Sent and not known to have arrived: beyond it nothing more leaves. Ten milliseconds of a fast network.
 REPLAY_BYTES: Final = 4 * 1024 * 1024
 # Received since we last said so: what we have to say says it anyway, and a silent receiver speaks up here. As much as a
 # window of messages has, so that who tells of room need say nothing more.
-ACKNOWLEDGE_BYTES: Final = 1024 * 1024
+ACKNOWLEDGE_BYTES: Final = WINDOW_BYTES
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 BULK_BYTES: Final = 256 * 1024  # measured: more of it in the kernel's buffers holds up small messages
+
+
+if not cython.compiled:  # else see _session.pxd: there without an object for each number
+
+    def begin_batch(size: int, number: int, received: int, start: bytes) -> bytes:
+        """What a batch begins with, and the first bytes of its frames behind it."""
+        return BATCH.pack(size, number, received) + start
 
 
 # A batch that is written as two pieces: everything before its large bytes, and these.
@@ -77,19 +89,13 @@ class Session:
         large.
         """
         data = self._codec.encode(frame)
-        self.check_size(frame, len(data))
+        self.check_size(frame[0], len(data))
         return data
 
-    def pack_apart(self, frame: Frame) -> Apart:
-        """The same for a frame whose large bytes are left apart. Raises NotSendable."""
-        apart = Apart.of(frame)
-        self.check_size(frame, apart.size)
-        return apart
-
-    def check_size(self, frame: Frame, size: int) -> None:
-        """Raises NotSendable when the frame has more bytes than the other side takes."""
+    def check_size(self, kind: int, size: int) -> None:
+        """Raises NotSendable when a frame of this kind has more bytes than the other side takes."""
         if size > self.peer_limits.max_message_bytes:
-            name = FRAMES[frame[0]].fields[-1][0]
+            name = FRAMES[kind].fields[-1][0]
             raise NotSendable(
                 f"{name}: a message of {size} bytes is over the limit of {self.peer_limits.max_message_bytes} "
                 "bytes at the other side; send it in parts, or raise the limit there: "
@@ -113,7 +119,7 @@ class Session:
                 f"a batch of {size} bytes; {NUMBER_BYTES + 1} to {MAX_BATCH_BYTES} are allowed"
             )
         self.sent += 1
-        data = b"".join((BATCH.pack(size, self.sent, self.received), *packed))
+        data = begin_batch(size, self.sent, self.received, b"".join(packed))
         self.owed_bytes = 0
         self._replay.append(data)
         self.replay_bytes += len(data)
@@ -125,7 +131,7 @@ class Session:
         if size > MAX_BATCH_BYTES:
             raise LocalProtocolError(f"a batch of {size} bytes; {MAX_BATCH_BYTES} are allowed")
         self.sent += 1
-        pieces = BATCH.pack(size, self.sent, self.received) + apart.head, apart.body
+        pieces = begin_batch(size, self.sent, self.received, apart.head), apart.body
         self.owed_bytes = 0
         self._replay.append(pieces)
         self.replay_bytes += BATCH.size + apart.size
@@ -139,7 +145,7 @@ class Session:
     def acknowledgement(self) -> bytes:
         """Return a batch that only says what we have."""
         self.owed_bytes = 0
-        return BATCH.pack(NUMBER_BYTES, 0, self.received)
+        return begin_batch(NUMBER_BYTES, 0, self.received, b"")
 
     def resume(self, received: int) -> Sequence[bytes]:
         """Return the batches that the other side, which has `received` of them, does not have.

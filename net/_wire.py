@@ -33,8 +33,9 @@ MAX_ADDRESSES: Final = 16  # a machine's interfaces, and each costs an attempt t
 # Messages of one node under way to one channel; measured: throughput levels off between 256 and 1024.
 MAX_WINDOW: Final = 1024
 # The same in bytes: a message may leave while those before it are fewer. Those of SMALL_BYTES and less are not counted:
-# the window in messages holds them within the same bound.
-WINDOW_BYTES: Final = 1024 * 1024
+# the window in messages holds them within the same bound. Measured: 64 KiB go 1.1 times as fast as with 1 MiB, and not
+# faster with 2.
+WINDOW_BYTES: Final = 1536 * 1024
 SMALL_BYTES: Final = 1024
 
 # What a reference is good for.

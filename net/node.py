@@ -24,13 +24,14 @@ from net._entries import is_awaited
 from net._gate import Gate, later
 from net._grants import Export
 from net._landing import Spare
-from net._link import Link
+from net._link import LOOKS, Link
 from net._monitors import Monitors
 from net._negotiation import Identity, advise
 from net._offers import Offers
 from net._protocol import PULSE, Hello, Protocol
 from net._references import RemoteChannel
 from net._rights import rights_of
+from net._runway import Runway
 from net._session import Limits, Session
 from net._sockets import CONNECT_SECONDS, Listener, answering, open_connection
 from net._transport import SocketTransport
@@ -125,6 +126,8 @@ class Node:
         # What a link has read, until it is decoded. One for all: a fresh one for each read may cost the allocator four
         # system calls, which is half of a round trip.
         self.received = memoryview(bytearray(READ_BYTES))
+        self.runway = Runway(self.received)
+        self.looks = LOOKS if _processors() > 1 else 0  # see there
         self.spare = Spare()  # memory of large messages, for the next ones
         self._cancel_tidying: Callable[[], None] | None = None  # the timer that will give it back
         self._planned_pulses: dict[Link, Callable[[], None]] = {}  # for whom -> what cancels the timer
@@ -672,3 +675,8 @@ def existing_node() -> Node | None:
 def set_node(node: Node) -> None:
     """Make a node that was made by hand the one of the calling OS thread."""
     _local.node = node
+
+
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -307,8 +307,6 @@ class MemoryTransport:
         if self._arrived or self._ending:
             self.owner.reactor.call_soon(self._tell)
 
-    receive_pieces = None
-
     def receive_into(self, buffer: memoryview) -> int:
         if self._arrived:
             size = min(len(self._arrived), len(buffer))
@@ -322,6 +320,9 @@ class MemoryTransport:
         if self._ending:
             return 0
         raise BlockingIOError
+
+    def receive_pieces(self, buffers: Sequence[Any]) -> tuple[int, Any, int, Any]:
+        return scatter(self.receive_into, buffers)
 
     def send(self, data: bytes | memoryview) -> int:
         if self._deaf:
@@ -416,3 +417,16 @@ class MemoryTransport:
         if self._wants_room:
             self._wants_room = False
             self.owner.reactor.call_soon(self._on_writable)
+
+
+def scatter(receive_into: Callable[[memoryview], int], buffers: Sequence[Any]) -> tuple[int, Any, int, Any]:
+    """What `recvmsg_into` is to `recv_into`."""
+    data = memoryview(bytearray(sum(map(len, buffers))))
+    size = receive_into(data)
+    left = data[:size]
+    for buffer in buffers:
+        view = memoryview(buffer)
+        count = min(len(view), len(left))
+        view[:count] = left[:count]
+        left = left[count:]
+    return size, [], 0, None

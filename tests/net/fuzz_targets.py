@@ -25,6 +25,7 @@ from net.facets import receive_only, send_only
 from net.places import Spawned
 from net.settings import Settings
 from net.testing import MemoryNetwork, memory_network
+from net.testing._memory import scatter
 from net.watching import monitor
 from tasklets import NotSendable, TaskletError, channel, select, sleep, tasklet
 
@@ -238,6 +239,9 @@ class Feed:
         buffer[:size] = self.data[:size]
         self.data = self.data[size:]
         return size
+
+    def receive_pieces(self, buffers: Sequence[Any]) -> tuple[int, Any, int, Any]:
+        return scatter(self.receive_into, buffers)
 
     def send(self, data: bytes | memoryview) -> int:
         if self.blocked:

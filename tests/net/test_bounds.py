@@ -11,6 +11,7 @@ from net import _wire as wire
 from net._bulk import Incoming, Outgoing
 from net._landing import Spare
 from net._session import Limits
+from net._wire import WINDOW_BYTES
 from net.testing import MemoryNetwork, memory_network
 from tasklets import NotSendable, Timeout, channel, sleep, tasklet, timeout
 
@@ -44,13 +45,13 @@ def test_who_sends_to_a_slow_channel_waits_before_memory_fills(network: MemoryNe
         sleep(1)
         (link,) = node.links
         held = link.unread_bytes + link.session.replay_bytes
-        assert held < 1.2 * MIB
+        assert held < 1.2 * WINDOW_BYTES
         network.heal()
         sleep(1)
         got = 0
         while got < 50:
             (home_link,) = network.node("home").links
-            assert all(grant.waiting_bytes < MIB + 100_100 for grant in home_link.grants.values())
+            assert all(grant.waiting_bytes < WINDOW_BYTES + 100_100 for grant in home_link.grants.values())
             assert home.receive() == bytes(100_000)
             got += 1
             sleep(0.05)

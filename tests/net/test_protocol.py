@@ -9,7 +9,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from net._apart import APART_BYTES
+from net._apart import APART_BYTES, Apart
 from net._codec import Codec
 from net._protocol import TRANSITIONS, Hello, Protocol, State
 from net._session import Limits, Session
@@ -151,13 +151,13 @@ large = st.integers(1, MAX_FRAME_BYTES - 100).map(
     st.lists(st.none() | large | large.map(lambda data: ("beside", data)), min_size=1, max_size=4), st.data()
 )
 def test_bytes_may_come_straight_to_where_they_stay(several: list[Any], data: st.DataObject) -> None:
-    """Whoever reads puts them into `room` first, as much as comes, and the rest wherever else."""
+    """Whoever reads may put them into the first of the `rooms`, as many as it takes."""
     sender = make_protocol("sender")
     assert sender.session is not None
     whole = sender.opening()
     for value in several:
         if isinstance(value, bytes) and len(value) >= APART_BYTES:
-            whole += b"".join(sender.session.envelope_apart(sender.session.pack_apart((SEND, CID, value))))
+            whole += b"".join(sender.session.envelope_apart(Apart.of((SEND, CID, value))))
         else:
             whole += End(sender, sender.session).say((SEND, CID, value))
     expected = make_protocol()
@@ -170,18 +170,19 @@ def test_bytes_may_come_straight_to_where_they_stay(several: list[Any], data: st
     while at < len(whole):
         count = data.draw(st.sampled_from([1, 19, 52, 4096, 65_536, 100_000]))
         piece = whole[at : at + count]
+        rooms = ours.rooms()
+        if rooms is not None and data.draw(st.booleans()):
+            piece = piece[: len(rooms[0])]
+            rooms[0][: len(piece)] = piece
+            taken = ours.landed(len(piece))
+        else:
+            taken = ours.receive(piece)
         at += len(piece)
-        landed = 0
-        if ours.room is not None and data.draw(st.booleans()):
-            with ours.room as room:
-                landed = min(len(room), len(piece))
-                room[:landed] = piece[:landed]
-        taken = ours.receive(piece[landed:], landed)
         found.update((len(arrived) + index, size) for index, size in ours.sizes.items())
         arrived += taken
     assert arrived == frames
     assert found == sizes
-    assert ours.room is None
+    assert ours._landing is None
 
 
 def test_a_small_message_that_comes_in_pieces_stays_small() -> None:
@@ -197,12 +198,13 @@ def test_no_more_than_a_batch_is_kept_of_what_is_not_complete() -> None:
     one, other = make_pair()
     data = one.say((SEND, CID, bytes(60_000)), (SEND, CID, bytes(60_000)))
     assert other.protocol.receive(data[:-1]) == []
-    assert other.protocol.room is not None
-    assert len(other.protocol.room) == 1
+    rooms = other.protocol.rooms()
+    assert rooms is not None
+    assert len(rooms[0]) == 1
     assert [len(frame[2]) for frame in other.protocol.receive(data[-1:])] == [60_000, 60_000]
     other.protocol.receive(one.say((SEND, CID, bytes(60_000)))[:1000])
     other.protocol.receive(b"")  # a cut: the rest comes over the next connection
-    assert other.protocol.room is None
+    assert other.protocol.rooms() is None
 
 
 @settings(max_examples=20)

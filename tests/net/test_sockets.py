@@ -56,3 +56,12 @@ def test_to_another_machine_only_what_has_not_left_is_limited() -> None:
 def test_a_connection_that_has_ended_is_no_fault_here() -> None:
     with socket.socket() as never:
         _sockets._tune(never)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CONGESTION"), reason="only Linux lets a socket choose")
+def test_to_this_machine_nothing_is_spaced_out_in_time() -> None:
+    with connected("127.0.0.1") as (one, other):
+        for each in (one, other):
+            _sockets._tune(each)
+            chosen = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            assert chosen.rstrip(b"\0") == b"reno"
