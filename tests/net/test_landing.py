@@ -30,7 +30,8 @@ def test_memory_that_nobody_holds_any_more_is_used_again() -> None:
     where = id(first)
     del first
     second = land(spare, SPARE_BYTES, 2)
-    assert (id(second) == where) is is_compiled
+    if is_compiled:  # else it depends on the allocator
+        assert id(second) == where
     assert second == b"\2" * SPARE_BYTES
 
 
