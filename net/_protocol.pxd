@@ -4,7 +4,7 @@ cimport cython
 
 from net._codec cimport Codec as TheCodec
 from net._landing cimport Landing as TheLanding
-from net._runway cimport Runway as TheRunway, Shape as TheShape
+from net._runway cimport Row as TheRow, Runway as TheRunway
 from net._session cimport Session as TheSession
 
 
@@ -23,7 +23,6 @@ cdef extern from *:
 
 
 cdef class Protocol:
-    cdef public long _alike
     cdef public bytearray _buffer
     cdef public TheCodec _codec
     cdef public tuple _begun
@@ -32,8 +31,8 @@ cdef class Protocol:
     cdef public bint _opened
     cdef public bint _preface_read
     cdef public bint _preface_sent
+    cdef public TheRow _row
     cdef public TheRunway _runway
-    cdef public TheShape _shape
     cdef public object hello
     cdef public object peer
     cdef public TheSession session
@@ -42,11 +41,11 @@ cdef class Protocol:
 
     @cython.locals(session=TheSession, size=Py_ssize_t, number=cython.ulonglong, frames=list)
     cpdef list receive(self, data)
-    @cython.locals(runway=TheRunway, landing=TheLanding)
+    @cython.locals(runway=TheRunway, row=TheRow, landing=TheLanding)
     cpdef list rooms(self)
     @cython.locals(frames=list)
     cpdef list landed(self, Py_ssize_t size)
-    @cython.locals(runway=TheRunway, shape=TheShape, landing=TheLanding, slot=Py_ssize_t, beginning=bytearray)
+    @cython.locals(runway=TheRunway, row=TheRow, landing=TheLanding, slot=Py_ssize_t, beginning=bytearray, batch=Py_ssize_t, number=cython.ulonglong)
     cpdef object _land(self, Py_ssize_t size, list frames)
     @cython.locals(offset=Py_ssize_t)
     cpdef list _receive(self, data, list frames)
@@ -55,8 +54,7 @@ cdef class Protocol:
     @cython.locals(size=Py_ssize_t, end=Py_ssize_t)
     cpdef Py_ssize_t _take_batches(self, view, Py_ssize_t offset, list frames) except -1
     cpdef object _check_size(self, Py_ssize_t size)
-    cpdef object _begin_landing(self, Py_ssize_t size, number, acknowledged, begun)
-    cpdef object _compare(self, bytes beginning, tuple head)
+    cpdef object _begin_landing(self, Py_ssize_t size, number, acknowledged, tuple head, begun)
     @cython.locals(landing=TheLanding)
     cpdef object _end_landing(self, list frames)
     @cython.locals(codec=TheCodec, session=TheSession, taken=list)

@@ -14,12 +14,12 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from net._apart import HEAD_BYTES, Head, read_head
+from net._apart import APART_BYTES, HEAD_BYTES, Head, read_head
 from net._codec import Codec
 from net._handshake import check_not_asked
 from net._landing import Landing
 from net._printable import printable
-from net._runway import SIZE_BYTES, Runway, Shape
+from net._runway import SIZE_BYTES, Row, Runway
 from net._session import BULK_BYTES, MAX_MESSAGE_BYTES, Limits, Session
 from net._wire import (
     BATCH,
@@ -46,7 +46,6 @@ else:
 
 SHORT_BYTES: Final = 4096  # up to here it pays to look whether one batch came by itself
 BEGINNING_BYTES: Final = BATCH.size + HEAD_BYTES  # of a batch, by which one sees where the rest of it belongs
-A_ROW: Final = 2  # so many large messages of one shape, one after the other, let us expect more
 
 if not cython.compiled:  # else see _protocol.pxd: there without an object
 
@@ -206,9 +205,8 @@ class Protocol:
         self._landing: Landing | None = None  # the rest of a batch that has begun, or of its large bytes
         # Of that batch: its size, its number, what it acknowledges, and what stands before its large bytes.
         self._begun: tuple[int, int, int, Head | None] = (0, 0, 0, None)
-        self._shape: Shape | None = None  # of the large message that began last
-        self._alike = 0  # how many of that shape came one after the other
-        self._is_laid = False  # the runway, for more of it
+        self._row = Row()  # of the large messages that came last
+        self._is_laid = False  # the runway, for more of them
 
     def __repr__(self) -> str:
         peer = f" with {self.peer.name or self.peer.node_id.hex()[:8]!r}" if self.peer else ""
@@ -247,12 +245,12 @@ class Protocol:
         """Where the next bytes of the stream may be put without a copy, in this order: then tell `landed` how many they
         were. None: there is no such place.
         """
-        runway, landing = self._runway, self._landing
-        self._is_laid = self._alike >= A_ROW and not self._buffer
+        runway, row, landing = self._runway, self._row, self._landing
+        self._is_laid = row.goes_on and not self._buffer
         if not self._is_laid:
             return None if landing is None else [landing.room, runway.received]
-        assert self._shape is not None
-        runway.lay(self._shape)
+        assert row.head is not None
+        runway.lay(len(row.beginning), row.head[3])
         return runway.buffers if landing is None else [landing.room, *runway.buffers]
 
     def landed(self, size: int) -> list[Frame]:
@@ -275,24 +273,22 @@ class Protocol:
             size = landing.fill(size)
             if landing.is_full:
                 self._end_landing(frames)
-        runway, shape = self._runway, self._shape
+        runway, row = self._runway, self._row
         if not size or not self._is_laid:
             return runway.received[:size]
-        assert shape is not None
+        batch = len(row.beginning) - SIZE_BYTES + runway.length
         for slot in range(len(runway.beginnings)):
             beginning = runway.beginnings[slot]
-            if size < len(beginning) or not shape.is_of(beginning):
-                self._alike = 0
+            if size < len(beginning):
+                row.end()
+                return runway.contents(slot, size)
+            number = number_at(beginning, SIZE_BYTES)
+            if not row.is_next(number, beginning):
                 return runway.contents(slot, size)
             landing = runway.take(slot)
             size = landing.fill(size - len(beginning))
             self._landing = landing
-            self._begun = (
-                shape.head[2] + shape.length + NUMBER_BYTES,
-                number_at(beginning, SIZE_BYTES),
-                number_at(beginning, SIZE_BYTES + 8),
-                shape.head,
-            )
+            self._begun = batch, number, number_at(beginning, SIZE_BYTES + 8), row.head
             if landing.is_full:
                 self._end_landing(frames)
             if not size:
@@ -395,35 +391,37 @@ class Protocol:
             size, number, acknowledged = BATCH.unpack_from(view, offset)
             self._check_size(size)
             end = offset + BATCH.size - NUMBER_BYTES + size
-            if end <= len(view):
-                self._take(size, number, acknowledged, view[offset + BATCH.size : end], frames)
-                offset = end
-                continue
-            if len(view) - offset >= BEGINNING_BYTES:
-                self._begin_landing(size, number, acknowledged, view[offset + BATCH.size :])
-                offset = len(view)
-            break
+            if end > len(view) and len(view) - offset < BEGINNING_BYTES:
+                break
+            batch = view[offset + BATCH.size : end]
+            head = None
+            if size >= APART_BYTES and self.state is _OPEN:
+                head = read_head(batch)
+                if head is not None and head[2] + head[3] == size - NUMBER_BYTES:
+                    self._row.add(number, bytes(view[offset : offset + BATCH.size + head[2]]), head)
+                else:
+                    head = None
+            if end > len(view):
+                self._begin_landing(size, number, acknowledged, head, batch)
+                return len(view)
+            if head is None:
+                self._take(size, number, acknowledged, batch, frames)
+            else:
+                self._take_apart(size, number, acknowledged, head, bytes(batch[head[2] :]), frames)
+            offset = end
         return offset
 
-    def _begin_landing(self, size: int, number: int, acknowledged: int, begun: memoryview) -> None:
-        """The rest of a batch, or of the large bytes at its end, goes straight to where it stays."""
-        head = read_head(begun) if self.state is _OPEN else None
-        if head is not None and head[2] + head[3] == size - NUMBER_BYTES:
-            self._landing = Landing(head[3])
-            self._landing.add(begun[head[2] :])
-            self._compare(BATCH.pack(size, number, acknowledged) + bytes(begun[: head[2]]), head)
-        else:
-            head = None
+    def _begin_landing(
+        self, size: int, number: int, acknowledged: int, head: Head | None, begun: memoryview
+    ) -> None:
+        """The rest of a batch, or of the large bytes behind its head, goes straight to where it stays."""
+        if head is None:
             self._landing = Landing(size - NUMBER_BYTES)
             self._landing.add(begun)
-        self._begun = size, number, acknowledged, head
-
-    def _compare(self, beginning: bytes, head: Head) -> None:
-        """A large message begins: is it like the one before it?"""
-        if self._shape is not None and self._shape.is_of(beginning):
-            self._alike += 1
         else:
-            self._shape, self._alike = Shape(beginning, head), 1
+            self._landing = Landing(head[3])
+            self._landing.add(begun[head[2] :])
+        self._begun = size, number, acknowledged, head
 
     def _end_landing(self, frames: list[Frame]) -> None:
         size, number, acknowledged, head = self._begun

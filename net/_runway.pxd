@@ -20,24 +20,28 @@ cdef extern from *:
     bint alike(object one, bytes other)
 
 
-cdef class Shape:
+cdef class Row:
+    cdef public long _needed
+    cdef public unsigned long long _number
     cdef public bytes beginning
+    cdef public long count
     cdef public tuple head
-    cdef public Py_ssize_t length
 
-    cpdef bint is_of(self, beginning) except -1
+    cpdef object add(self, unsigned long long number, bytes beginning, tuple head)
+    cpdef bint is_next(self, unsigned long long number, beginning) except -1
+    cpdef object end(self)
 
 
 cdef class Runway:
     cdef public list _landings
-    cdef public Py_ssize_t _length
     cdef public Py_ssize_t _start
     cdef public list beginnings
     cdef public list buffers
+    cdef public Py_ssize_t length
     cdef public object received
 
-    @cython.locals(start=Py_ssize_t, length=Py_ssize_t, slots=Py_ssize_t)
-    cpdef object lay(self, Shape shape)
+    @cython.locals(slots=Py_ssize_t)
+    cpdef object lay(self, Py_ssize_t start, Py_ssize_t length)
     @cython.locals(landing=TheLanding, fresh=TheLanding)
     cpdef TheLanding take(self, Py_ssize_t slot)
     cpdef object contents(self, Py_ssize_t slot, Py_ssize_t size)

@@ -19,6 +19,8 @@ else:
 
 LAID_BYTES: Final = 256 * 1024  # for more than a read mostly brings, memory would only lie there
 MOST_SLOTS: Final = 8
+SHORT_ROW: Final = 2  # so many messages that are alike let us expect more
+LONG_ROW: Final = 16
 SIZE_BYTES: Final = BATCH.size - NUMBER_BYTES  # of the field a batch begins with, before its number
 
 if not cython.compiled:  # else see _runway.pxd: there without an object for each part
@@ -28,39 +30,67 @@ if not cython.compiled:  # else see _runway.pxd: there without an object for eac
         return one[:SIZE_BYTES] == other[:SIZE_BYTES] and one[BATCH.size :] == other[BATCH.size :]
 
 
-class Shape:
-    """What batches with large bytes have in common, when they are alike: all that stands before these."""
+class Row:
+    """Large messages that came one after the other and are alike, and whether more of them are to be expected.
 
-    __slots__ = ("beginning", "head", "length")
+    Each row that ends too soon doubles how many it takes until the next one is believed, up to LONG_ROW.
+    """
 
-    def __init__(self, beginning: bytes, head: Head) -> None:
-        self.beginning = beginning  # of one of them
-        self.head = head  # the same, read
-        self.length = head[3]  # of the large bytes
+    __slots__ = ("_needed", "_number", "beginning", "count", "head")
 
-    def is_of(self, beginning: bytes | bytearray) -> bool:
-        """True when a batch that begins so has this shape."""
-        return alike(beginning, self.beginning)
+    def __init__(self) -> None:
+        self.count = 0
+        self.beginning = b""  # of one of their batches
+        self.head: Head | None = None  # the same, read
+        self._number = 0  # of the last batch
+        self._needed = SHORT_ROW
+
+    @property
+    def goes_on(self) -> bool:
+        """True when more are to be expected."""
+        return self.count >= self._needed
+
+    def add(self, number: int, beginning: bytes, head: Head) -> None:
+        """A batch with large bytes has begun."""
+        if number == self._number + 1 and alike(beginning, self.beginning):
+            self.count += 1
+        else:
+            self.beginning, self.head, self.count = beginning, head, 1
+        self._number = number
+
+    def is_next(self, number: int, beginning: bytes | bytearray) -> bool:
+        """Whether a batch that begins so goes on with the row. Otherwise nothing more is expected."""
+        if alike(beginning, self.beginning):
+            self.count += 1
+            self._number = number
+            return True
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """Something else came than was expected."""
+        self._needed = SHORT_ROW if self.count >= LONG_ROW else min(2 * self._needed, LONG_ROW)
+        self.count = 0
 
 
 class Runway:
     """What a node reads into: slots for large messages of one shape, if some are due, and a buffer for anything."""
 
-    __slots__ = ("_landings", "_length", "_start", "beginnings", "buffers", "received")
+    __slots__ = ("_landings", "_start", "beginnings", "buffers", "length", "received")
 
     def __init__(self, received: memoryview) -> None:
         self.received = received
         self.beginnings: list[bytearray] = []  # of each slot
         self.buffers: list[Any] = [received]  # to be filled in this order: first two for each slot
         self._landings: list[Landing] = []
-        self._start = self._length = 0
+        self.length = 0  # of the large bytes expected
+        self._start = 0
 
-    def lay(self, shape: Shape) -> None:
-        """Expect more of this shape."""
-        start, length = len(shape.beginning), shape.length
-        if start == self._start and length == self._length:
+    def lay(self, start: int, length: int) -> None:
+        """Expect so many large bytes, behind `start` others, and the same again."""
+        if start == self._start and length == self.length:
             return
-        self._start, self._length = start, length
+        self._start, self.length = start, length
         slots = max(1, min(MOST_SLOTS, LAID_BYTES // length))
         self.beginnings = [bytearray(start) for _ in range(slots)]
         self._landings = [Landing(length) for _ in range(slots)]
@@ -72,7 +102,7 @@ class Runway:
     def take(self, slot: int) -> Landing:
         """The landing of a slot: the reader knows how full it is. A fresh one takes its place."""
         landing = self._landings[slot]
-        fresh = self._landings[slot] = Landing(self._length)
+        fresh = self._landings[slot] = Landing(self.length)
         self.buffers[2 * slot + 1] = fresh.whole
         return landing
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from net import _landing
-from net._apart import Apart
+from net._apart import Apart, Head
 from net._protocol import Protocol, State
-from net._runway import LAID_BYTES, MOST_SLOTS, Runway
+from net._runway import LAID_BYTES, MOST_SLOTS, Row, Runway
 from net._session import Session
-from net._wire import GOODBYE, MAX_FRAME_BYTES, PART, SEND, Frame
+from net._wire import BATCH, GOODBYE, MAX_FRAME_BYTES, PART, SEND, Frame
 from net.errors import RemoteProtocolError
 from tests.net.test_protocol import CID, End, make_pair, make_protocol
 
@@ -208,3 +208,40 @@ def test_the_memory_of_a_runway_is_bounded(size: int) -> None:
     assert rooms is not None
     assert len(rooms) <= 2 * MOST_SLOTS + 1
     assert sum(map(len, rooms[:-1])) <= max(LAID_BYTES, size) + 64 * MOST_SLOTS
+
+
+def test_a_small_message_between_large_ones_ends_a_row() -> None:
+    one, ours, _ = in_a_row(1, 40_000)
+    for number in range(5):
+        small: Frame = (SEND, CID, number)
+        frame: Frame = (SEND, CID, bytes([number]) * 40_000)
+        assert ours.receive(one.say(small)) == [small]
+        assert arrive(ours, large(one.session, frame), 30_000) == [frame]
+        assert ours.rooms() is None
+
+
+def begin(number: int, start: bytes) -> tuple[int, bytes, Head]:
+    return number, BATCH.pack(100, number, 0) + start, (SEND, CID, len(start), 9_000)
+
+
+def test_rows_that_end_too_soon_are_believed_later_and_later() -> None:
+    row = Row()
+    number = 0
+    believed = []
+    for length in (5, 5, 9, 16, 40, 3):
+        expected = 0
+        for _ in range(length):
+            number += 1
+            if row.goes_on:
+                expected += 1
+                assert row.is_next(number, begin(number, b"alike")[1])
+            else:
+                row.add(*begin(number, b"alike"))
+        believed.append(expected)
+        number += 1
+        if row.goes_on:
+            assert not row.is_next(number, begin(number, b"other")[1])
+        else:
+            row.add(*begin(number, b"other"))
+    # Two make a row at first; then four, eight, sixteen; and two again after one of sixteen.
+    assert believed == [3, 1, 1, 0, 38, 1]
