@@ -71,9 +71,9 @@ SEVERAL_BYTES = 96 * 1024
 STREAM_BYTES = 32 * 1024
 # Of a stream in one round of the event loop: then others have their turn, after half a millisecond or so.
 MOST_READS = 16
-# How often a node that need not share its processor looks whether more of a stream has come, before it sleeps; some
-# 25 us. A sender that has to wake the peer for each message is held up for longer than by the message.
-LOOKS = 24
+# For how long a node that need not share its processor looks whether more of a stream has come, before it sleeps: two
+# messages of 64 KiB take 20 us. A sender that has to wake the peer for each is held up for longer than by the message.
+LOOK_SECONDS = 30e-6
 # For one attempt to connect again to be answered: on a line whose other end has vanished nobody says so.
 ATTEMPT_SECONDS = 3.0
 
@@ -455,17 +455,15 @@ class Link:
 
     def _on_readable(self) -> None:
         """Act on what has arrived; and while it is a stream of large messages, on what arrives meanwhile."""
-        reads, looks = MOST_READS, 0
+        reads, until = MOST_READS, 0.0
         while self._transport is not None:
             size = self._serve()
             if size >= STREAM_BYTES:
                 reads -= 1
-                looks = self.node.looks
-            elif size:  # what is under way is taken
+                until = monotonic() + self.node.look_seconds
+            elif size:  # what was under way is here
                 return
-            else:
-                looks -= 1
-            if looks <= 0 or not reads:
+            if not reads or monotonic() >= until:
                 return
 
     def _serve(self) -> int:

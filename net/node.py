@@ -24,7 +24,7 @@ from net._entries import is_awaited
 from net._gate import Gate, later
 from net._grants import Export
 from net._landing import Spare
-from net._link import LOOKS, Link
+from net._link import LOOK_SECONDS, Link
 from net._monitors import Monitors
 from net._negotiation import Identity, advise
 from net._offers import Offers
@@ -127,7 +127,7 @@ class Node:
         # system calls, which is half of a round trip.
         self.received = memoryview(bytearray(READ_BYTES))
         self.runway = Runway(self.received)
-        self.looks = LOOKS if _processors() > 1 else 0  # see there
+        self.look_seconds = LOOK_SECONDS if _processors() > 1 else 0.0  # see there
         self.spare = Spare()  # memory of large messages, for the next ones
         self._cancel_tidying: Callable[[], None] | None = None  # the timer that will give it back
         self._planned_pulses: dict[Link, Callable[[], None]] = {}  # for whom -> what cancels the timer

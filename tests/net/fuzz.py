@@ -29,6 +29,7 @@ SOURCES: Final = (  # all that the bytes of a peer pass through
         "_session",
         "_bulk",
         "_landing",
+        "_runway",
         "_window",
     ),
     *(
