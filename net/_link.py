@@ -147,7 +147,7 @@ class Link:
         self._outbox_bytes = 0
         self._threshold = FLUSH_FIRST
         self._aparts = 0  # how many frames in the outbox have their large bytes apart
-        self._large_left = False  # in this turn, one of those
+        self._large_left = False  # in this turn, one of those, or it was to leave
         self._unsent: list[bytes | memoryview] | None = None  # of batches that the transport took in part
         self._writing_failed = False
         self._writable = False  # there is a connection, it is open, and takes more
@@ -267,8 +267,9 @@ class Link:
             self._outbox.append(apart)
             self._outbox_bytes += size
             self._aparts += 1
-            if self._outbox_bytes >= SEVERAL_BYTES:
+            if not self._large_left or self._outbox_bytes >= SEVERAL_BYTES:
                 self._flush()
+            self._large_left = True
         else:
             self._messages_left = self.messages_sent
             self._write_pieces(self.session.envelope_apart(apart))

@@ -3,6 +3,7 @@
     ours = Protocol(hello, codec, session)          # who opens; who accepts has no session yet
     transport.write(ours.opening())
     frames = ours.receive(transport.read())         # first (HELLO, ...), which also fills ours.peer
+    frames = ours.landed(sock.recvmsg_into(ours.rooms())[0])    # without a copy, while there are rooms
 
 Who opens a connection introduces itself, and the other side answers in the same way. Then both send the session's
 batches (net._session); who accepted learns from the first HELLO which session it is, and enters it with `join`.

@@ -30,6 +30,7 @@ SANS_IO = {
         "_printable",
         "_protocol",
         "_recovery",
+        "_runway",
         "_session",
         "_wire",
     )
