@@ -13,8 +13,16 @@ from net.testing._memory import MemoryTransport
 from tasklets import channel, sleep
 
 
-def test_what_found_no_room_leaves_together_with_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[int, int]] = []  # how many bytes were offered, and taken
+def send_all(
+    monkeypatch: pytest.MonkeyPatch, messages: list[bytes]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Send large messages in one turn; returns of each call how many bytes were offered, and taken: of that turn, and
+    after it.
+    """
+    calls: list[tuple[int, int]] = []
+    in_turn: list[tuple[int, int]] = []
+    received: list[Any] = []
+    inbox = channel(len(messages))
     real = MemoryTransport.send_pieces
 
     def send_pieces(self: MemoryTransport, pieces: Sequence[bytes | memoryview]) -> int:
@@ -22,12 +30,6 @@ def test_what_found_no_room_leaves_together_with_what_follows(monkeypatch: pytes
         calls.append((sum(map(len, pieces)), taken))
         return taken
 
-    monkeypatch.setattr(MemoryTransport, "send_pieces", send_pieces)
-    sizes = [64 * 1024, 9_000, 64 * 1024 + 7, 20_000] * 10
-    messages = [bytes([number]) * size for number, size in enumerate(sizes)]
-    inbox = channel(len(messages))
-    received: list[Any] = []
-
     def serve() -> None:
         with net.serve("tcp://home:1", inbox=inbox):
             received.extend(inbox)
@@ -37,65 +39,39 @@ def test_what_found_no_room_leaves_together_with_what_follows(monkeypatch: pytes
         to = net.connect("tcp://home:1/inbox")
         for message in messages:
             to.send(message)
+        in_turn.extend(calls)
         to.close()
 
+    monkeypatch.setattr(MemoryTransport, "send_pieces", send_pieces)
     with memory_network(seed=1) as network:
         network.run_at("home", serve)
         network.run_at("away", send)
         sleep(60)
     assert received == messages
-    assert len(calls) < len(messages) / 2
+    return in_turn, calls[len(in_turn) :]
+
+
+def test_what_found_no_room_leaves_together_with_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [64 * 1024, 9_000, 64 * 1024 + 7, 20_000] * 10
+    first, later = send_all(monkeypatch, [bytes([number]) * size for number, size in enumerate(sizes)])
+    calls = first + later
+    assert len(calls) < len(sizes) / 2
     short = [offered - taken for offered, taken in calls if taken < offered]
     assert short, "there was always room: nothing is shown"
     assert sum(taken for _, taken in calls) >= sum(sizes)
 
 
-def sent_in_a_turn(monkeypatch: pytest.MonkeyPatch, messages: list[bytes]) -> list[int]:
-    """How many bytes each call offered, that one turn's large messages left in."""
-    calls: list[int] = []
-    real = MemoryTransport.send_pieces
-
-    def send_pieces(self: MemoryTransport, pieces: Sequence[bytes | memoryview]) -> int:
-        calls.append(sum(map(len, pieces)))
-        return real(self, pieces)
-
-    received: list[Any] = []
-    inbox = channel(len(messages))
-
-    def serve() -> None:
-        with net.serve("tcp://home:1", inbox=inbox):
-            received.extend(inbox)
-
-    def send() -> None:
-        sleep(1)
-        to = net.connect("tcp://home:1/inbox")
-        monkeypatch.setattr(MemoryTransport, "send_pieces", send_pieces)
-        for message in messages:
-            to.send(message)
-        monkeypatch.setattr(MemoryTransport, "send_pieces", real)
-        calls.append(0)  # what leaves at the end of the turn is not seen
-        to.close()
-
-    with memory_network(seed=1) as network:
-        network.run_at("home", serve)
-        network.run_at("away", send)
-        sleep(60)
-    assert received == messages
-    return calls
-
-
 def test_the_first_large_message_of_a_turn_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    (first, rest) = sent_in_a_turn(monkeypatch, [bytes(20_000)])
-    assert first > 20_000
-    assert not rest
+    in_turn, later = send_all(monkeypatch, [bytes(20_000)])
+    assert [taken // 20_000 for _, taken in in_turn] == [1]
+    assert not later
 
 
 def test_large_messages_behind_the_first_leave_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = [bytes([number]) * 50_000 for number in range(5)]
-    first, *pairs, _ = sent_in_a_turn(monkeypatch, messages)
-    assert 50_000 < first < 60_000
-    assert len(pairs) == 2
-    assert all(100_000 < each < 110_000 for each in pairs)
+    in_turn, later = send_all(monkeypatch, messages)
+    assert [offered // 50_000 for offered, _ in in_turn] == [1, 2, 2]
+    assert not later
 
 
 class Counting:
