@@ -1,12 +1,13 @@
 """Connections are cut at random moments, networks part: nothing is lost, nothing comes twice, order holds (T-05)."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
 
 import net
 from net.errors import PeerLost
-from net.testing import MemoryNetwork, memory_network
+from net.testing import MemoryNetwork, cutting_proxy, memory_network
 from tasklets import channel, sleep, tasklet
 from tests.behaviour.soak_cuts import count_up, soak
 
@@ -91,6 +92,43 @@ def test_nothing_is_lost_doubled_or_disordered_for_200_seeds(start: int) -> None
     assert cuts > GROUP
 
 
+def numbered(count: int, size: int) -> Iterator[bytes]:
+    """Large messages of one size, each another one."""
+    for number in range(count):
+        yield number.to_bytes(8, "big") * (size // 8)
+
+
+def send_numbered(where: channel, count: int, size: int) -> None:
+    for message in numbered(count, size):
+        where.send(message)
+    where.close()
+
+
+def test_rows_of_large_messages_pass_cuts_for_40_seeds() -> None:
+    """What is read to where it stays before anything of it is known is that also on the next connection."""
+    cuts = 0
+    for seed in range(40):
+        received: list[bytes] = []
+        with memory_network(seed, settings=net.Settings(patience=30)) as network:
+
+            def serve() -> None:
+                inbox = channel(100)
+                with net.serve("tcp://home:7000", inbox=inbox):
+                    received.extend(inbox)  # noqa: B023  it ends with this round
+
+            def use() -> None:
+                send_numbered(net.connect("tcp://home:7000/inbox", timeout=60), 150, 24_000)
+                sleep(30)
+
+            network.run_at("home", serve)
+            network.run_at("away", use)
+            network.trouble(cuts=20, partitions=1, seconds=1.0)
+            network.run()
+            cuts += network.cuts
+        assert received == list(numbered(150, 24_000)), f"seed {seed}"
+    assert cuts > 40
+
+
 def test_the_same_seed_gives_the_same_run() -> None:
     def ends(seed: int) -> tuple[float, int]:
         with memory_network(seed, settings=net.Settings(patience=30)) as network:
@@ -109,6 +147,31 @@ def test_20_000_messages_pass_a_proxy_that_cuts_50_times() -> None:
     failures, cuts, _ = soak(20_000, 50, seed=1)
     assert failures == []
     assert cuts >= 25
+
+
+def flood(url: str, count: int, size: int) -> None:
+    net.configure(patience=60)
+    send_numbered(net.connect(url), count, size)
+
+
+@pytest.mark.real
+def test_128_mib_of_large_messages_pass_a_proxy_that_cuts_40_times() -> None:
+    before = net.configure()
+    net.configure(patience=60)
+    inbox = channel(100)
+    try:
+        with (
+            net.serve("tcp://127.0.0.1:0", inbox=inbox) as server,
+            cutting_proxy(server.address, seed=1, cut_after=(1000, 6_000_000)) as proxy,
+            net.open_place("processes:1") as place,
+        ):
+            sending = place.spawn(flood, f"{proxy.address}/inbox", 2048, 65_536)
+            for expected, message in zip(numbered(2048, 65_536), inbox, strict=True):
+                assert message == expected
+            sending.join()
+            assert proxy.cuts >= 20
+    finally:
+        net.configure(patience=before.patience)
 
 
 # ------------------------------------------------------------------------------------------------------ the end of it
