@@ -90,32 +90,42 @@ def stream(sender: Protocol, wanted: list[tuple[int, int, bytes]]) -> tuple[byte
     return whole, frames
 
 
-@settings(max_examples=120, deadline=None)
-@given(groups, groups, st.data())
+# What comes at once, and on which of two connections.
+pieces = st.lists(
+    st.tuples(st.sampled_from([0, 1]), st.sampled_from([1, 19, 45, 5_000, 65_581, 100_000, 300_000])),
+    max_size=60,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups, groups, pieces)
 def test_two_connections_that_are_read_into_one_runway(
-    one: list[tuple[int, int, bytes]], other: list[tuple[int, int, bytes]], data: st.DataObject
+    one: list[tuple[int, int, bytes]], other: list[tuple[int, int, bytes]], several: list[tuple[int, int]]
 ) -> None:
     runway = make_runway()
-    readers, expected, left = list[Protocol](), list[Protocol](), list[bytes]()
+    readers, expected, streams = list[Protocol](), list[Protocol](), list[bytes]()
     told, arrived = list[list[Frame]](), list[list[Frame]]()
     found: tuple[dict[int, int], dict[int, int]] = ({}, {})
     for wanted in (one, other):
         whole, frames = stream(make_protocol("sender"), wanted)
-        left.append(whole)
+        streams.append(whole)
         expected.append(make_protocol())
         told.append(expected[-1].receive(whole))
         assert told[-1][1:] == frames
         readers.append(make_protocol())
         readers[-1]._runway = runway
         arrived.append([])
-    while any(left):
-        which = data.draw(st.sampled_from([index for index in (0, 1) if left[index]]))
-        count = data.draw(st.sampled_from([1, 19, 45, 5_000, 65_581, 100_000, 300_000]))
-        taken, missed = put(readers[which], left[which][:count])
-        left[which] = missed + left[which][count:]
+    at = [0, 0]
+    for which, count in (*several, *[(0, 70_000), (1, 70_000)] * 100):
+        piece = streams[which][at[which] : at[which] + count]
+        if not piece:
+            continue
+        taken, missed = put(readers[which], piece)
+        at[which] += len(piece) - len(missed)
         sizes = readers[which].sizes
         found[which].update((len(arrived[which]) + index, size) for index, size in sizes.items())
         arrived[which] += taken
+    assert at == list(map(len, streams))
     assert arrived == told
     assert list(found) == [each.sizes for each in expected]
 
