@@ -25,6 +25,7 @@ def test_there_is_time_for_each_target() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.timeout(180)  # in full size it fuzzes for a minute
 @pytest.mark.skipif(find_spec("atheris") is None, reason="Atheris is built for Linux on x86-64 only")
 def test_a_few_seconds_of_fuzzing_find_nothing() -> None:
     # By number, not by time: what a quicker machine would find beyond is for who fuzzes, and no reason to fail here.
