@@ -11,3 +11,4 @@ cdef class Apart:
 
 @cython.locals(start=bytes, kind=cython.int, mark=cython.int, at=Py_ssize_t)
 cpdef tuple read_head(data)
+cpdef tuple head_of(data, Py_ssize_t size)

@@ -1,7 +1,7 @@
 """Large bytes stay apart: a frame whose last field they are is written as two pieces, and never copied into one.
 
     apart = Apart.of((SEND, channel_id, data))     # apart.head ends where the bytes begin
-    head = read_head(batch)                        # on the other side: what stands before them
+    head = head_of(batch, len(batch))              # on the other side: what stands before them
 
 On the wire nothing differs: these are the bytes that net._codec makes of the frame. No socket, no tasklet.
 """
@@ -92,3 +92,11 @@ def read_head(data: Any) -> Head | None:
     if start[at] == _BIN32:
         return kind, subject, at + 5, int.from_bytes(start[at + 1 : at + 5], "big")
     return None
+
+
+def head_of(data: Any, size: int) -> Head | None:
+    """The same of a frame of so many bytes, of which these are the first. None, too, when anything stands behind the
+    large bytes.
+    """
+    head = read_head(data)
+    return head if head is not None and head[2] + head[3] == size else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from net._apart import Apart, Head, read_head
+from net._apart import Apart, Head, head_of
 from net._landing import Landing, Spare
 from net._wire import BOMB, LARGE, PART, PART_BYTES, SEND, SPAWN, Frame, check_frame
 from net.errors import RemoteProtocolError
@@ -181,8 +181,8 @@ class Incoming:
                     f"frames of {active} bytes have begun; {self._limits.max_message_bytes} are allowed"
                 )
             self._active_bytes = active
-            head, begin = read_head(data), 0
-            if head is not None and head[2] + head[3] == begun.size:
+            head, begin = head_of(data, begun.size), 0
+            if head is not None:
                 begun.head, begin = head, head[2]
                 content = memoryview(data)[begin:]
             begun.content = self._spare.landing(begun.size - begin)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgpack
 
-from net._apart import Head, read_head
+from net._apart import Head, head_of
 from net._extensions import DECODERS, ENCODERS, Meaningless, encode_enum
 from net._wire import (
     ACK,
@@ -206,8 +206,8 @@ class Codec:
             self.sizes = {}
         try:
             if len(batch) > _TRUSTED_BYTES:
-                head = read_head(batch)
-                if head is not None and head[2] + head[3] == len(batch):
+                head = head_of(batch, len(batch))
+                if head is not None:
                     self.sizes[0] = len(batch)
                     return [self.frame_apart(head, bytes(batch[head[2] :]))]
                 _walk(batch)

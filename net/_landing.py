@@ -42,16 +42,11 @@ class Landing:
     @property
     def room(self) -> memoryview:
         """Where the next bytes belong."""
-        return self._room[self.received :]
+        return self._room[self.received :] if self.received else self._room
 
     @property
     def is_full(self) -> bool:
         return self.received == self.size
-
-    @property
-    def whole(self) -> memoryview:
-        """All of it, while nothing has come."""
-        return self._room
 
     def fill(self, size: int) -> int:
         """So many bytes were put into `room` and behind it; return how many lie behind it."""

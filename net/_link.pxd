@@ -73,7 +73,7 @@ cdef class Link:
     cpdef Py_ssize_t send_value(self, bytes head, bytes channel_id, value) except -1
     @cython.locals(size=Py_ssize_t, exported=list)
     cpdef Py_ssize_t _queue(self, bytes packed, tuple frame) except -1
-    @cython.locals(size=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, is_first=bint)
     cpdef Py_ssize_t _send_apart(self, int kind, subject, TheApart apart) except -1
     cpdef Py_ssize_t send_message(self, tuple frame) except -1
     cpdef object notify(self, tuple frame)

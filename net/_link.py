@@ -263,17 +263,17 @@ class Link:
             announced = self._codec.encode(self._outgoing.add(apart, subject))
             self._outbox.append(announced)
             self._outbox_bytes += len(announced)
-        elif self._large_left or self._outbox or not self._writable or not self.session.has_room:
-            self._outbox.append(apart)
-            self._outbox_bytes += size
-            self._aparts += 1
-            if not self._large_left or self._outbox_bytes >= SEVERAL_BYTES:
-                self._flush()
-            self._large_left = True
         else:
-            self._messages_left = self.messages_sent
-            self._write_pieces(self.session.envelope_apart(apart))
-            self._large_left = True
+            is_first, self._large_left = not self._large_left, True
+            if is_first and not self._outbox and self._writable and self.session.has_room:
+                self._messages_left = self.messages_sent
+                self._write_pieces(self.session.envelope_apart(apart))
+            else:
+                self._outbox.append(apart)
+                self._outbox_bytes += size
+                self._aparts += 1
+                if is_first or self._outbox_bytes >= SEVERAL_BYTES:
+                    self._flush()
         self._arm_end_of_turn()
         return size
 

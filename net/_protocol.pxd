@@ -26,7 +26,6 @@ cdef class Protocol:
     cdef public bytearray _buffer
     cdef public TheCodec _codec
     cdef public tuple _begun
-    cdef public bint _is_laid
     cdef public TheLanding _landing
     cdef public bint _opened
     cdef public bint _preface_read
@@ -43,6 +42,7 @@ cdef class Protocol:
     cpdef list receive(self, data)
     @cython.locals(runway=TheRunway, row=TheRow, landing=TheLanding)
     cpdef list rooms(self)
+    cpdef bint _expects_more(self) except -1
     @cython.locals(frames=list)
     cpdef list landed(self, Py_ssize_t size)
     @cython.locals(runway=TheRunway, row=TheRow, landing=TheLanding, slot=Py_ssize_t, beginning=bytearray, batch=Py_ssize_t, number=cython.ulonglong)

@@ -15,7 +15,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from net._apart import APART_BYTES, HEAD_BYTES, Head, read_head
+from net._apart import APART_BYTES, HEAD_BYTES, Head, head_of
 from net._codec import Codec
 from net._handshake import check_not_asked
 from net._landing import Landing
@@ -207,7 +207,6 @@ class Protocol:
         # Of that batch: its size, its number, what it acknowledges, and what stands before its large bytes.
         self._begun: tuple[int, int, int, Head | None] = (0, 0, 0, None)
         self._row = Row()  # of the large messages that came last
-        self._is_laid = False  # the runway, for more of them
 
     def __repr__(self) -> str:
         peer = f" with {self.peer.name or self.peer.node_id.hex()[:8]!r}" if self.peer else ""
@@ -247,12 +246,15 @@ class Protocol:
         were. None: there is no such place.
         """
         runway, row, landing = self._runway, self._row, self._landing
-        self._is_laid = row.goes_on and not self._buffer
-        if not self._is_laid:
+        if not self._expects_more():
             return None if landing is None else [landing.room, runway.received]
         assert row.head is not None
         runway.lay(len(row.beginning), row.head[3])
         return runway.buffers if landing is None else [landing.room, *runway.buffers]
+
+    def _expects_more(self) -> bool:
+        """True while the rooms are those of a runway."""
+        return self._row.goes_on and not self._buffer
 
     def landed(self, size: int) -> list[Frame]:
         """Take so many bytes, 1 or more, that were put into `rooms`. Otherwise like `receive`."""
@@ -275,17 +277,16 @@ class Protocol:
             if landing.is_full:
                 self._end_landing(frames)
         runway, row = self._runway, self._row
-        if not size or not self._is_laid:
+        if not size or not self._expects_more():
             return runway.received[:size]
         batch = len(row.beginning) - SIZE_BYTES + runway.length
         for slot in range(len(runway.beginnings)):
             beginning = runway.beginnings[slot]
-            if size < len(beginning):
+            if size < len(beginning) or not row.fits(beginning):
                 row.end()
                 return runway.contents(slot, size)
             number = number_at(beginning, SIZE_BYTES)
-            if not row.is_next(number, beginning):
-                return runway.contents(slot, size)
+            row.grow(number)
             landing = runway.take(slot)
             size = landing.fill(size - len(beginning))
             self._landing = landing
@@ -397,11 +398,9 @@ class Protocol:
             batch = view[offset + BATCH.size : end]
             head = None
             if size >= APART_BYTES and self.state is _OPEN:
-                head = read_head(batch)
-                if head is not None and head[2] + head[3] == size - NUMBER_BYTES:
+                head = head_of(batch, size - NUMBER_BYTES)
+                if head is not None:
                     self._row.add(number, bytes(view[offset : offset + BATCH.size + head[2]]), head)
-                else:
-                    head = None
             if end > len(view):
                 self._begin_landing(size, number, acknowledged, head, batch)
                 return len(view)

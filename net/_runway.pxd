@@ -28,7 +28,8 @@ cdef class Row:
     cdef public tuple head
 
     cpdef object add(self, unsigned long long number, bytes beginning, tuple head)
-    cpdef bint is_next(self, unsigned long long number, beginning) except -1
+    cpdef bint fits(self, beginning) except -1
+    cpdef object grow(self, unsigned long long number)
     cpdef object end(self)
 
 

@@ -52,20 +52,18 @@ class Row:
 
     def add(self, number: int, beginning: bytes, head: Head) -> None:
         """A batch with large bytes has begun."""
-        if number == self._number + 1 and alike(beginning, self.beginning):
-            self.count += 1
-        else:
-            self.beginning, self.head, self.count = beginning, head, 1
-        self._number = number
+        if number != self._number + 1 or not self.fits(beginning):
+            self.beginning, self.head, self.count = beginning, head, 0
+        self.grow(number)
 
-    def is_next(self, number: int, beginning: bytes | bytearray) -> bool:
-        """Whether a batch that begins so goes on with the row. Otherwise nothing more is expected."""
-        if alike(beginning, self.beginning):
-            self.count += 1
-            self._number = number
-            return True
-        self.end()
-        return False
+    def fits(self, beginning: bytes | bytearray) -> bool:
+        """True when a batch that begins so is like those of the row."""
+        return alike(beginning, self.beginning)
+
+    def grow(self, number: int) -> None:
+        """This batch is one more of them."""
+        self.count += 1
+        self._number = number
 
     def end(self) -> None:
         """Something else came than was expected."""
@@ -103,7 +101,7 @@ class Runway:
         """The landing of a slot: the reader knows how full it is. A fresh one takes its place."""
         landing = self._landings[slot]
         fresh = self._landings[slot] = Landing(self.length)
-        self.buffers[2 * slot + 1] = fresh.whole
+        self.buffers[2 * slot + 1] = fresh.room
         return landing
 
     def contents(self, slot: int, size: int) -> bytes | memoryview:

@@ -244,13 +244,15 @@ def test_rows_that_end_too_soon_are_believed_later_and_later() -> None:
             number += 1
             if row.goes_on:
                 expected += 1
-                assert row.is_next(number, begin(number, b"alike")[1])
+                assert row.fits(begin(number, b"alike")[1])
+                row.grow(number)
             else:
                 row.add(*begin(number, b"alike"))
         believed.append(expected)
         number += 1
         if row.goes_on:
-            assert not row.is_next(number, begin(number, b"other")[1])
+            assert not row.fits(begin(number, b"other")[1])
+            row.end()
         else:
             row.add(*begin(number, b"other"))
     # Two make a row at first; then four, eight, sixteen; and two again after one of sixteen.
